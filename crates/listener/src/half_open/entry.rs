@@ -1,0 +1,229 @@
+//! One half-open connection in 32 bytes (IPv4) or 56 (IPv6), its key included.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use wire::{Endpoint, FourTuple, SeqNum};
+
+use crate::cookie::Offer;
+use crate::time::{Stamp, Time};
+
+/// An address as it is stored: four or sixteen bytes.
+pub(super) trait Addr: Copy + Eq + Default {
+    fn of(addr: IpAddr) -> Self;
+    fn ip(self) -> IpAddr;
+}
+
+impl Addr for [u8; 4] {
+    /// Only ever called for IPv4 addresses: [`super::HalfOpen`] picks the table by family.
+    fn of(addr: IpAddr) -> [u8; 4] {
+        match addr {
+            IpAddr::V4(addr) => addr.octets(),
+            IpAddr::V6(_) => [0; 4],
+        }
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::from(self)
+    }
+}
+
+impl Addr for [u8; 16] {
+    fn of(addr: IpAddr) -> [u8; 16] {
+        match addr {
+            IpAddr::V4(addr) => addr.to_ipv6_mapped().octets(),
+            IpAddr::V6(addr) => addr.octets(),
+        }
+    }
+
+    fn ip(self) -> IpAddr {
+        IpAddr::from(self)
+    }
+}
+
+/// A slot of the table. All zeros: free.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Slot<A> {
+    peer: A,
+    local: A,
+    irs: u32,
+    iss: u32,
+    tsval: u32,
+    arrived: Stamp,
+    peer_port: u16,
+    local_port: u16,
+    mss: u16,
+    bits: Bits,
+}
+
+const _: () = assert!(size_of::<Slot<[u8; 4]>>() <= 32, "an IPv4 entry is at most 32 bytes");
+const _: () = assert!(size_of::<Slot<[u8; 16]>>() <= 64, "an IPv6 entry is at most 64 bytes");
+
+/// Window scale (4 bits, 15: none), SACK, timestamps, retransmissions (3), parked, occupied.
+#[derive(Clone, Copy, Default)]
+struct Bits(u16);
+
+impl Bits {
+    const WSCALE: u16 = 0xf;
+    const WSCALE_NONE: u16 = 0xf;
+    const SACK: u16 = 1 << 4;
+    const TIMESTAMPS: u16 = 1 << 5;
+    const SENT_SHIFT: u32 = 6;
+    const SENT: u16 = 7 << Bits::SENT_SHIFT;
+    const PARKED: u16 = 1 << 9;
+    const OCCUPIED: u16 = 1 << 10;
+
+    fn new(entry: &Entry) -> Bits {
+        let flag = |on: bool, bit: u16| if on { bit } else { 0 };
+        Bits(
+            entry.offer.wscale.map_or(Bits::WSCALE_NONE, u16::from)
+                | flag(entry.offer.sack, Bits::SACK)
+                | flag(entry.offer.tsval.is_some(), Bits::TIMESTAMPS)
+                | u16::from(entry.retransmissions) << Bits::SENT_SHIFT
+                | flag(entry.parked, Bits::PARKED)
+                | Bits::OCCUPIED,
+        )
+    }
+
+    fn has(self, bit: u16) -> bool {
+        self.0 & bit != 0
+    }
+}
+
+/// What is known of a half-open connection, besides its 4-tuple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    /// The client's ISN.
+    pub irs: SeqNum,
+    /// Ours: the cookie in the SYN-ACK.
+    pub iss: SeqNum,
+    /// The client's options, exact.
+    pub offer: Offer,
+    /// When the SYN came; the timers count from here.
+    pub arrived: Stamp,
+    /// SYN-ACKs sent again so far, 0 to 7.
+    pub retransmissions: u8,
+    /// The handshake is complete, but there was no room for the connection.
+    pub parked: bool,
+}
+
+/// Initial retransmission timeout (RFC 6298 §2.1).
+const RTO: Duration = Duration::from_secs(1);
+
+impl Entry {
+    /// When, counted from the SYN, the next retransmission or the end is due: 1 s, then 2, 4, 8... later.
+    pub(crate) fn due_after(&self) -> Duration {
+        RTO * ((2u32 << self.retransmissions) - 1)
+    }
+
+    /// Whether that time has come.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.arrived.until(now) >= self.due_after()
+    }
+}
+
+impl<A: Addr> Slot<A> {
+    pub(super) fn new(tuple: &FourTuple, entry: &Entry) -> Slot<A> {
+        Slot {
+            peer: A::of(tuple.peer.addr),
+            local: A::of(tuple.local.addr),
+            irs: entry.irs.value(),
+            iss: entry.iss.value(),
+            tsval: entry.offer.tsval.unwrap_or(0),
+            arrived: entry.arrived,
+            peer_port: tuple.peer.port,
+            local_port: tuple.local.port,
+            mss: entry.offer.mss,
+            bits: Bits::new(entry),
+        }
+    }
+
+    pub(super) fn is_free(&self) -> bool {
+        !self.bits.has(Bits::OCCUPIED)
+    }
+
+    pub(super) fn holds(&self, tuple: &FourTuple) -> bool {
+        self.peer_port == tuple.peer.port
+            && self.peer == A::of(tuple.peer.addr)
+            && self.local_port == tuple.local.port
+            && self.local == A::of(tuple.local.addr)
+            && !self.is_free()
+    }
+
+    pub(super) fn tuple(&self) -> FourTuple {
+        FourTuple {
+            local: Endpoint { addr: self.local.ip(), port: self.local_port },
+            peer: Endpoint { addr: self.peer.ip(), port: self.peer_port },
+        }
+    }
+
+    pub(super) fn entry(&self) -> Entry {
+        let wscale = self.bits.0 & Bits::WSCALE;
+        Entry {
+            irs: SeqNum::new(self.irs),
+            iss: SeqNum::new(self.iss),
+            offer: Offer {
+                mss: self.mss,
+                wscale: (wscale != Bits::WSCALE_NONE).then_some(wscale as u8),
+                sack: self.bits.has(Bits::SACK),
+                tsval: self.bits.has(Bits::TIMESTAMPS).then_some(self.tsval),
+            },
+            arrived: self.arrived,
+            retransmissions: ((self.bits.0 & Bits::SENT) >> Bits::SENT_SHIFT) as u8,
+            parked: self.bits.has(Bits::PARKED),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tuple(local: &str, peer: &str) -> FourTuple {
+        let end = |text: &str| Endpoint::from(text.parse::<std::net::SocketAddr>().unwrap());
+        FourTuple { local: end(local), peer: end(peer) }
+    }
+
+    #[test]
+    fn a_slot_gives_back_what_it_was_made_from() {
+        let v4 = tuple("198.18.0.1:80", "198.18.0.2:40000");
+        let v6 = tuple("[2001:db8::1]:80", "[2001:db8::2]:40000");
+        for (wscale, tsval, parked) in
+            [(None, None, false), (Some(0), Some(7), true), (Some(14), Some(u32::MAX), false)]
+        {
+            let entry = Entry {
+                irs: SeqNum::new(1),
+                iss: SeqNum::new(u32::MAX),
+                offer: Offer { mss: 1460, wscale, sack: parked, tsval },
+                arrived: Time::from_secs(5).stamp(),
+                retransmissions: 7,
+                parked,
+            };
+            let slot = Slot::<[u8; 4]>::new(&v4, &entry);
+            assert_eq!((slot.tuple(), slot.entry()), (v4, entry));
+            assert!(slot.holds(&v4) && !slot.holds(&tuple("198.18.0.1:80", "198.18.0.2:40001")));
+            let slot = Slot::<[u8; 16]>::new(&v6, &entry);
+            assert_eq!((slot.tuple(), slot.entry()), (v6, entry));
+        }
+        assert!(Slot::<[u8; 4]>::default().is_free());
+    }
+
+    #[test]
+    fn timers_back_off_by_doubling() {
+        let mut entry = Entry {
+            irs: SeqNum::new(0),
+            iss: SeqNum::new(0),
+            offer: Offer { mss: 536, wscale: None, sack: false, tsval: None },
+            arrived: Time::from_secs(0).stamp(),
+            retransmissions: 0,
+            parked: false,
+        };
+        let mut due = Vec::new();
+        for sent in 0..4 {
+            entry.retransmissions = sent;
+            due.push(entry.due_after().as_secs());
+        }
+        assert_eq!(due, [1, 3, 7, 15]);
+    }
+}

@@ -1,0 +1,326 @@
+//! The raw tier of one listener: its taps, its workers, and the reservation of its ports.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::{self, JoinHandle};
+
+use super::fail_closed::FailClosed;
+use super::host::{Host, SharedInterfaces};
+use super::interfaces::Watch;
+use super::reserve::Reserved;
+use super::ring::Ring;
+use super::transmit::Transmit;
+use super::worker::{Orders, Station, Worker, clock, epoch};
+use crate::accepted::Establish;
+use crate::config::{ConfigError, ListenConfig};
+use crate::cookie::MasterKey;
+use crate::listen::{Listen, ListenShared, WorkerSeat};
+use crate::pressure::Mode;
+use crate::stats::{SharedStats, Stats};
+
+/// Settings of an engine.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// What to guard, and how.
+    pub listen: ListenConfig,
+    /// Names of the interfaces to listen on. Empty, the default: all of them, those to come included.
+    pub interfaces: Vec<String>,
+    /// Threads. Default: one for each core this process may use, at most 64.
+    pub workers: Option<NonZeroUsize>,
+    /// Whether a crash leaves a rule behind that drops what would be refused (needs `nft`). Default: no.
+    pub fail_closed: bool,
+    /// The secret of the cookies.
+    pub master: MasterKey,
+}
+
+impl EngineConfig {
+    /// Settings with the documented defaults.
+    pub fn new(listen: ListenConfig, master: MasterKey) -> EngineConfig {
+        EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master }
+    }
+}
+
+/// Why an engine could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// A setting out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No interface of that name.
+    #[error("no interface {name:?} on this host (there are: {known})")]
+    Interface {
+        /// The name that was asked for.
+        name: String,
+        /// Those there are.
+        known: String,
+    },
+    /// A guarded address could not be reserved.
+    #[error("cannot guard {addr}: {source}")]
+    Reserve {
+        /// The address.
+        addr: SocketAddr,
+        /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`...
+        source: io::Error,
+    },
+    /// A system call failed while `what`.
+    #[error("{what}: {source}")]
+    System {
+        /// What it was for.
+        what: &'static str,
+        /// `PermissionDenied` where CAP_NET_RAW or CAP_NET_ADMIN is missing.
+        source: io::Error,
+    },
+}
+
+impl EngineError {
+    /// Whether a right was missing.
+    pub fn is_permission_denied(&self) -> bool {
+        match self {
+            EngineError::Reserve { source, .. } | EngineError::System { source, .. } => {
+                source.kind() == io::ErrorKind::PermissionDenied
+            }
+            EngineError::Config(_) | EngineError::Interface { .. } => false,
+        }
+    }
+}
+
+/// A running raw tier. Dropping it stops the workers and gives the ports back.
+#[derive(Debug)]
+pub struct Engine {
+    view: EngineView,
+    orders: Arc<Orders>,
+    wakes: Vec<UnixStream>,
+    threads: Vec<JoinHandle<()>>,
+    // In this order: the ports last, so that the kernel never answers for a port before its rule is gone.
+    _fail_closed: Option<FailClosed>,
+    reserved: Vec<Reserved>,
+}
+
+/// What is to be seen of an engine from outside. Cheap to clone; reading it costs the workers nothing.
+#[derive(Clone, Debug)]
+pub struct EngineView {
+    endpoints: Arc<[SocketAddr]>,
+    shared: Arc<ListenShared>,
+    stats: Arc<[Arc<SharedStats>]>,
+    half_open_limit: u64,
+}
+
+impl Engine {
+    /// Starts guarding. `establish` makes the maker of connections for each worker, by its number.
+    ///
+    /// The taps are set up shut, then the ports are reserved, then the taps open: at no moment does the kernel refuse a
+    /// client that we would have answered, or answer around us.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left behind.
+    pub fn start<E: Establish>(
+        config: EngineConfig,
+        mut establish: impl FnMut(usize) -> io::Result<E>,
+    ) -> Result<Engine, EngineError> {
+        config.listen.validate()?;
+        let interfaces = Arc::new(SharedInterfaces::read().map_err(system("reading the interfaces"))?);
+        check_names(&config.interfaces, &interfaces)?;
+        let watch = Watch::open().map_err(system("watching the interfaces"))?;
+
+        let workers = worker_count(&config);
+        let rings = open_rings(workers).map_err(system("opening a packet socket"))?;
+        let reserved = reserve(&config.listen.bind)?;
+        let fail_closed = config.fail_closed.then(|| FailClosed::install(&config.listen.bind)).transpose();
+        let fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
+
+        let (now, epoch) = (clock(), epoch());
+        let shared = Arc::new(ListenShared::new(&config.listen, now));
+        let name: Arc<str> = names(&config.listen.bind).into();
+        let orders = Arc::new(Orders::default());
+        let mut engine = Engine {
+            view: EngineView {
+                endpoints: config.listen.bind.clone().into(),
+                shared: shared.clone(),
+                stats: (0..workers).map(|_| Arc::new(SharedStats::default())).collect(),
+                half_open_limit: config.listen.half_open_max as u64,
+            },
+            orders: orders.clone(),
+            wakes: Vec::new(),
+            threads: Vec::new(),
+            _fail_closed: fail_closed,
+            reserved,
+        };
+        for (index, ring) in rings.into_iter().enumerate() {
+            let seat = WorkerSeat { workers, seed: fresh_seed().map_err(system("drawing randomness"))? };
+            let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
+            let host = Host::new(interfaces.clone(), config.interfaces.clone());
+            let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
+            ring.open_for(&config.listen.bind).map_err(system("attaching the tap's filter"))?;
+            let worker = Worker {
+                station: Station {
+                    listen,
+                    ring,
+                    host: host.map_err(system("opening sock_diag"))?,
+                    transmit: Transmit::new().map_err(system("opening a raw socket"))?,
+                    pending: Default::default(),
+                    now,
+                },
+                establish: establish(index).map_err(system("preparing to adopt connections"))?,
+                orders: orders.clone(),
+                wake: woken,
+                published: engine.view.stats[index].clone(),
+                leads: index == 0,
+                name: name.clone(),
+            };
+            engine.wakes.push(wake);
+            let thread = spawn(&format!("portcullis-{index}"), move || worker.run());
+            engine.threads.push(thread.map_err(system("starting a thread"))?);
+        }
+        engine.watch(watch, interfaces)?;
+        Ok(engine)
+    }
+
+    /// What is to be seen from outside.
+    pub fn view(&self) -> EngineView {
+        self.view.clone()
+    }
+
+    /// Stops answering SYNs. Handshakes that were answered already may still complete; connections go on.
+    pub fn drain(&self) {
+        self.orders.drain.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Stops the workers, waits for them, then gives the ports back: from then on the kernel refuses clients.
+    pub fn stop(self) {
+        drop(self);
+    }
+
+    /// A thread that reads the interfaces again whenever the kernel says that something changed.
+    fn watch(&mut self, mut watch: Watch, interfaces: Arc<SharedInterfaces>) -> Result<(), EngineError> {
+        let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
+        let orders = self.orders.clone();
+        let thread = spawn("portcullis-links", move || {
+            use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+            use std::os::fd::AsFd;
+            while !orders.stop.load(Ordering::Relaxed) {
+                let mut fds =
+                    [PollFd::new(watch.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
+                let _ = poll(&mut fds, PollTimeout::NONE);
+                let told = fds[1].any().unwrap_or(false);
+                if watch.changed()
+                    && let Err(error) = interfaces.refresh()
+                {
+                    tracing::warn!(%error, "could not read the interfaces; going on with what was known");
+                }
+                if told && !orders.stop.load(Ordering::Relaxed) {
+                    let _ = io::Read::read(&mut &woken, &mut [0; 16]);
+                }
+            }
+        });
+        self.wakes.push(wake);
+        self.threads.push(thread.map_err(system("starting a thread"))?);
+        Ok(())
+    }
+
+    fn wake(&self) {
+        for wake in &self.wakes {
+            // A full pipe means the thread has been told already.
+            let _ = (&*wake).write(&[1]);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.orders.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker had panicked");
+            }
+        }
+        self._fail_closed = None;
+        self.reserved.clear();
+    }
+}
+
+impl EngineView {
+    /// The guarded addresses.
+    pub fn endpoints(&self) -> Vec<SocketAddr> {
+        self.endpoints.to_vec()
+    }
+
+    /// The counts of all workers added up.
+    pub fn stats(&self) -> Stats {
+        let mut sum = Stats::default();
+        for worker in self.stats.iter() {
+            sum.merge(&worker.read());
+        }
+        sum
+    }
+
+    /// Connections in SYN-RECEIVED that have an entry.
+    pub fn half_open(&self) -> u64 {
+        self.shared.half_open()
+    }
+
+    /// The bound of [`half_open`](EngineView::half_open).
+    pub fn half_open_limit(&self) -> u64 {
+        self.half_open_limit
+    }
+
+    /// Whether SYNs are answered by cookie alone now.
+    pub fn cookies_mode(&self) -> bool {
+        self.shared.mode() == Mode::Cookies
+    }
+}
+
+fn worker_count(config: &EngineConfig) -> usize {
+    let cores = || thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    config.workers.map_or_else(cores, NonZeroUsize::get).min(64).min(config.listen.half_open_max)
+}
+
+/// The taps, shut; several share the packets by flow.
+fn open_rings(workers: usize) -> io::Result<Vec<Ring>> {
+    let rings: Vec<Ring> = (0..workers).map(|_| Ring::new()).collect::<io::Result<_>>()?;
+    if let [first, others @ ..] = &rings[..]
+        && !others.is_empty()
+    {
+        let group = first.found_group()?;
+        others.iter().try_for_each(|ring| ring.join_group(group))?;
+    }
+    Ok(rings)
+}
+
+fn reserve(bind: &[SocketAddr]) -> Result<Vec<Reserved>, EngineError> {
+    bind.iter().map(|&addr| Reserved::new(addr).map_err(|source| EngineError::Reserve { addr, source })).collect()
+}
+
+fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), EngineError> {
+    let interfaces = interfaces.get();
+    match wanted.iter().find(|name| interfaces.by_name(name).is_none()) {
+        None => Ok(()),
+        Some(name) => {
+            let known: Vec<&str> = interfaces.links().map(|link| link.name.as_str()).collect();
+            Err(EngineError::Interface { name: name.clone(), known: known.join(", ") })
+        }
+    }
+}
+
+fn names(bind: &[SocketAddr]) -> String {
+    bind.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn fresh_seed() -> io::Result<[u8; 16]> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    Ok(seed)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name(name.into()).spawn(body)
+}
+
+fn system(what: &'static str) -> impl FnOnce(io::Error) -> EngineError {
+    move |source| EngineError::System { what, source }
+}

@@ -1,0 +1,208 @@
+//! Classic BPF programs: what the tap lets up, and the one that lets nothing through.
+//!
+//! The tap must see SYNs, RSTs, the handshake's last segment and the data right behind it, and must not tax the bulk of
+//! established connections. A classic filter keeps no state, so it judges by flags and size; `docs/performance.md` has
+//! its price.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use libc::sock_filter;
+use socket2::{SockFilter, Socket};
+
+/// Bytes of a packet that reach user space, from its IP header on.
+pub(super) const SNAP_LEN: u32 = 1936;
+
+/// Packets up to this length always pass: pure ACKs, and the requests that most clients begin with.
+const SMALL_LEN: u32 = 640;
+
+/// Packets up to this length pass if they carry PSH: the end of a client's first write.
+const PUSH_LEN: u32 = SNAP_LEN;
+
+const FIN_SYN_RST: u32 = 0x07;
+const PSH: u32 = 0x08;
+
+/// Attaches a program, in place of the one that was there: in one step, with no packet in between judged by neither.
+pub(super) fn attach(socket: &Socket, program: &[sock_filter]) -> io::Result<()> {
+    let program: Vec<SockFilter> = program.iter().map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k)).collect();
+    socket.attach_filter(&program)
+}
+
+/// Drops everything: on a listening socket it silences the kernel, on a tap it keeps it shut until the rest stands.
+pub(super) fn drop_all() -> [sock_filter; 1] {
+    [statement(RET, 0)]
+}
+
+/// What the tap passes, for packets that begin at their IP header (a `SOCK_DGRAM` packet socket).
+///
+/// Fragments are left to the kernel. IPv6 packets whose first next-header is hop-by-hop, routing or destination options
+/// pass whole: the bounded walk happens in user space.
+pub(super) fn tap(guarded: &[SocketAddr]) -> Vec<sock_filter> {
+    let mut program = Assembler::default();
+    // Version.
+    program.add(LDB_ABS, 0);
+    program.add(AND, 0xf0);
+    program.jump_if_equal(0x40, "v4", "not v4");
+    program.label("not v4");
+    program.jump_if_equal(0x60, "v6", "drop");
+
+    program.label("v4");
+    program.add(LDB_ABS, 9);
+    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v4 tcp", "drop");
+    program.label("v4 tcp");
+    program.add(LDH_ABS, 6);
+    program.jump_if_set(0x3fff, "drop", "v4 whole");
+    program.label("v4 whole");
+    program.add(LDX_IHL, 0);
+    program.add(LDH_IND, 2);
+    match_ports(&mut program, guarded.iter().filter(|addr| addr.is_ipv4()), "v4 address");
+    program.label("v4 address");
+    match_address(&mut program, guarded.iter().filter(|addr| addr.is_ipv4()), "v4 guarded");
+    program.label("v4 guarded");
+    program.add(LDB_IND, 13);
+    program.jump_always("flags");
+
+    program.label("v6");
+    program.add(LDB_ABS, 6);
+    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extension 0");
+    for (index, header) in [libc::IPPROTO_HOPOPTS, libc::IPPROTO_ROUTING, libc::IPPROTO_DSTOPTS].iter().enumerate() {
+        let otherwise = ["v6 extension 1", "v6 extension 2", "drop"][index];
+        program.label(["v6 extension 0", "v6 extension 1", "v6 extension 2"][index]);
+        program.jump_if_equal(*header as u32, "pass", otherwise);
+    }
+    program.label("v6 tcp");
+    program.add(LDH_ABS, 42);
+    match_ports(&mut program, guarded.iter().filter(|addr| addr.is_ipv6()), "v6 guarded");
+    program.label("v6 guarded");
+    program.add(LDB_ABS, 53);
+
+    program.label("flags");
+    program.jump_if_set(FIN_SYN_RST, "pass", "size");
+    program.label("size");
+    program.add(TAX, 0);
+    program.add(LD_LEN, 0);
+    program.jump_if_greater(PUSH_LEN, "drop", "not large");
+    program.label("not large");
+    program.jump_if_greater(SMALL_LEN, "medium", "pass");
+    program.label("medium");
+    program.add(TXA, 0);
+    program.jump_if_set(PSH, "pass", "drop");
+    program.label("pass");
+    program.add(RET, SNAP_LEN);
+    program.label("drop");
+    program.add(RET, 0);
+    program.assemble()
+}
+
+/// With the port in A: goes to `hit` for a guarded one, else drops.
+fn match_ports<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
+    let mut ports: Vec<u16> = guarded.map(SocketAddr::port).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    for port in ports {
+        program.jump_if_equal_else_fall(u32::from(port), hit);
+    }
+    program.jump_always("drop");
+}
+
+/// If every IPv4 guard names its address, packets to other addresses are none of ours, whatever their port.
+fn match_address<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
+    let addresses: Vec<u32> = guarded
+        .filter_map(|addr| match addr.ip() {
+            IpAddr::V4(addr) => Some(addr.to_bits()),
+            IpAddr::V6(_) => None,
+        })
+        .collect();
+    if addresses.is_empty() || addresses.contains(&0) {
+        return;
+    }
+    program.add(LD_ABS, 16);
+    for address in addresses {
+        program.jump_if_equal_else_fall(address, hit);
+    }
+    program.jump_always("drop");
+}
+
+// Opcodes, as in `linux/bpf_common.h` (`BPF_LD | BPF_B | BPF_ABS` and so on).
+const LD_ABS: u16 = 0x20;
+const LDH_ABS: u16 = 0x28;
+const LDB_ABS: u16 = 0x30;
+const LDH_IND: u16 = 0x48;
+const LDB_IND: u16 = 0x50;
+const LD_LEN: u16 = 0x80;
+/// `X = 4 * (byte at k & 15)`: the length of an IPv4 header.
+const LDX_IHL: u16 = 0xb1;
+const AND: u16 = 0x54;
+const JA: u16 = 0x05;
+const JEQ: u16 = 0x15;
+const JGT: u16 = 0x25;
+const JSET: u16 = 0x45;
+const RET: u16 = 0x06;
+const TAX: u16 = 0x07;
+const TXA: u16 = 0x87;
+
+fn statement(code: u16, k: u32) -> sock_filter {
+    sock_filter { code, jt: 0, jf: 0, k }
+}
+
+/// An assembler with labels. Conditional jumps reach 255 instructions only, so each goes to a `ja` beside it.
+#[derive(Default)]
+struct Assembler {
+    program: Vec<sock_filter>,
+    labels: Vec<(&'static str, usize)>,
+    /// `ja` instructions whose distance is still to be filled in.
+    pending: Vec<(usize, &'static str)>,
+}
+
+impl Assembler {
+    fn add(&mut self, code: u16, k: u32) {
+        self.program.push(statement(code, k));
+    }
+
+    fn label(&mut self, name: &'static str) {
+        self.labels.push((name, self.program.len()));
+    }
+
+    fn jump_always(&mut self, to: &'static str) {
+        self.pending.push((self.program.len(), to));
+        self.add(JA, 0);
+    }
+
+    fn jump_if_equal(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
+        self.branch(JEQ, k, then, otherwise);
+    }
+
+    fn jump_if_set(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
+        self.branch(JSET, k, then, otherwise);
+    }
+
+    fn jump_if_greater(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
+        self.branch(JGT, k, then, otherwise);
+    }
+
+    fn branch(&mut self, code: u16, k: u32, then: &'static str, otherwise: &'static str) {
+        self.program.push(sock_filter { code, jt: 0, jf: 1, k });
+        self.jump_always(then);
+        self.jump_always(otherwise);
+    }
+
+    fn jump_if_equal_else_fall(&mut self, k: u32, then: &'static str) {
+        self.program.push(sock_filter { code: JEQ, jt: 0, jf: 1, k });
+        self.jump_always(then);
+    }
+
+    fn assemble(mut self) -> Vec<sock_filter> {
+        for (at, name) in &self.pending {
+            let target = self.labels.iter().find(|(label, _)| label == name).map(|(_, target)| *target);
+            debug_assert!(
+                target.is_some_and(|target| target > *at),
+                "jumps go forward, to a label that exists: {name}"
+            );
+            self.program[*at].k = (target.unwrap_or(*at + 1) - at - 1) as u32;
+        }
+        self.program
+    }
+}
+
+#[cfg(test)]
+mod tests;

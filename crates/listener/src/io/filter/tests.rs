@@ -1,0 +1,152 @@
+use std::net::SocketAddr;
+
+use libc::sock_filter;
+use wire::{Endpoint, Flags, FourTuple, REPLY_MAX_LEN, Reply, ReplyOptions, SeqNum};
+
+use super::*;
+
+/// What the kernel would do: a classic BPF machine for the instructions used here.
+fn run(program: &[sock_filter], packet: &[u8], len: u32) -> u32 {
+    let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
+    let load = |offset: usize, size: usize| -> Option<u32> {
+        let bytes = packet.get(offset..offset + size)?;
+        Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
+    };
+    loop {
+        let sock_filter { code, jt, jf, k } = program[at];
+        at += 1;
+        let jump = |hit: bool| usize::from(if hit { jt } else { jf });
+        let loaded = match code {
+            LD_ABS => load(k as usize, 4),
+            LDH_ABS => load(k as usize, 2),
+            LDB_ABS => load(k as usize, 1),
+            LDH_IND => load((x + k) as usize, 2),
+            LDB_IND => load((x + k) as usize, 1),
+            LD_LEN => Some(len),
+            AND => Some(a & k),
+            TXA => Some(x),
+            _ => {
+                match code {
+                    LDX_IHL => x = 4 * (load(k as usize, 1).unwrap() & 15),
+                    TAX => x = a,
+                    JA => at += k as usize,
+                    JEQ => at += jump(a == k),
+                    JGT => at += jump(a > k),
+                    JSET => at += jump(a & k != 0),
+                    RET => return k,
+                    other => panic!("instruction {other:#x}"),
+                }
+                continue;
+            }
+        };
+        // A load beyond the packet ends the program with "drop", as in the kernel.
+        let Some(loaded) = loaded else { return 0 };
+        a = loaded;
+    }
+}
+
+fn end(text: &str) -> Endpoint {
+    Endpoint::from(text.parse::<SocketAddr>().unwrap())
+}
+
+/// A segment to `to`, as the tap sees it.
+fn segment(to: &str, flags: Flags) -> Vec<u8> {
+    let to = end(to);
+    let from = if to.addr.is_ipv4() { end("198.18.0.9:40000") } else { end("[2001:db8::9]:40000") };
+    let reply = Reply {
+        tuple: FourTuple { local: from, peer: to },
+        seq: SeqNum::new(1),
+        ack: SeqNum::new(2),
+        flags,
+        window: 100,
+        options: ReplyOptions::default(),
+    };
+    let mut buffer = [0; REPLY_MAX_LEN];
+    let len = reply.emit(&mut buffer);
+    buffer[..len].to_vec()
+}
+
+fn passes(guarded: &[&str], packet: &[u8], len: u32) -> bool {
+    let guarded: Vec<SocketAddr> = guarded.iter().map(|addr| addr.parse().unwrap()).collect();
+    run(&tap(&guarded), packet, len) != 0
+}
+
+const GUARDED: [&str; 3] = ["198.18.0.1:80", "198.18.0.1:443", "[2001:db8::1]:80"];
+
+#[test]
+fn syn_rst_and_fin_to_guarded_ports_pass_at_any_size() {
+    for to in GUARDED {
+        for flags in [Flags::SYN, Flags::RST, Flags::FIN | Flags::ACK] {
+            assert!(passes(&GUARDED, &segment(to, flags), 60_000), "{to} {flags:?}");
+        }
+    }
+}
+
+#[test]
+fn other_ports_addresses_and_protocols_do_not() {
+    for to in ["198.18.0.1:81", "[2001:db8::1]:443", "198.18.0.2:80"] {
+        assert!(!passes(&GUARDED, &segment(to, Flags::SYN), 60), "{to}");
+    }
+    let mut udp = segment("198.18.0.1:80", Flags::SYN);
+    udp[9] = 17;
+    assert!(!passes(&GUARDED, &udp, 60));
+    assert!(!passes(&GUARDED, &[0x45], 1));
+}
+
+#[test]
+fn a_wildcard_takes_every_address() {
+    assert!(passes(&["0.0.0.0:80"], &segment("198.18.0.77:80", Flags::SYN), 60));
+    assert!(!passes(&["0.0.0.0:80"], &segment("[2001:db8::1]:80", Flags::SYN), 60));
+}
+
+#[test]
+fn established_bulk_does_not_pass_but_small_and_pushed_segments_do() {
+    for to in ["198.18.0.1:80", "[2001:db8::1]:80"] {
+        assert!(passes(&GUARDED, &segment(to, Flags::ACK), 52));
+        assert!(!passes(&GUARDED, &segment(to, Flags::ACK), 1500));
+        assert!(passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 1500));
+        assert!(!passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 40_000));
+    }
+}
+
+#[test]
+fn fragments_are_left_to_the_kernel() {
+    for fragment_word in [0x2000u16, 0x0001, 0x3fff] {
+        let mut packet = segment("198.18.0.1:80", Flags::SYN);
+        packet[6..8].copy_from_slice(&fragment_word.to_be_bytes());
+        assert!(!passes(&GUARDED, &packet, 60));
+    }
+}
+
+#[test]
+fn ipv6_with_walkable_extension_headers_passes() {
+    for (header, expected) in [(0, true), (43, true), (60, true), (44, false), (50, false), (17, false)] {
+        let mut packet = segment("[2001:db8::1]:80", Flags::SYN);
+        packet[6] = header;
+        assert_eq!(passes(&GUARDED, &packet, 80), expected, "next header {header}");
+    }
+}
+
+#[test]
+fn the_ipv4_header_length_is_followed() {
+    let plain = segment("198.18.0.1:80", Flags::SYN);
+    let mut packet = plain[..20].to_vec();
+    packet[0] = 0x46;
+    packet.extend_from_slice(&[1, 1, 1, 1]);
+    packet.extend_from_slice(&plain[20..]);
+    assert!(passes(&GUARDED, &packet, 64));
+}
+
+#[test]
+fn many_guards_fit_the_reach_of_jumps() {
+    let guarded: Vec<SocketAddr> = (1..=1000).map(|port| SocketAddr::from(([198, 18, 0, 1], port))).collect();
+    let program = tap(&guarded);
+    assert!(program.len() <= 4096, "the kernel's limit, {} used", program.len());
+    assert_ne!(run(&program, &segment("198.18.0.1:1000", Flags::SYN), 60), 0);
+    assert_eq!(run(&program, &segment("198.18.0.1:1001", Flags::SYN), 60), 0);
+}
+
+#[test]
+fn drop_all_drops() {
+    assert_eq!(run(&drop_all(), &segment("198.18.0.1:80", Flags::SYN), 60), 0);
+}

@@ -1,0 +1,128 @@
+//! This host, as the core asks about it: its addresses and the sockets its kernel holds.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use wire::FourTuple;
+
+use super::interfaces::Interfaces;
+use super::sock_diag::SockDiag;
+use crate::admission::{Arrival, LocalAddresses};
+use crate::held::KernelSockets;
+
+/// The host's interfaces as last read, for all workers of an engine.
+#[derive(Debug)]
+pub(super) struct SharedInterfaces {
+    current: Mutex<Arc<Interfaces>>,
+    version: AtomicU64,
+}
+
+impl SharedInterfaces {
+    pub(super) fn read() -> io::Result<SharedInterfaces> {
+        let current = Mutex::new(Arc::new(Interfaces::read()?));
+        Ok(SharedInterfaces { current, version: AtomicU64::new(1) })
+    }
+
+    pub(super) fn get(&self) -> Arc<Interfaces> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads them again.
+    pub(super) fn refresh(&self) -> io::Result<()> {
+        let fresh = Arc::new(Interfaces::read()?);
+        *self.current.lock().unwrap_or_else(PoisonError::into_inner) = fresh;
+        self.version.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+}
+
+/// One worker's view of the host.
+pub(super) struct Host {
+    shared: Arc<SharedInterfaces>,
+    interfaces: Arc<Interfaces>,
+    version: u64,
+    /// Names of the interfaces to listen on; empty: all.
+    only: Vec<String>,
+    diag: SockDiag,
+    /// The interface of the segment that is being judged: a link-local address means nothing without one.
+    scope: u32,
+}
+
+/// Where a frame came in, and how an answer gets there.
+pub(super) struct Origin {
+    pub arrival: Arrival,
+    pub routed: bool,
+}
+
+impl Host {
+    pub(super) fn new(shared: Arc<SharedInterfaces>, only: Vec<String>) -> io::Result<Host> {
+        let version = shared.version();
+        Ok(Host { interfaces: shared.get(), version, shared, only, diag: SockDiag::open()?, scope: 0 })
+    }
+
+    /// Takes over the interfaces if they have changed.
+    pub(super) fn update(&mut self) {
+        let version = self.shared.version();
+        if version != self.version {
+            self.interfaces = self.shared.get();
+            self.version = version;
+        }
+    }
+
+    /// What is known of the interface a frame came from.
+    ///
+    /// A device below a bridge, a bond or a team, or one whose VLAN has a device of its own, shows frames that come once
+    /// more on the device above; only there they count.
+    pub(super) fn origin(&mut self, interface: u32, vlan_id: Option<u16>, to_us: bool) -> Option<Origin> {
+        let link = self.interfaces.by_index(interface)?;
+        let listening = self.only.is_empty() || self.only.contains(&link.name);
+        let above = link.master.is_some() || vlan_id.is_some_and(|id| id != 0 && self.has_vlan_device(interface, id));
+        self.scope = interface;
+        let arrival =
+            Arrival { to_us: to_us && listening && !above, loopback: link.loopback, interface, mtu: link.mtu };
+        Some(Origin { arrival, routed: link.loopback })
+    }
+
+    fn has_vlan_device(&self, parent: u32, id: u16) -> bool {
+        self.interfaces
+            .links()
+            .any(|link| link.vlan.as_ref().is_some_and(|vlan| vlan.id == id && vlan.parent == Some(parent)))
+    }
+}
+
+impl LocalAddresses for Host {
+    fn is_local(&self, addr: IpAddr) -> bool {
+        self.interfaces.is_local(addr)
+    }
+
+    fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
+        self.interfaces.is_broadcast(addr)
+    }
+}
+
+impl KernelSockets for Host {
+    /// A kernel that does not answer counts as one that holds nothing: at worst a SYN is answered twice.
+    fn holds(&mut self, tuple: &FourTuple) -> bool {
+        matches!(self.diag.lookup_on(tuple, scope(tuple, self.scope)), Ok(Some(_)))
+    }
+
+    fn destroy(&mut self, tuple: &FourTuple) -> bool {
+        match self.diag.lookup_on(tuple, scope(tuple, self.scope)) {
+            Ok(Some(found)) => self.diag.destroy(&found).is_ok(),
+            _ => false,
+        }
+    }
+}
+
+fn scope(tuple: &FourTuple, interface: u32) -> u32 {
+    match tuple.peer.addr {
+        IpAddr::V6(addr) if addr.is_unicast_link_local() => interface,
+        _ => 0,
+    }
+}

@@ -1,0 +1,16 @@
+//! Everything that touches the kernel: packet rings, raw sockets, netlink, threads and the clock.
+
+mod engine;
+mod fail_closed;
+mod filter;
+mod host;
+pub mod interfaces;
+mod netlink;
+mod reserve;
+mod ring;
+pub mod sock_diag;
+mod sys;
+mod transmit;
+mod worker;
+
+pub use engine::{Engine, EngineConfig, EngineError, EngineView};

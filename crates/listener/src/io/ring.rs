@@ -1,0 +1,161 @@
+//! The tap: a packet socket with a receive ring, which sees what the network stack sees, before it does.
+//!
+//! `TPACKET_V2` hands over frame by frame, so a lone SYN is answered at once; version 3 would hold it back until a block
+//! is full or a timer of the kernel's fires. A `SOCK_DGRAM` socket begins every packet at its IP header, whatever the
+//! link layer is: Ethernet, loopback, or none at all (tun).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use wire::Checksums;
+
+use super::filter;
+use super::sys::{self, LinkAddress, RingFrame, RingMemory};
+
+/// Frames that wait between the kernel and a worker. At the bound the kernel drops, and counts, the newest.
+///
+/// 4096 frames of 2 KiB, 8 MiB per worker: four milliseconds at a million packets per second.
+const FRAMES: usize = 4096;
+const FRAME_SIZE: usize = 2048;
+const BLOCK_SIZE: usize = 64 * 1024;
+
+// `linux/if_packet.h`.
+const TP_STATUS_CSUMNOTREADY: u32 = 1 << 3;
+const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
+const TP_STATUS_CSUM_VALID: u32 = 1 << 7;
+const PACKET_HOST: u8 = 0;
+const PACKET_IGNORE_OUTGOING: i32 = 23;
+const TPACKET_V2: i32 = 1;
+
+/// A packet as the tap saw it.
+pub(super) struct Captured<'a> {
+    /// From the IP header on, as much as was captured.
+    pub bytes: &'a [u8],
+    /// Length on the wire, from the IP header on.
+    pub wire_len: usize,
+    /// Whether the checksums are still to be verified.
+    pub checksums: Checksums,
+    pub vlan: Option<VlanTag>,
+    /// Whether the link layer addressed it to this host alone.
+    pub to_us: bool,
+    /// Who sent it: where an answer goes.
+    pub from: LinkAddress,
+}
+
+/// An 802.1Q tag that the device took off the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct VlanTag {
+    pub tci: u16,
+    pub tpid: u16,
+}
+
+impl VlanTag {
+    /// VLAN identifier; 0 is a priority tag, which names no VLAN.
+    pub(super) fn id(self) -> u16 {
+        self.tci & 0x0fff
+    }
+}
+
+/// One worker's tap.
+pub(super) struct Ring {
+    memory: RingMemory,
+    next: usize,
+    socket: Socket,
+}
+
+impl Ring {
+    /// A tap that lets nothing through yet: see [`Ring::open_for`].
+    ///
+    /// # Errors
+    /// `PermissionDenied` without CAP_NET_RAW; `OutOfMemory` where the ring does not fit.
+    pub(super) fn new() -> io::Result<Ring> {
+        // Protocol 0: no packet arrives before `bind` names one.
+        let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
+        filter::attach(&socket, &filter::drop_all())?;
+        let fd = sys::fd(&socket);
+        sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_VERSION, TPACKET_V2)?;
+        // Loopback would show each packet twice, once on its way out.
+        sys::set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
+        let request = libc::tpacket_req {
+            tp_block_size: BLOCK_SIZE as u32,
+            tp_block_nr: (FRAMES * FRAME_SIZE / BLOCK_SIZE) as u32,
+            tp_frame_size: FRAME_SIZE as u32,
+            tp_frame_nr: FRAMES as u32,
+        };
+        sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, request)?;
+        let memory = RingMemory::map(fd, FRAMES, FRAME_SIZE)?;
+        sys::bind_packet(fd)?;
+        Ok(Ring { memory, next: 0, socket })
+    }
+
+    /// Makes this the first of a group whose members share the packets by flow; returns the group's number.
+    pub(super) fn found_group(&self) -> io::Result<u16> {
+        let wanted = FANOUT_HASH | FANOUT_FLAG_UNIQUEID << 16;
+        sys::set_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, wanted)?;
+        let fanout = sys::get_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, 0)?;
+        Ok(fanout as u16)
+    }
+
+    /// Joins a group. The kernel's hash is the same for both directions of a flow and for all its segments.
+    pub(super) fn join_group(&self, group: u16) -> io::Result<()> {
+        let wanted = i32::from(group) | FANOUT_HASH << 16;
+        sys::set_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, wanted)
+    }
+
+    /// Opens the tap for these guarded addresses, in one step.
+    pub(super) fn open_for(&self, guarded: &[SocketAddr]) -> io::Result<()> {
+        filter::attach(&self.socket, &filter::tap(guarded))
+    }
+
+    /// Hands the next packet, if there is one, to `use_packet`, then gives its frame back. `false` when there is none.
+    pub(super) fn with_next(&mut self, use_packet: impl FnOnce(Captured<'_>)) -> bool {
+        let Some(frame) = self.memory.frame(self.next) else { return false };
+        use_packet(captured(frame));
+        self.memory.release(self.next);
+        self.next = (self.next + 1) % FRAMES;
+        true
+    }
+
+    /// Packets the kernel dropped because the ring was full, since the last call.
+    pub(super) fn take_drops(&self) -> u64 {
+        let none = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
+        sys::get_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_STATISTICS, none)
+            .map_or(0, |stats| u64::from(stats.tp_drops))
+    }
+
+    /// Frames in the ring: no more than this many can have come before any given moment.
+    pub(super) const fn capacity() -> usize {
+        FRAMES
+    }
+}
+
+const FANOUT_HASH: i32 = 0;
+const FANOUT_FLAG_UNIQUEID: i32 = 0x2000;
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn captured(frame: RingFrame<'_>) -> Captured<'_> {
+    // CSUMNOTREADY: a sender on this host, in a container or a guest left the sum to a device that never was.
+    // CSUM_VALID: somebody below has checked it.
+    let trusted = frame.status & (TP_STATUS_CSUMNOTREADY | TP_STATUS_CSUM_VALID) != 0;
+    let tpid_known = frame.status & TP_STATUS_VLAN_TPID_VALID != 0;
+    let vlan = (frame.status & TP_STATUS_VLAN_VALID != 0).then_some(VlanTag {
+        tci: frame.vlan_tci,
+        tpid: if tpid_known { frame.vlan_tpid } else { libc::ETH_P_8021Q as u16 },
+    });
+    Captured {
+        bytes: frame.bytes,
+        wire_len: frame.wire_len,
+        checksums: if trusted { Checksums::Trust } else { Checksums::Verify },
+        vlan,
+        to_us: frame.from.packet_type == PACKET_HOST,
+        from: frame.from,
+    }
+}

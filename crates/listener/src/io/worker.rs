@@ -1,0 +1,223 @@
+//! A worker: one thread, one tap, one core. It reads frames, sends replies, has connections made, and keeps time.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::{info, warn};
+use wire::{FourTuple, Packet};
+
+use super::host::Host;
+use super::ring::{Captured, Ring};
+use super::sys;
+use super::transmit::Transmit;
+use crate::accepted::{Accepted, EarlyData, Establish};
+use crate::cookie::Epoch;
+use crate::listen::{Disposition, Listen};
+use crate::pressure::Mode;
+use crate::stats::{Counter, SharedStats};
+use crate::time::Time;
+
+/// Frames judged between two looks at everything else. Fewer than [`crate::young::Young::MAX`].
+const BATCH: usize = 128;
+
+/// Time between two looks at the timers while there are any.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The longest a worker sleeps: key epochs go on even when nothing happens.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// What the engine tells its workers.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    pub drain: AtomicBool,
+    pub stop: AtomicBool,
+}
+
+/// Everything a worker has but the maker of connections.
+pub(super) struct Station {
+    pub listen: Listen,
+    pub ring: Ring,
+    pub host: Host,
+    pub transmit: Transmit,
+    /// Finished handshakes that wait for a connection, at most one batch's.
+    pub pending: VecDeque<Accepted>,
+    pub now: Time,
+}
+
+pub(super) struct Worker<E> {
+    pub station: Station,
+    pub establish: E,
+    pub orders: Arc<Orders>,
+    pub wake: UnixStream,
+    pub published: Arc<SharedStats>,
+    /// One worker of an engine reviews the mode and counts for all.
+    pub leads: bool,
+    pub name: Arc<str>,
+}
+
+impl<E: Establish> Worker<E> {
+    pub(super) fn run(mut self) {
+        let (mut ticked, mut reviewed) = (self.station.now, self.station.now);
+        while !self.orders.stop.load(Ordering::Relaxed) {
+            let frames = self.station.receive(BATCH);
+            self.make_connections();
+            self.station.transmit.flush();
+            let now = self.station.now;
+            if now.since(ticked) >= TICK {
+                self.station.tick(now.since(ticked));
+                ticked = now;
+            }
+            if now.since(reviewed) >= Duration::from_secs(1) {
+                self.review(now.since(reviewed));
+                reviewed = now;
+            }
+            self.log_switch();
+            self.published.publish(self.station.listen.stats());
+            if frames == 0 {
+                self.sleep();
+            }
+        }
+        self.published.publish(self.station.listen.stats());
+    }
+
+    fn make_connections(&mut self) {
+        while let Some(accepted) = self.station.pending.pop_front() {
+            let mut early = Watching { station: &mut self.station, tuple: accepted.tuple };
+            let result = self.establish.establish(&accepted, &mut early);
+            let station = &mut self.station;
+            match result {
+                Ok(early_bytes) => {
+                    let after = station.listen.established(&accepted, early_bytes, &mut station.host, station.now);
+                    for reply in after.ack.iter().chain(&after.repeated_fin) {
+                        station.transmit.route(reply);
+                    }
+                }
+                Err(refusal) => {
+                    if let Some(reply) = station.listen.refused(&accepted, refusal, station.now) {
+                        station.transmit.route(&reply);
+                    }
+                }
+            }
+        }
+    }
+
+    fn review(&mut self, since_last: Duration) {
+        let station = &mut self.station;
+        if self.orders.drain.load(Ordering::Relaxed) {
+            station.listen.drain();
+        }
+        if self.leads {
+            station.listen.review(since_last);
+        }
+        let (drops, errors) = (station.ring.take_drops(), station.transmit.take_errors());
+        station.listen.stats_mut().add(Counter::RingDropped, drops);
+        station.listen.stats_mut().add(Counter::TransmitErrors, errors);
+    }
+
+    fn log_switch(&mut self) {
+        match self.station.listen.take_switch() {
+            Some(Mode::Cookies) => {
+                warn!(listener = %self.name, "half-open queue at its high watermark: answering with cookies alone");
+            }
+            Some(Mode::Queue) => info!(listener = %self.name, "calm again: keeping half-open entries"),
+            None => {}
+        }
+    }
+
+    /// Until a frame comes, an order, or the next timer.
+    fn sleep(&mut self) {
+        let longest = if self.station.listen.has_timers() { TICK } else { IDLE };
+        let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::from(50u8));
+        let mut fds = [
+            PollFd::new(self.station.ring.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
+        ];
+        // An interrupted or failed poll only means one look too many.
+        let woken = poll(&mut fds, timeout).is_ok() && fds[1].any().unwrap_or(false);
+        if woken {
+            let mut sink = [0; 16];
+            let _ = io::Read::read(&mut self.wake, &mut sink);
+            if self.orders.drain.load(Ordering::Relaxed) {
+                self.station.listen.drain();
+            }
+        }
+        self.station.now = clock();
+    }
+}
+
+impl Station {
+    /// Judges up to `max` frames; returns how many there were.
+    fn receive(&mut self, max: usize) -> usize {
+        self.now = clock();
+        self.host.update();
+        let mut frames = 0;
+        while frames < max {
+            let Station { listen, ring, host, transmit, pending, now } = self;
+            let more = ring.with_next(|captured| {
+                judge(&captured, listen, host, transmit, pending, *now);
+            });
+            if !more {
+                break;
+            }
+            frames += 1;
+        }
+        self.listen.stats_mut().add(Counter::RingReceived, frames as u64);
+        frames
+    }
+
+    fn tick(&mut self, elapsed: Duration) {
+        let Station { listen, transmit, .. } = self;
+        listen.tick(self.now, epoch(), elapsed, |reply| transmit.route(&reply));
+    }
+}
+
+fn judge(
+    captured: &Captured<'_>,
+    listen: &mut Listen,
+    host: &mut Host,
+    transmit: &mut Transmit,
+    pending: &mut VecDeque<Accepted>,
+    now: Time,
+) {
+    let Some(origin) = host.origin(captured.from.interface, captured.vlan.map(|tag| tag.id()), captured.to_us) else {
+        return;
+    };
+    let packet = Packet::parse_ip(captured.bytes, captured.wire_len, captured.checksums);
+    match listen.on_packet(packet, &origin.arrival, host, now) {
+        Disposition::Reply(reply) if origin.routed => transmit.route(&reply),
+        Disposition::Reply(reply) => transmit.answer(&reply, captured.from, captured.vlan),
+        Disposition::Accept(accepted) => pending.push_back(accepted),
+        Disposition::Captured | Disposition::Drop(_) => {}
+    }
+}
+
+/// What [`Establish`] sees of the wire while it makes one connection.
+struct Watching<'a> {
+    station: &'a mut Station,
+    tuple: FourTuple,
+}
+
+impl EarlyData for Watching<'_> {
+    fn collect(&mut self) -> &[u8] {
+        // Every frame that is in the ring now; what comes meanwhile belongs to the next look.
+        self.station.receive(Ring::capacity());
+        self.station.listen.early_data(&self.tuple)
+    }
+}
+
+/// The monotonic clock of everything here.
+pub(super) fn clock() -> Time {
+    Time::from_nanos(sys::boot_nanos())
+}
+
+/// The key epoch, from the wall clock: the one thing nodes have to agree on.
+pub(super) fn epoch() -> Epoch {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Epoch::at_unix(unix.as_secs())
+}

@@ -1,0 +1,109 @@
+//! Connections between the handshake's last segment and their socket: what the client sends meanwhile is kept here.
+
+use wire::{FourTuple, Segment, SeqNum, TimestampOption};
+
+use crate::accepted::EARLY_DATA_MAX_BYTES;
+
+/// The few connections that are being adopted at this moment.
+///
+/// At most [`Young::MAX`]: a worker adopts what one batch of frames brought before it reads the next.
+#[derive(Default)]
+pub(crate) struct Young {
+    flows: Vec<Flow>,
+    /// Buffers of flows that are done, kept for the next ones.
+    spare: Vec<Vec<u8>>,
+}
+
+/// What the client sent on one of them.
+pub(crate) struct Flow {
+    tuple: FourTuple,
+    /// The next sequence number that continues what is here.
+    next: SeqNum,
+    data: Vec<u8>,
+    /// The client's FIN, if it came in sequence.
+    fin: Option<LastSegment>,
+    reset: bool,
+}
+
+/// The header fields of the client's FIN, enough to say it again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LastSegment {
+    pub seq: SeqNum,
+    pub ack: SeqNum,
+    pub window: u16,
+    pub timestamps: Option<TimestampOption>,
+}
+
+impl Young {
+    /// Flows at a time.
+    pub(crate) const MAX: usize = 256;
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.flows.len() >= Young::MAX
+    }
+
+    /// Begins to keep what comes on `tuple` from `first` on.
+    pub(crate) fn begin(&mut self, tuple: FourTuple, first: SeqNum) {
+        let data = self.spare.pop().unwrap_or_default();
+        self.flows.push(Flow { tuple, next: first, data, fin: None, reset: false });
+    }
+
+    /// Keeps what this segment adds; `false` if its flow is not here.
+    pub(crate) fn capture(&mut self, tuple: &FourTuple, segment: &Segment<'_>) -> bool {
+        let Some(flow) = self.flows.iter_mut().find(|flow| flow.tuple == *tuple) else { return false };
+        flow.capture(segment);
+        true
+    }
+
+    pub(crate) fn data(&self, tuple: &FourTuple) -> &[u8] {
+        self.flows.iter().find(|flow| flow.tuple == *tuple).map_or(&[], |flow| &flow.data)
+    }
+
+    /// Stops keeping, and tells how the flow stands.
+    pub(crate) fn end(&mut self, tuple: &FourTuple) -> Ending {
+        let Some(index) = self.flows.iter().position(|flow| flow.tuple == *tuple) else { return Ending::default() };
+        let mut flow = self.flows.swap_remove(index);
+        let ending = Ending { bytes: flow.data.len(), fin: flow.fin, reset: flow.reset };
+        flow.data.clear();
+        self.spare.push(flow.data);
+        ending
+    }
+}
+
+/// What had come on a flow by the time its socket stood.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ending {
+    /// Bytes in sequence.
+    pub bytes: usize,
+    /// The client's FIN behind them.
+    pub fin: Option<LastSegment>,
+    /// The client reset the connection.
+    pub reset: bool,
+}
+
+impl Flow {
+    fn capture(&mut self, segment: &Segment<'_>) {
+        use wire::Flags;
+        if segment.flags.contains(Flags::RST) {
+            // RFC 5961 §3.2: only a RST with exactly the next sequence number resets.
+            self.reset |= segment.seq == self.next;
+            return;
+        }
+        let already = self.next.distance_from(segment.seq);
+        let Ok(already) = usize::try_from(already) else { return };
+        let new = segment.payload.get(already..).unwrap_or(&[]);
+        let room = EARLY_DATA_MAX_BYTES - self.data.len();
+        let kept = new.len().min(room);
+        self.data.extend_from_slice(&new[..kept]);
+        self.next += kept as u32;
+        let complete = self.next == segment.seq + segment.payload_len as u32;
+        if segment.flags.contains(Flags::FIN) && complete && self.fin.is_none() {
+            self.fin = Some(LastSegment {
+                seq: self.next,
+                ack: segment.ack,
+                window: segment.window,
+                timestamps: segment.options().timestamps,
+            });
+        }
+    }
+}
