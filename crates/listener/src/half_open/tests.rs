@@ -119,7 +119,7 @@ proptest! {
         let (max, share) = (20, 6);
         let mut queue = HalfOpen::new(max, share, KEY);
         let mut model: HashMap<FourTuple, u32> = HashMap::new();
-        let key = |n: u16| tuple(n % 7, n as u8, n, n % 2 == 0);
+        let key = |n: u16| tuple(n % 7, n as u8, n, n.is_multiple_of(2));
         for step in steps {
             match step {
                 Step::Insert(n) if queue.get(&key(n)).is_none() => {

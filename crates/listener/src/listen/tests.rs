@@ -4,11 +4,15 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use proptest::prelude::*;
-use wire::{Checksums, Endpoint, OptionBlock, OutgoingSegment, ReplyOptions};
+use wire::{Checksums, Endpoint, OptionBlock, OutgoingSegment, ReplyOptions, SeqNum};
 
 use super::*;
+use crate::accepted::{Negotiated, Refusal, Via};
+use crate::config::AcceptCookies;
+use crate::cookie::Offer;
 
 const LOCAL: &str = "198.18.0.1:80";
 const CLIENT: &str = "198.18.0.2:40000";
@@ -629,7 +633,7 @@ fn spec_25_a_cookie_without_an_entry_is_not_repeated() {
 #[test]
 fn spec_26_a_lost_third_segment_is_made_up_for_by_data_or_by_the_repeated_syn_ack() {
     let mut bench = Bench::new();
-    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    let _ = bench.syn(USUAL, EVERYTHING);
     // A client in ESTABLISHED answers the repeated SYN-ACK with a challenge ACK, which is the lost segment once more.
     let repeated = bench.pass(Duration::from_millis(1400));
     assert_eq!(repeated.len(), 1);
@@ -640,7 +644,6 @@ fn spec_26_a_lost_third_segment_is_made_up_for_by_data_or_by_the_repeated_syn_ac
     let data = bench.send_data(USUAL.into(), Flags::ACK | Flags::PSH, IRS + 1, ack, echo(&other), b"hello");
     let accepted = accepted(data);
     assert_eq!((accepted.via, bench.listen.early_data(&accepted.tuple)), (Via::Cookie, &b"hello"[..]));
-    assert_ne!(syn_ack.seq, SeqNum::new(0));
 }
 
 #[test]

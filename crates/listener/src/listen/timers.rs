@@ -1,0 +1,81 @@
+//! What time brings: SYN-ACKs sent again, entries given up, key epochs, the way back to calm.
+
+use std::time::Duration;
+
+use wire::{FourTuple, Reply};
+
+use super::Listen;
+use crate::cookie::{Epoch, Family};
+use crate::half_open::{Entry, Swept};
+use crate::replies;
+use crate::stats::Counter;
+use crate::time::Time;
+
+impl Listen {
+    /// What time brings: SYN-ACKs sent again, entries given up, key epochs, the mode. `elapsed` since the last call.
+    ///
+    /// The replies take the way that routing gives them: an entry does not know its frame's.
+    pub fn tick(&mut self, now: Time, epoch: Epoch, elapsed: Duration, mut send: impl FnMut(Reply)) {
+        self.cookies.advance(epoch, now);
+        let answered = std::mem::take(&mut self.unanswered);
+        self.shared.pressure.report_unanswered(u64::try_from(answered).unwrap_or(0));
+        let mut due = Vec::new();
+        let retries = self.config.synack_retries;
+        let (stats, pressure) = (&mut self.stats, &self.shared.pressure);
+        self.half_open.sweep(elapsed, |tuple, mut entry| {
+            if !entry.is_due(now) {
+                return Swept::Keep;
+            }
+            due.push((tuple, entry));
+            if entry.retransmissions >= retries {
+                stats.count(Counter::HalfOpenTimedOut);
+                pressure.left(1);
+                return Swept::Remove;
+            }
+            entry.retransmissions += 1;
+            Swept::Update(entry)
+        });
+        for (tuple, entry) in due {
+            if let Some(reply) = self.on_due(&tuple, &entry, now) {
+                send(reply);
+            }
+        }
+    }
+
+    /// A timer ran out for `entry`, as it was before: once more the SYN-ACK, or the end.
+    fn on_due(&mut self, tuple: &FourTuple, entry: &Entry, now: Time) -> Option<Reply> {
+        if entry.retransmissions >= self.config.synack_retries {
+            // A client whose handshake was complete learns that nobody took its connection.
+            return entry.parked.then(|| {
+                self.stats.count(Counter::ResetsSent);
+                replies::reset(tuple, entry.iss + 1)
+            });
+        }
+        if !self.replies.take(tuple.peer.addr, now) {
+            self.stats.count(Counter::RepliesOverBudget);
+            return None;
+        }
+        self.stats.count(Counter::SynAcksSent);
+        self.stats.count(Counter::SynAcksRetransmitted);
+        let cookie = self.cookie_of(tuple, entry);
+        let path_mtu = u32::from(Family::of(tuple.peer.addr).header_len()) + 1460;
+        Some(replies::syn_ack(tuple, entry.irs, &cookie, &entry.offer, self.config.window_scale, path_mtu))
+    }
+
+    /// Turns the mode back to [`Mode::Queue`] if all is calm. One of the workers calls this, about once a second.
+    pub fn review(&mut self, since_last: Duration) {
+        if let Some(mode) = self.shared.pressure.review(since_last) {
+            self.switch(mode);
+        }
+    }
+
+    /// Whether there are timers to wait for.
+    pub fn has_timers(&self) -> bool {
+        self.half_open.len() > 0
+    }
+
+    /// From now on SYNs are not answered; handshakes that were answered may still complete.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+}
