@@ -19,11 +19,13 @@ pub trait KernelSockets {
 /// A cache of connections that were adopted, or that the kernel was found to hold.
 ///
 /// It saves asking the kernel for each ACK of an established connection, and remembers our ISN, which tells a repeated
-/// third ACK from a new handshake on the same 4-tuple. Direct-mapped, of fixed size: a newer connection takes the place
-/// of an older one, which then costs one question to the kernel again.
+/// third ACK from a new handshake on the same 4-tuple. Of fixed size: each 4-tuple has four places, and a newer
+/// connection takes that of the oldest, which then costs one question to the kernel again.
 pub(crate) struct Held {
-    slots: Box<[Slot]>,
+    sets: Box<[[Slot; WAYS]]>,
 }
+
+const WAYS: usize = 4;
 
 #[derive(Clone, Copy)]
 struct Slot {
@@ -31,6 +33,8 @@ struct Slot {
     /// Our ISN on that connection, if it was we who accepted it.
     iss: Option<SeqNum>,
     since: Time,
+    /// When the kernel was first found not to hold it any more.
+    gone: Option<Time>,
 }
 
 /// What is remembered of a 4-tuple.
@@ -43,42 +47,62 @@ pub(crate) struct HeldBy {
 }
 
 /// How long an answer of the kernel is believed.
-const FRESH: Duration = Duration::from_secs(4);
+const FRESH: Duration = Duration::from_secs(1);
+
+/// How long a connection's last ACKs may still come, once the kernel is done with it.
+const LINGER: Duration = Duration::from_secs(1);
 
 impl Held {
-    /// A cache for `capacity` connections, 64 bytes each.
+    /// A cache for `capacity` connections, 72 bytes each.
     pub(crate) fn new(capacity: usize) -> Held {
         let nowhere = Endpoint { addr: Ipv4Addr::UNSPECIFIED.into(), port: 0 };
-        let empty = Slot { tuple: FourTuple { local: nowhere, peer: nowhere }, iss: None, since: Time::default() };
-        Held { slots: vec![empty; capacity.next_power_of_two()].into_boxed_slice() }
+        let empty =
+            Slot { tuple: FourTuple { local: nowhere, peer: nowhere }, iss: None, since: Time::default(), gone: None };
+        let sets = (capacity / WAYS).next_power_of_two();
+        Held { sets: vec![[empty; WAYS]; sets].into_boxed_slice() }
     }
 
     pub(crate) fn get(&self, tuple: &FourTuple, now: Time) -> Option<HeldBy> {
-        let slot = &self.slots[self.index(tuple)];
-        let fresh = now.since(slot.since) <= FRESH;
-        (slot.tuple == *tuple).then_some(HeldBy { iss: slot.iss, fresh })
+        let slot = self.sets[self.index(tuple)].iter().find(|slot| slot.tuple == *tuple)?;
+        Some(HeldBy { iss: slot.iss, fresh: now.since(slot.since) <= FRESH })
     }
 
     /// Remembers a connection we accepted.
     pub(crate) fn adopted(&mut self, tuple: &FourTuple, iss: SeqNum, now: Time) {
-        let index = self.index(tuple);
-        self.slots[index] = Slot { tuple: *tuple, iss: Some(iss), since: now };
+        *self.place(tuple) = Slot { tuple: *tuple, iss: Some(iss), since: now, gone: None };
     }
 
     /// Remembers that the kernel holds this 4-tuple.
     pub(crate) fn confirmed(&mut self, tuple: &FourTuple, now: Time) {
-        let index = self.index(tuple);
-        let slot = &mut self.slots[index];
+        let slot = self.place(tuple);
         let iss = if slot.tuple == *tuple { slot.iss } else { None };
-        *slot = Slot { tuple: *tuple, iss, since: now };
+        *slot = Slot { tuple: *tuple, iss, since: now, gone: None };
+    }
+
+    /// The kernel does not hold this 4-tuple. Whether it did until a moment ago: then this may be the ACK of the last FIN,
+    /// which the kernel had before we had it, and a RST would only disturb the peer's TIME-WAIT (RFC 1337).
+    pub(crate) fn lingers(&mut self, tuple: &FourTuple, now: Time) -> bool {
+        let slot = self.place(tuple);
+        slot.tuple == *tuple && now.since(*slot.gone.get_or_insert(now)) <= LINGER
     }
 
     /// Forgets a 4-tuple that the kernel does not hold any more.
     pub(crate) fn forget(&mut self, tuple: &FourTuple) {
-        let index = self.index(tuple);
-        if self.slots[index].tuple == *tuple {
-            self.slots[index].tuple.peer.port = 0;
+        let slot = self.place(tuple);
+        if slot.tuple == *tuple {
+            slot.tuple.peer.port = 0;
+            slot.since = Time::default();
         }
+    }
+
+    /// The place of this 4-tuple, or the one it would take: that of the connection heard of longest ago.
+    fn place(&mut self, tuple: &FourTuple) -> &mut Slot {
+        let index = self.index(tuple);
+        let set = &mut self.sets[index];
+        let own = set.iter().position(|slot| slot.tuple == *tuple);
+        let oldest = || (0..WAYS).min_by_key(|&way| set[way].since).unwrap_or(0);
+        let way = own.unwrap_or_else(oldest);
+        &mut set[way]
     }
 
     /// Not keyed: who crowds a slot of a cache by choosing ports gains one question to the kernel, which is rationed.
@@ -88,8 +112,9 @@ impl Held {
             std::net::IpAddr::V6(addr) => (addr.to_bits() >> 64) as u64 ^ (addr.to_bits() as u64).rotate_left(29),
         };
         let ports = u64::from(tuple.peer.port) << 16 | u64::from(tuple.local.port);
-        let mixed = (addr ^ ports.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        (mixed >> 32) as usize & (self.slots.len() - 1)
+        const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (addr ^ ports.wrapping_mul(ODD)).wrapping_mul(ODD);
+        (mixed >> 40) as usize & (self.sets.len() - 1)
     }
 }
 
@@ -114,6 +139,28 @@ mod tests {
         assert_eq!(held.get(&tuple(1), later), Some(HeldBy { iss: Some(SeqNum::new(7)), fresh: true }));
         held.forget(&tuple(1));
         assert_eq!(held.get(&tuple(1), later), None);
+    }
+
+    #[test]
+    fn connections_of_one_client_do_not_crowd_one_slot() {
+        let mut held = Held::new(32 * 1024);
+        let now = Time::from_secs(1);
+        for port in 1..1000 {
+            held.adopted(&tuple(port), SeqNum::new(u32::from(port)), now);
+        }
+        let known = (1..1000).filter(|&port| held.get(&tuple(port), now).is_some()).count();
+        assert!(known > 990, "{known}");
+    }
+
+    #[test]
+    fn a_connection_that_ended_lingers_for_a_second() {
+        let mut held = Held::new(1024);
+        let now = Time::from_secs(1);
+        assert!(!held.lingers(&tuple(1), now), "never known");
+        held.adopted(&tuple(1), SeqNum::new(7), now);
+        assert!(held.lingers(&tuple(1), now + LINGER));
+        assert!(held.lingers(&tuple(1), now + 2 * LINGER));
+        assert!(!held.lingers(&tuple(1), now + 3 * LINGER));
     }
 
     #[test]

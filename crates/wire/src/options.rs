@@ -24,6 +24,14 @@ pub struct TimestampOption {
     pub tsecr: u32,
 }
 
+impl TimestampOption {
+    /// From the fields as they stand in the option.
+    #[inline]
+    fn new(tsval: [u8; 4], tsecr: [u8; 4]) -> TimestampOption {
+        TimestampOption { tsval: u32::from_be_bytes(tsval), tsecr: u32::from_be_bytes(tsecr) }
+    }
+}
+
 impl Options {
     /// Reads an option block: the bytes between the fixed header and the data.
     #[inline]
@@ -43,10 +51,7 @@ impl Options {
             [WSCALE, 3, shift] => self.wscale = Some(shift.min(WSCALE_MAX)),
             [SACK_PERMITTED, 2] => self.sack_permitted = true,
             [TIMESTAMPS, 10, v0, v1, v2, v3, e0, e1, e2, e3] => {
-                self.timestamps = Some(TimestampOption {
-                    tsval: u32::from_be_bytes([v0, v1, v2, v3]),
-                    tsecr: u32::from_be_bytes([e0, e1, e2, e3]),
-                });
+                self.timestamps = Some(TimestampOption::new([v0, v1, v2, v3], [e0, e1, e2, e3]));
             }
             _ => {}
         }
@@ -96,10 +101,7 @@ fn linux_syn(block: &[u8; 20]) -> Option<Options> {
         mss: Some(u16::from_be_bytes([m0, m1])),
         wscale: Some(shift.min(WSCALE_MAX)),
         sack_permitted: true,
-        timestamps: Some(TimestampOption {
-            tsval: u32::from_be_bytes([v0, v1, v2, v3]),
-            tsecr: u32::from_be_bytes([e0, e1, e2, e3]),
-        }),
+        timestamps: Some(TimestampOption::new([v0, v1, v2, v3], [e0, e1, e2, e3])),
     })
 }
 
@@ -108,10 +110,7 @@ fn linux_syn(block: &[u8; 20]) -> Option<Options> {
 fn linux_ack(block: &[u8; 12]) -> Option<Options> {
     let [k0, k1, k2, k3, v0, v1, v2, v3, e0, e1, e2, e3] = *block;
     ([k0, k1, k2, k3] == [NOP, NOP, TIMESTAMPS, 10]).then(|| Options {
-        timestamps: Some(TimestampOption {
-            tsval: u32::from_be_bytes([v0, v1, v2, v3]),
-            tsecr: u32::from_be_bytes([e0, e1, e2, e3]),
-        }),
+        timestamps: Some(TimestampOption::new([v0, v1, v2, v3], [e0, e1, e2, e3])),
         ..Options::default()
     })
 }

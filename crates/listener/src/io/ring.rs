@@ -91,17 +91,25 @@ impl Ring {
         Ok(Ring { memory, next: 0, socket })
     }
 
-    /// Makes this the first of a group whose members share the packets by flow; returns the group's number.
-    pub(super) fn found_group(&self) -> io::Result<u16> {
-        let wanted = FANOUT_HASH | FANOUT_FLAG_UNIQUEID << 16;
-        sys::set_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, wanted)?;
+    /// Makes this the first of a group whose members share the packets by flow.
+    ///
+    /// Inside a group only the group's own flag keeps outgoing packets away; Linux before 5.6 does not have it, and there
+    /// they are recognised one by one.
+    pub(super) fn found_group(&self) -> io::Result<Group> {
+        let quiet = FANOUT_FLAG_IGNORE_OUTGOING;
+        let flags = self.fanout(0, quiet | FANOUT_FLAG_UNIQUEID).map(|()| quiet);
+        let flags = flags.or_else(|_| self.fanout(0, FANOUT_FLAG_UNIQUEID).map(|()| 0))?;
         let fanout = sys::get_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, 0)?;
-        Ok(fanout as u16)
+        Ok(Group { id: fanout & 0xffff, flags })
     }
 
     /// Joins a group. The kernel's hash is the same for both directions of a flow and for all its segments.
-    pub(super) fn join_group(&self, group: u16) -> io::Result<()> {
-        let wanted = i32::from(group) | FANOUT_HASH << 16;
+    pub(super) fn join_group(&self, group: Group) -> io::Result<()> {
+        self.fanout(group.id, group.flags)
+    }
+
+    fn fanout(&self, id: i32, flags: i32) -> io::Result<()> {
+        let wanted = id | (FANOUT_HASH | flags) << 16;
         sys::set_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, wanted)
     }
 
@@ -132,8 +140,16 @@ impl Ring {
     }
 }
 
+/// A group of taps that share the packets, as the kernel numbered it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    id: i32,
+    flags: i32,
+}
+
 const FANOUT_HASH: i32 = 0;
 const FANOUT_FLAG_UNIQUEID: i32 = 0x2000;
+const FANOUT_FLAG_IGNORE_OUTGOING: i32 = 0x4000;
 
 impl AsFd for Ring {
     fn as_fd(&self) -> BorrowedFd<'_> {

@@ -149,7 +149,8 @@ impl Listen {
             return Disposition::Drop(DropReason::KernelOwns);
         }
         let held = self.ask_kernel(tuple, host, now);
-        if held == Some(true) {
+        let last_ack = segment.payload_len == 0 && held == Some(false) && self.held.lingers(tuple, now);
+        if held == Some(true) || last_ack {
             return Disposition::Drop(DropReason::KernelOwns);
         }
         self.bad_cookies.take(tuple.peer.addr, now);

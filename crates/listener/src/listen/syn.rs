@@ -56,7 +56,11 @@ impl Listen {
         if self.shared.mode() == Mode::Cookies && !known {
             return false;
         }
-        self.ask_kernel(tuple, host, now).unwrap_or(false)
+        let holds = self.ask_kernel(tuple, host, now).unwrap_or(false);
+        if !holds {
+            self.held.forget(tuple);
+        }
+        holds
     }
 
     /// The ISN for a new handshake, with an entry while the listener is calm and has room.

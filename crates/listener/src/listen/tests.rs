@@ -892,6 +892,24 @@ fn established_traffic_costs_one_question_in_seconds() {
     assert_eq!(bench.count(Counter::CookiesBadMac) + bench.count(Counter::CookiesNotExpected), 0);
 }
 
+#[test]
+fn the_ack_of_a_last_fin_is_not_reset_but_data_to_a_closed_connection_is() {
+    let mut bench = Bench::new();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    let accepted = accepted(bench.ack(USUAL, &syn_ack));
+    let _ = bench.established(&accepted);
+    bench.now = bench.now + Duration::from_secs(60);
+    bench.host.sockets.clear();
+    let last = bench.send(USUAL, Flags::ACK, IRS + 500, (syn_ack.seq + 900).value(), echo(&syn_ack));
+    assert_eq!(dropped(last), DropReason::KernelOwns);
+    let ack = (syn_ack.seq + 900).value();
+    let data = bench.send_data(USUAL.into(), Flags::ACK, IRS + 500, ack, echo(&syn_ack), b"anyone?");
+    assert_eq!(reply(data).flags, Flags::RST);
+    bench.now = bench.now + Duration::from_secs(2);
+    let late = bench.send(USUAL, Flags::ACK, IRS + 500, ack, echo(&syn_ack));
+    assert_eq!(reply(late).flags, Flags::RST);
+}
+
 // ---------------------------------------------------------------------------------------------------- no room
 
 #[test]

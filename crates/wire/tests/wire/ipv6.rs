@@ -136,13 +136,16 @@ fn single_bytes_of_padding_are_skipped() {
 
 #[test]
 fn more_than_sixteen_options_are_refused() {
-    let mut header = [0; 24];
-    header[1] = 2; // 22 bytes of options: fifteen Pad1 and one PadN of 7 make sixteen
-    header[17] = 1;
-    header[18] = 5;
-    assert!(parse(&with(&[(DESTINATION, &header)])).is_ok());
-    (header[17], header[18]) = (0, 0);
-    assert_eq!(parse(&with(&[(DESTINATION, &header)])), Err(ParseError::ExtensionHeader));
+    // 22 bytes of options: Pad1 as often as `pad1_count` says, then one PadN to the end.
+    let header = |pad1_count: usize| {
+        let mut header = [0; 24];
+        header[1] = 2;
+        header[2 + pad1_count] = 1;
+        header[3 + pad1_count] = 20 - pad1_count as u8;
+        header
+    };
+    assert!(parse(&with(&[(DESTINATION, &header(15))])).is_ok());
+    assert_eq!(parse(&with(&[(DESTINATION, &header(16))])), Err(ParseError::ExtensionHeader));
 }
 
 #[test]
