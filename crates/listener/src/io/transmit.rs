@@ -1,7 +1,7 @@
 //! How replies leave: as frames to where the segment came from, or as raw IP packets along the host's routes.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::{REPLY_MAX_LEN, Reply};
@@ -70,11 +70,15 @@ impl Transmit {
     /// Sends one packet along the host's routes, at once.
     ///
     /// The way for loopback, where a frame without a route is a martian, and for whatever does not answer a frame.
-    pub(super) fn route(&mut self, reply: &Reply) {
+    /// `scope` is the interface of a link-local peer, else 0.
+    pub(super) fn route(&mut self, reply: &Reply, scope: u32) {
         let mut packet = [0; REPLY_MAX_LEN];
         let len = reply.emit(&mut packet);
         // The port of a raw socket's address means nothing, and must be 0 for IPv6.
-        let to = SocketAddr::new(reply.tuple.peer.addr, 0);
+        let to = match reply.tuple.peer.addr {
+            IpAddr::V4(addr) => SocketAddr::from((addr, 0)),
+            IpAddr::V6(addr) => SocketAddrV6::new(addr, 0, 0, scope).into(),
+        };
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
         let sent = socket.as_ref().map(|socket| sys::send_raw(socket, &packet[..len], to));
         if !matches!(sent, Some(Ok(()))) {

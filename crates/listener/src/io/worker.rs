@@ -20,7 +20,7 @@ use crate::accepted::{Accepted, EarlyData, Establish};
 use crate::cookie::Epoch;
 use crate::listen::{Disposition, Listen};
 use crate::pressure::Mode;
-use crate::stats::{Counter, SharedStats};
+use crate::stats::{Counter, DropReason, SharedStats};
 use crate::time::Time;
 
 /// Frames judged between two looks at everything else. Fewer than [`crate::young::Young::MAX`].
@@ -95,12 +95,12 @@ impl<E: Establish> Worker<E> {
                 Ok(early_bytes) => {
                     let after = station.listen.established(&accepted, early_bytes, &mut station.host, station.now);
                     for reply in after.ack.iter().chain(&after.repeated_fin) {
-                        station.transmit.route(reply);
+                        station.transmit.route(reply, accepted.scope_id);
                     }
                 }
                 Err(refusal) => {
                     if let Some(reply) = station.listen.refused(&accepted, refusal, station.now) {
-                        station.transmit.route(&reply);
+                        station.transmit.route(&reply, accepted.scope_id);
                     }
                 }
             }
@@ -173,7 +173,7 @@ impl Station {
 
     fn tick(&mut self, elapsed: Duration) {
         let Station { listen, transmit, .. } = self;
-        listen.tick(self.now, epoch(), elapsed, |reply| transmit.route(&reply));
+        listen.tick(self.now, epoch(), elapsed, |reply| transmit.route(&reply, 0));
     }
 }
 
@@ -186,11 +186,12 @@ fn judge(
     now: Time,
 ) {
     let Some(origin) = host.origin(captured.from.interface, captured.vlan.map(|tag| tag.id()), captured.to_us) else {
-        return;
+        // An interface so new that its addresses have not been read yet: the client will ask again.
+        return listen.stats_mut().count_drop(DropReason::NotOurFrame);
     };
     let packet = Packet::parse_ip(captured.bytes, captured.wire_len, captured.checksums);
     match listen.on_packet(packet, &origin.arrival, host, now) {
-        Disposition::Reply(reply) if origin.routed => transmit.route(&reply),
+        Disposition::Reply(reply) if origin.routed => transmit.route(&reply, captured.from.interface),
         Disposition::Reply(reply) => transmit.answer(&reply, captured.from, captured.vlan),
         Disposition::Accept(accepted) => pending.push_back(accepted),
         Disposition::Captured | Disposition::Drop(_) => {}
