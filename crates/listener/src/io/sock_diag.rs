@@ -257,15 +257,16 @@ mod tests {
         let mut diag = SockDiag::open().unwrap();
         for bind in ["127.0.0.1:0", "[::1]:0", "[::]:0"] {
             let (listener, client, server) = connected(bind);
-            let (_other, ..) = connected(bind);
+            let _other = connected(bind);
             let port = listener.local_addr().unwrap().port();
             let mut seen = Vec::new();
             diag.dump(port, |tuple, state| seen.push((tuple, state))).unwrap();
-            seen.sort_by_key(|(_, state)| *state as usize);
-            assert_eq!(seen.len(), 2, "{seen:?}");
-            assert_eq!(seen[0].1, TcpState::Listen);
-            assert_eq!(seen[1], (tuple(&server), TcpState::Established));
-            assert_eq!(seen[0].0.peer.port, 0);
+            // A client elsewhere on this host may have been given the same port, so there may be more than ours.
+            let count =
+                |wanted: &dyn Fn(&(FourTuple, TcpState)) -> bool| seen.iter().filter(|each| wanted(each)).count();
+            assert_eq!(count(&|each| *each == (tuple(&server), TcpState::Established)), 1, "{seen:?}");
+            assert_eq!(count(&|(each, state)| *state == TcpState::Listen && each.peer.port == 0), 1, "{seen:?}");
+            assert_eq!(count(&|(each, _)| each.local.port != port), 0, "{seen:?}");
             drop(client);
         }
     }
@@ -277,15 +278,9 @@ mod tests {
         let pairs: Vec<_> =
             (0..400).map(|_| (TcpStream::connect(addr).unwrap(), listener.accept().unwrap().0)).collect();
         let mut seen = std::collections::HashSet::new();
-        SockDiag::open()
-            .unwrap()
-            .dump(addr.port(), |tuple, state| {
-                if state == TcpState::Established {
-                    assert!(seen.insert(tuple), "{tuple} twice");
-                }
-            })
-            .unwrap();
-        assert_eq!(seen.len(), pairs.len());
+        let mut diag = SockDiag::open().unwrap();
+        diag.dump(addr.port(), |tuple, _| assert!(seen.insert(tuple), "{tuple} twice")).unwrap();
+        assert!(pairs.iter().all(|(_, server)| seen.contains(&tuple(server))));
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Listen {
         Some(replies::syn_ack(tuple, entry.irs, &cookie, &entry.offer, self.config.window_scale, path_mtu))
     }
 
-    /// Turns the mode back to [`Mode::Queue`] if all is calm. One of the workers calls this, about once a second.
+    /// Turns the mode back to [`Mode::Queue`](crate::Mode::Queue) if all is calm. One of the workers calls this, about once a second.
     pub fn review(&mut self, since_last: Duration) {
         if let Some(mode) = self.shared.pressure.review(since_last) {
             self.switch(mode);

@@ -1,0 +1,246 @@
+//! Every metric there is: its name, its HELP text, and which of the listener's counters it shows.
+//!
+//! Names follow <https://prometheus.io/docs/practices/naming/>; where the kernel counts the same thing, HELP names its counter.
+
+use listener::Counter;
+
+/// All series of one name.
+pub(crate) struct Family {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+}
+
+/// Where one of the listener's counters is shown: a family and, where the family has parts, which part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) name: &'static str,
+    pub(crate) part: Option<(&'static str, &'static str)>,
+}
+
+/// Where `counter` is shown. A new counter breaks the build here, so none is forgotten.
+pub(crate) fn place(counter: Counter) -> Place {
+    match counter {
+        Counter::SynsReceived => whole("portcullis_syns_received_total"),
+        Counter::SynAcksSent => whole("portcullis_synacks_sent_total"),
+        Counter::SynAcksRetransmitted => whole("portcullis_synacks_retransmitted_total"),
+        Counter::CookiesSent => whole("portcullis_syncookies_sent_total"),
+        Counter::CookiesValid => whole("portcullis_syncookies_valid_total"),
+        Counter::CookiesExpired => part("portcullis_syncookies_invalid_total", "reason", "expired"),
+        Counter::CookiesBadMac => part("portcullis_syncookies_invalid_total", "reason", "bad_mac"),
+        Counter::CookiesNotExpected => part("portcullis_syncookies_invalid_total", "reason", "not_expected"),
+        Counter::CookiesOverBudget => part("portcullis_syncookies_invalid_total", "reason", "over_budget"),
+        Counter::HalfOpenInserted => whole("portcullis_half_open_inserted_total"),
+        Counter::HalfOpenCompleted => part("portcullis_half_open_removed_total", "reason", "completed"),
+        Counter::HalfOpenTimedOut => part("portcullis_half_open_removed_total", "reason", "timeout"),
+        Counter::HalfOpenReset => part("portcullis_half_open_removed_total", "reason", "reset"),
+        Counter::HalfOpenFull => part("portcullis_half_open_bypassed_total", "reason", "queue_full"),
+        Counter::HalfOpenPrefixFull => part("portcullis_half_open_bypassed_total", "reason", "prefix_share"),
+        Counter::HandshakesByQueue => part("portcullis_handshakes_completed_total", "via", "queue"),
+        Counter::HandshakesByCookie => part("portcullis_handshakes_completed_total", "via", "cookie"),
+        Counter::SwitchesToCookies => part("portcullis_mode_switches_total", "to", "cookies"),
+        Counter::SwitchesToQueue => part("portcullis_mode_switches_total", "to", "queue"),
+        Counter::ResetsSent => whole("portcullis_resets_sent_total"),
+        Counter::ChallengeAcksSent => whole("portcullis_challenge_acks_sent_total"),
+        Counter::RepliesOverBudget => whole("portcullis_replies_suppressed_total"),
+        Counter::AcceptQueueOverflows => whole("portcullis_accept_queue_overflows_total"),
+        Counter::RefusedNoDescriptors => part("portcullis_handshakes_refused_total", "reason", "no_descriptors"),
+        Counter::RefusedNoMemory => part("portcullis_handshakes_refused_total", "reason", "no_memory"),
+        Counter::RefusedTupleBusy => part("portcullis_handshakes_refused_total", "reason", "tuple_busy"),
+        Counter::RefusedOther => part("portcullis_handshakes_refused_total", "reason", "other"),
+        Counter::OldSocketsDestroyed => whole("portcullis_old_sockets_destroyed_total"),
+        Counter::EarlyDataBytes => whole("portcullis_early_data_bytes_total"),
+        Counter::RingReceived => whole("portcullis_ring_received_packets_total"),
+        Counter::RingDropped => whole("portcullis_ring_dropped_packets_total"),
+        Counter::TransmitErrors => whole("portcullis_transmit_errors_total"),
+    }
+}
+
+const fn whole(name: &'static str) -> Place {
+    Place { name, part: None }
+}
+
+const fn part(name: &'static str, label: &'static str, value: &'static str) -> Place {
+    Place { name, part: Some((label, value)) }
+}
+
+/// The histogram of handshake durations, rendered by [`crate::text`].
+pub(crate) const HANDSHAKE_DURATION: Family = Family {
+    name: "portcullis_handshake_duration_seconds",
+    help: "Time from a client's SYN to the segment that completed its handshake. 1, 3 and 7 s are where lost SYNs and \
+           SYN-ACKs put it.",
+};
+
+/// The process's processor time, rendered by [`crate::text`].
+pub(crate) const PROCESS_CPU: Family =
+    Family { name: "process_cpu_seconds_total", help: "Total user and system CPU time spent in seconds." };
+
+/// Every family of the registry, in the order of the names' subjects.
+pub(crate) const FAMILIES: &[Family] = &[
+    // The process as a whole.
+    family("portcullis_build_info", "Version of this build and the datapath it runs; always 1."),
+    family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
+    // SYN and SYN-ACK.
+    family("portcullis_syns_received_total", "SYNs for a guarded address and port that passed the sanity checks."),
+    family(
+        "portcullis_synacks_sent_total",
+        "SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with a half-open entry or by cookie alone.",
+    ),
+    family(
+        "portcullis_synacks_retransmitted_total",
+        "SYN-ACKs sent again by the retransmission timer (like TcpExt TCPSynRetrans for the passive side).",
+    ),
+    // Cookies.
+    family(
+        "portcullis_syncookies_sent_total",
+        "SYN-ACKs for which no half-open entry was kept, so that the cookie is all there is (like TcpExt SyncookiesSent).",
+    ),
+    family("portcullis_syncookies_valid_total", "Cookies that validated (like TcpExt SyncookiesRecv)."),
+    family(
+        "portcullis_syncookies_invalid_total",
+        "ACKs refused for their cookie, by reason (like TcpExt SyncookiesFailed): its epoch is over, the MAC is wrong, none can \
+         be outstanding, or the source prefix has used up its budget of bad ones.",
+    ),
+    family(
+        "portcullis_syncookies_active",
+        "1 while the listener is under pressure and answers by cookie alone, else 0.",
+    ),
+    family("portcullis_mode_switches_total", "Switches of the listener between the half-open queue and cookies alone."),
+    // The half-open queue.
+    family("portcullis_half_open", "Half-open connections in the queue now."),
+    family("portcullis_half_open_limit", "Half-open connections the queue holds at most."),
+    family("portcullis_half_open_inserted_total", "Half-open connections put into the queue."),
+    family(
+        "portcullis_half_open_removed_total",
+        "Half-open connections that left the queue: completed, given up after the last SYN-ACK, or reset by the client.",
+    ),
+    family(
+        "portcullis_half_open_bypassed_total",
+        "SYNs answered by cookie alone because the queue was full or under pressure, or their prefix had its share of it \
+         (like TcpExt TCPReqQFullDoCookies).",
+    ),
+    // Handshakes.
+    family(
+        "portcullis_handshakes_completed_total",
+        "Handshakes completed, by what recognised the last segment: a half-open entry or a cookie.",
+    ),
+    family(
+        "portcullis_handshakes_refused_total",
+        "Completed handshakes that could not become a connection at once, by reason; a full accept queue counts in \
+         portcullis_accept_queue_overflows_total.",
+    ),
+    family(
+        "portcullis_early_data_bytes_total",
+        "Bytes that came right behind a handshake and were put into the new socket.",
+    ),
+    family(
+        "portcullis_old_sockets_destroyed_total",
+        "Old sockets destroyed because a new handshake on their 4-tuple proved that the peer has moved on.",
+    ),
+    // Replies and drops.
+    family("portcullis_resets_sent_total", "RST segments sent by the listener; the kernel's are in TcpOutRsts."),
+    family("portcullis_challenge_acks_sent_total", "Challenge ACKs sent, RFC 5961 (like TcpExt TCPChallengeACK)."),
+    family(
+        "portcullis_replies_suppressed_total",
+        "Replies not sent because the source prefix had used up its reply budget.",
+    ),
+    family("portcullis_packets_dropped_total", "Segments dropped without an answer, by reason."),
+    // Ring and transmission.
+    family("portcullis_ring_received_packets_total", "Frames the packet ring delivered."),
+    family(
+        "portcullis_ring_dropped_packets_total",
+        "Frames the kernel dropped because the packet ring was full (PACKET_STATISTICS tp_drops).",
+    ),
+    family(
+        "portcullis_transmit_errors_total",
+        "Replies the kernel did not take: full device queue, no route, out of buffers.",
+    ),
+    // Accepted connections.
+    family("portcullis_accept_queue", "Established connections the application has not accepted yet."),
+    family("portcullis_accept_queue_limit", "Established connections that wait for the application at most."),
+    family(
+        "portcullis_accept_queue_overflows_total",
+        "Completed handshakes that had to wait because the accept queue was full (like TcpExt ListenOverflows).",
+    ),
+    family(
+        "portcullis_connections",
+        "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
+         the half-open queue where the kernel does not do the handshakes.",
+    ),
+    family("portcullis_connections_accepted_total", "Connections handed to the application."),
+    family("portcullis_connections_closed_total", "Connections closed, by reason."),
+    family("portcullis_received_bytes_total", "Payload bytes received from clients."),
+    family("portcullis_sent_bytes_total", "Payload bytes sent to clients."),
+    // The kernel's own counters, of this network namespace.
+    family("portcullis_kernel_tcpext_syncookies_sent_total", "SYN cookies the kernel sent (TcpExt SyncookiesSent)."),
+    family(
+        "portcullis_kernel_tcpext_syncookies_received_total",
+        "SYN cookies the kernel took (TcpExt SyncookiesRecv).",
+    ),
+    family(
+        "portcullis_kernel_tcpext_syncookies_failed_total",
+        "SYN cookies the kernel refused (TcpExt SyncookiesFailed).",
+    ),
+    family(
+        "portcullis_kernel_tcpext_listen_overflows_total",
+        "Times an accept queue of the kernel was full (TcpExt ListenOverflows).",
+    ),
+    family("portcullis_kernel_tcpext_listen_drops_total", "SYNs the kernel's listeners dropped (TcpExt ListenDrops)."),
+    family(
+        "portcullis_kernel_tcpext_reqq_full_do_cookies_total",
+        "SYNs the kernel answered with a cookie because its SYN queue was full (TcpExt TCPReqQFullDoCookies).",
+    ),
+    family(
+        "portcullis_kernel_tcpext_reqq_full_drop_total",
+        "SYNs the kernel dropped because its SYN queue was full (TcpExt TCPReqQFullDrop).",
+    ),
+    family("portcullis_kernel_tcp_out_rsts_total", "RST segments the kernel sent (Tcp OutRsts)."),
+    // The collectors.
+    family(
+        "portcullis_collector_success",
+        "1 if the collector's last run succeeded; else 0, and its values are older ones.",
+    ),
+    family("portcullis_collector_duration_seconds", "How long the collector's last run took."),
+    // Standard names and meanings of the Prometheus client libraries.
+    family("process_resident_memory_bytes", "Resident memory size in bytes."),
+    family("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+    family("process_open_fds", "Number of open file descriptors."),
+    family("process_max_fds", "Maximum number of open file descriptors."),
+    family("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+];
+
+const fn family(name: &'static str, help: &'static str) -> Family {
+    Family { name, help }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_counter_has_a_described_place_of_its_own() {
+        let mut seen = HashSet::new();
+        for counter in Counter::ALL {
+            let place = place(counter);
+            assert!(seen.insert((place.name, place.part)), "{counter:?} shares its series");
+            assert!(FAMILIES.iter().any(|family| family.name == place.name), "{counter:?} has no HELP text");
+        }
+    }
+
+    #[test]
+    fn no_family_has_both_a_total_and_its_parts() {
+        for counter in Counter::ALL {
+            let place = place(counter);
+            let alike = Counter::ALL.into_iter().map(super::place).filter(|other| other.name == place.name);
+            let label = place.part.map(|(label, _)| label);
+            assert!(alike.into_iter().all(|other| other.part.map(|(label, _)| label) == label), "{}", place.name);
+        }
+    }
+
+    #[test]
+    fn no_name_is_described_twice() {
+        let mut names = HashSet::new();
+        assert!(FAMILIES.iter().chain([&HANDSHAKE_DURATION, &PROCESS_CPU]).all(|family| names.insert(family.name)));
+    }
+}

@@ -1,0 +1,343 @@
+use std::io::Write;
+use std::process::{Command, Stdio};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use listener::{Counter, DropReason, HANDSHAKE_BUCKETS, TcpState};
+
+use super::*;
+use crate::catalog;
+use crate::testing::{ACCEPT_QUEUE_LIMIT, FakeSockets, FakeSource, HALF_OPEN_LIMIT, Scrape, exporter};
+
+fn web() -> Arc<FakeSource> {
+    FakeSource::new("web", "raw", "198.18.0.1:80")
+}
+
+/// Makes the next scrape run the collectors again, as a second's wait would.
+async fn let_it_age(exporter: &Exporter) {
+    exporter.collectors.lock().await.age(crate::collect::AGE_MAX);
+}
+
+// Presence.
+
+#[tokio::test]
+async fn every_series_is_there_at_zero_from_the_first_scrape_on() {
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    let scrape = Scrape::of(&exporter).await;
+    for counter in Counter::ALL {
+        let place = catalog::place(counter);
+        let part = place.part.map_or(String::new(), |(label, value)| format!(",{label}=\"{value}\""));
+        assert_eq!(scrape.get(&format!("{}{{listener=\"web\"{part}}}", place.name)), 0.0);
+    }
+    for reason in DropReason::ALL {
+        let key = format!("portcullis_packets_dropped_total{{listener=\"web\",reason=\"{}\"}}", reason.label());
+        assert_eq!(scrape.get(&key), 0.0);
+    }
+    for state in TcpState::ALL {
+        assert_eq!(scrape.get(&format!("portcullis_connections{{listener=\"web\",state=\"{}\"}}", state.label())), 0.0);
+    }
+    for reason in ["peer_fin", "error"] {
+        let key = format!("portcullis_connections_closed_total{{listener=\"web\",reason=\"{reason}\"}}");
+        assert_eq!(scrape.get(&key), 0.0);
+    }
+    for bound in HANDSHAKE_BUCKETS.map(|bound| bound.to_string()).iter().map(String::as_str).chain(["+Inf"]) {
+        let key = format!("portcullis_handshake_duration_seconds_bucket{{listener=\"web\",le=\"{bound}\"}}");
+        assert_eq!(scrape.get(&key), 0.0);
+    }
+    assert_eq!(scrape.get("portcullis_build_info{version=\"1.2.3\",datapath=\"raw\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn every_family_of_the_catalog_is_rendered_with_help_and_type() {
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    let text = exporter.render().await;
+    for family in catalog::FAMILIES.iter().chain([&catalog::HANDSHAKE_DURATION, &catalog::PROCESS_CPU]) {
+        assert_eq!(text.matches(&format!("# HELP {} ", family.name)).count(), 1, "{}", family.name);
+        assert_eq!(text.matches(&format!("# TYPE {} ", family.name)).count(), 1, "{}", family.name);
+    }
+    let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).count();
+    assert_eq!(names, catalog::FAMILIES.len() + 2, "every name is in the catalog");
+}
+
+#[tokio::test]
+async fn series_are_the_same_at_every_scrape() {
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    let (first, second) = (Scrape::of(&exporter).await, Scrape::of(&exporter).await);
+    assert_eq!(first.keys(), second.keys());
+}
+
+// Values.
+
+#[tokio::test]
+async fn counters_follow_the_source_each_at_its_own_place() {
+    let source = web();
+    let (exporter, _) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    source.set(|values| {
+        for (n, counter) in (1..).zip(Counter::ALL) {
+            values.stats.add(counter, n);
+        }
+        for (n, reason) in DropReason::ALL.into_iter().enumerate() {
+            (0..=n).for_each(|_| values.stats.count_drop(reason));
+        }
+    });
+    let scrape = Scrape::of(&exporter).await;
+    for (n, counter) in (1..).zip(Counter::ALL) {
+        let place = catalog::place(counter);
+        let part = place.part.map_or(String::new(), |(label, value)| format!(",{label}=\"{value}\""));
+        assert_eq!(scrape.get(&format!("{}{{listener=\"web\"{part}}}", place.name)), f64::from(n), "{counter:?}");
+    }
+    for (n, reason) in (1..).zip(DropReason::ALL) {
+        let key = format!("portcullis_packets_dropped_total{{listener=\"web\",reason=\"{}\"}}", reason.label());
+        assert_eq!(scrape.get(&key), f64::from(n));
+    }
+}
+
+#[tokio::test]
+async fn gauges_and_connection_counts_follow_the_source() {
+    let source = web();
+    let (exporter, readiness) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    source.set(|values| {
+        values.half_open = 17;
+        values.cookies_mode = true;
+        values.accept_queue = 5;
+        values.connections = crate::ConnectionCounts {
+            accepted: 9,
+            closed: vec![("peer_fin", 4), ("error", 2), ("new_reason", 1)],
+            received_bytes: 1 << 40,
+            sent_bytes: 3,
+        };
+    });
+    readiness.set_draining(true);
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_half_open{listener=\"web\"}"), 17.0);
+    assert_eq!(scrape.get("portcullis_half_open_limit{listener=\"web\"}"), HALF_OPEN_LIMIT as f64);
+    assert_eq!(scrape.get("portcullis_syncookies_active{listener=\"web\"}"), 1.0);
+    assert_eq!(scrape.get("portcullis_accept_queue{listener=\"web\"}"), 5.0);
+    assert_eq!(scrape.get("portcullis_accept_queue_limit{listener=\"web\"}"), ACCEPT_QUEUE_LIMIT as f64);
+    assert_eq!(scrape.get("portcullis_connections_accepted_total{listener=\"web\"}"), 9.0);
+    assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"peer_fin\"}"), 4.0);
+    assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"new_reason\"}"), 1.0);
+    assert_eq!(scrape.get("portcullis_received_bytes_total{listener=\"web\"}"), (1_u64 << 40) as f64);
+    assert_eq!(scrape.get("portcullis_sent_bytes_total{listener=\"web\"}"), 3.0);
+    assert_eq!(scrape.get("portcullis_draining"), 1.0);
+
+    source.set(|values| (values.half_open, values.cookies_mode) = (0, false));
+    readiness.set_draining(false);
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_half_open{listener=\"web\"}"), 0.0);
+    assert_eq!(scrape.get("portcullis_syncookies_active{listener=\"web\"}"), 0.0);
+    assert_eq!(scrape.get("portcullis_draining"), 0.0);
+}
+
+#[tokio::test]
+async fn parts_add_up_to_what_the_listener_counted() {
+    let source = web();
+    let (exporter, _) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    source.set(|values| {
+        values.half_open = 100 - 60 - 25 - 5;
+        for (counter, n) in [
+            (Counter::HalfOpenInserted, 100),
+            (Counter::HalfOpenCompleted, 60),
+            (Counter::HalfOpenTimedOut, 25),
+            (Counter::HalfOpenReset, 5),
+            (Counter::HandshakesByQueue, 60),
+            (Counter::HandshakesByCookie, 2),
+            (Counter::CookiesBadMac, 3),
+            (Counter::CookiesExpired, 4),
+        ] {
+            values.stats.add(counter, n);
+        }
+        (0..62).for_each(|_| values.stats.record_handshake(Duration::from_millis(2)));
+    });
+    let scrape = Scrape::of(&exporter).await;
+    let removed = scrape.sum("portcullis_half_open_removed_total{listener=\"web\"");
+    let inserted = scrape.get("portcullis_half_open_inserted_total{listener=\"web\"}");
+    assert_eq!(scrape.get("portcullis_half_open{listener=\"web\"}"), inserted - removed);
+    assert_eq!(scrape.sum("portcullis_syncookies_invalid_total{"), 7.0);
+    let completed = scrape.sum("portcullis_handshakes_completed_total{listener=\"web\"");
+    assert_eq!(completed, 62.0);
+    assert_eq!(scrape.get("portcullis_handshake_duration_seconds_count{listener=\"web\"}"), completed);
+    assert!((scrape.get("portcullis_handshake_duration_seconds_sum{listener=\"web\"}") - 0.124).abs() < 1e-9);
+    assert_eq!(scrape.get("portcullis_handshake_duration_seconds_bucket{listener=\"web\",le=\"0.001\"}"), 0.0);
+    assert_eq!(scrape.get("portcullis_handshake_duration_seconds_bucket{listener=\"web\",le=\"0.0025\"}"), 62.0);
+}
+
+#[tokio::test]
+async fn two_exporters_in_one_process_share_nothing() {
+    let (one, two) = (web(), web());
+    let (first, _) = exporter(std::slice::from_ref(&one), &FakeSockets::default());
+    let (second, _) = exporter(&[two], &FakeSockets::default());
+    one.set(|values| values.stats.count(Counter::ResetsSent));
+    assert_eq!(Scrape::of(&first).await.get("portcullis_resets_sent_total{listener=\"web\"}"), 1.0);
+    assert_eq!(Scrape::of(&second).await.get("portcullis_resets_sent_total{listener=\"web\"}"), 0.0);
+}
+
+#[test]
+fn two_listeners_of_one_name_are_refused() {
+    let sources: Vec<Arc<dyn Source>> = vec![web(), web()];
+    let refused = Exporter::new("1.2.3", sources, Arc::default()).err().unwrap();
+    assert!(matches!(refused, ExporterError::DuplicateListener(name) if name == "web"));
+}
+
+// The census.
+
+#[tokio::test]
+async fn sockets_are_counted_by_listener_and_state() {
+    let sockets = FakeSockets::default();
+    let (exporter, _) = exporter(&[web(), FakeSource::new("any", "kernel", "0.0.0.0:80")], &sockets);
+    for state in TcpState::ALL {
+        (0..=state as usize).for_each(|_| sockets.add("198.18.0.1:80", state));
+    }
+    sockets.add("198.18.0.2:80", TcpState::TimeWait);
+    sockets.add("198.18.0.1:81", TcpState::Established);
+    let scrape = Scrape::of(&exporter).await;
+    for state in TcpState::ALL.into_iter().filter(|state| *state != TcpState::SynReceived) {
+        let key = format!("portcullis_connections{{listener=\"web\",state=\"{}\"}}", state.label());
+        assert_eq!(scrape.get(&key), (state as usize + 1) as f64);
+    }
+    assert_eq!(scrape.get("portcullis_connections{listener=\"any\",state=\"time_wait\"}"), 1.0);
+    assert_eq!(scrape.sum("portcullis_connections{listener=\"any\""), 1.0);
+}
+
+#[tokio::test]
+async fn syn_received_is_the_half_open_queue_in_the_raw_tier_and_the_kernels_in_its_own() {
+    let sockets = FakeSockets::default();
+    let raw = web();
+    let kernel = FakeSource::new("plain", "kernel", "198.18.0.1:81");
+    raw.set(|values| values.half_open = 7);
+    kernel.set(|values| values.half_open = 7);
+    sockets.add("198.18.0.1:80", TcpState::SynReceived);
+    sockets.add("198.18.0.1:81", TcpState::SynReceived);
+    let (exporter, _) = exporter(&[raw, kernel], &sockets);
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_connections{listener=\"web\",state=\"syn_recv\"}"), 7.0);
+    assert_eq!(scrape.get("portcullis_connections{listener=\"plain\",state=\"syn_recv\"}"), 1.0);
+}
+
+#[tokio::test]
+async fn a_failed_census_leaves_the_old_values_and_says_so() {
+    const ESTABLISHED: &str = "portcullis_connections{listener=\"web\",state=\"established\"}";
+    const SUCCESS: &str = "portcullis_collector_success{collector=\"sock_diag\"}";
+    let sockets = FakeSockets::default();
+    let (exporter, _) = exporter(&[web()], &sockets);
+    sockets.add("198.18.0.1:80", TcpState::Established);
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!((scrape.get(ESTABLISHED), scrape.get(SUCCESS)), (1.0, 1.0));
+
+    sockets.add("198.18.0.1:80", TcpState::Established);
+    *sockets.error.lock().unwrap() = Some(std::io::ErrorKind::TimedOut);
+    let_it_age(&exporter).await;
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!((scrape.get(ESTABLISHED), scrape.get(SUCCESS)), (1.0, 0.0));
+    assert_eq!(scrape.get("portcullis_collector_success{collector=\"netstat\"}"), 1.0, "the others go on");
+
+    *sockets.error.lock().unwrap() = None;
+    let_it_age(&exporter).await;
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!((scrape.get(ESTABLISHED), scrape.get(SUCCESS)), (2.0, 1.0));
+}
+
+#[tokio::test]
+async fn many_scrapers_cause_one_census() {
+    let sockets = FakeSockets::default();
+    let (exporter, _) = exporter(&[web()], &sockets);
+    let exporter = Arc::new(exporter);
+    let mut scrapers = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        let exporter = Arc::clone(&exporter);
+        scrapers.spawn(async move { exporter.render().await });
+    }
+    while let Some(scraped) = scrapers.join_next().await {
+        assert!(!scraped.unwrap().is_empty());
+    }
+    // More than one only if this machine took longer than a second for twenty renderings.
+    assert_eq!(sockets.walks(), 1);
+    let_it_age(&exporter).await;
+    exporter.render().await;
+    assert_eq!(sockets.walks(), 2);
+}
+
+#[tokio::test]
+async fn a_scraper_that_goes_away_does_not_stop_the_census() {
+    let sockets = FakeSockets::default();
+    let (exporter, _) = exporter(&[web()], &sockets);
+    {
+        // The census cannot end while the table is locked, so the scraper must go away in the middle of it.
+        let _table = sockets.sockets.lock().unwrap();
+        let mut render = std::pin::pin!(exporter.render());
+        assert!(render.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    exporter.render().await;
+    assert_eq!(sockets.walks(), 1, "the second scraper found the first one's census");
+}
+
+#[tokio::test]
+async fn the_kernels_own_sockets_are_found() {
+    let listening = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listening.local_addr().unwrap();
+    let _client = std::net::TcpStream::connect(addr).unwrap();
+    let source = FakeSource::new("real", "kernel", &addr.to_string());
+    let exporter = Exporter::new("1.2.3", vec![source], Arc::default()).unwrap();
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_collector_success{collector=\"sock_diag\"}"), 1.0);
+    assert_eq!(scrape.get("portcullis_connections{listener=\"real\",state=\"listen\"}"), 1.0);
+    // The client's own socket has another local port, so only the accepted side is counted.
+    assert_eq!(scrape.get("portcullis_connections{listener=\"real\",state=\"established\"}"), 1.0);
+    assert_eq!(scrape.sum("portcullis_connections{listener=\"real\""), 2.0);
+}
+
+// The process and the kernel.
+
+#[tokio::test]
+async fn process_and_kernel_values_are_plausible() {
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    let scrape = Scrape::of(&exporter).await;
+    let resident = scrape.get("process_resident_memory_bytes");
+    assert!(resident > 1e5 && resident < scrape.get("process_virtual_memory_bytes"), "{resident}");
+    assert!(scrape.get("process_open_fds") >= 3.0);
+    assert!(scrape.get("process_open_fds") <= scrape.get("process_max_fds"));
+    assert!(scrape.get("process_start_time_seconds") > 1.6e9);
+    assert!(scrape.get("process_cpu_seconds_total") > 0.0);
+    for collector in ["netstat", "process"] {
+        assert_eq!(scrape.get(&format!("portcullis_collector_success{{collector=\"{collector}\"}}")), 1.0);
+        let took = scrape.get(&format!("portcullis_collector_duration_seconds{{collector=\"{collector}\"}}"));
+        assert!(took > 0.0 && took < 10.0, "{took}");
+    }
+}
+
+// The format.
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say() {
+    let source = web();
+    let odd = FakeSource::new("a \"quoted\" \\ name\nof two lines", "kernel", "[::]:81");
+    source.set(|values| values.stats.record_handshake(Duration::from_secs(60)));
+    let (exporter, _) = exporter(&[source, odd], &FakeSockets::default());
+    promtool_check_metrics(&exporter.render().await);
+}
+
+#[tokio::test]
+async fn promtool_has_nothing_to_say_without_listeners() {
+    let (exporter, _) = exporter(&[], &FakeSockets::default());
+    promtool_check_metrics(&exporter.render().await);
+}
+
+fn promtool_check_metrics(text: &str) {
+    if std::env::var_os("PORTCULLIS_SKIP_PROMTOOL").is_some_and(|skip| skip == "1") {
+        eprintln!("promtool is skipped, as PORTCULLIS_SKIP_PROMTOOL=1 asks");
+        return;
+    }
+    let mut promtool = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect(
+            "promtool must be installed (Debian: apt-get install prometheus), or PORTCULLIS_SKIP_PROMTOOL=1 be set",
+        );
+    promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = promtool.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
+    assert!(output.status.success() && said.is_empty(), "promtool: {}\n{said}\n{text}", output.status);
+}

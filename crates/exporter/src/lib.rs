@@ -1,0 +1,45 @@
+//! Per-state counts and counters as Prometheus text, behind a small admin server.
+//!
+//! The [`Exporter`] asks its [`Source`]s, one per listener, what they have counted, counts the kernel's sockets by state, and
+//! renders both. The [`AdminServer`] gives that to whoever asks for `/metrics`, and answers `/healthz` and `/readyz`.
+//!
+//! Nothing here is on a packet's or a connection's path: listeners count on their own, and are read when somebody scrapes. There
+//! is no push, no global recorder, no authentication and no TLS: bind the admin server where only operators reach it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use exporter::{AdminServer, Exporter, Readiness, Source};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! let listeners: Vec<Arc<dyn Source>> = vec![];
+//! let readiness = Arc::new(Readiness::default());
+//! let exporter = Exporter::new("0.1.0", listeners, Arc::clone(&readiness))?;
+//! let server = AdminServer::bind("127.0.0.1:0".parse().unwrap(), exporter).await?;
+//! println!("metrics: http://{}/metrics", server.local_addr());
+//! readiness.set_ready(true);
+//! # let shutdown = async {};
+//! server.run(shutdown).await;
+//! # Ok::<(), exporter::ExporterError>(())
+//! # }).unwrap();
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod admin;
+mod catalog;
+mod collect;
+mod error;
+mod exporter;
+mod listeners;
+mod readiness;
+mod registry;
+mod source;
+#[cfg(test)]
+mod testing;
+mod text;
+
+pub use admin::AdminServer;
+pub use error::ExporterError;
+pub use exporter::Exporter;
+pub use readiness::{NotReady, Readiness};
+pub use source::{ConnectionCounts, KERNEL_TIER, Source};

@@ -1,0 +1,59 @@
+//! What the exporter asks of a listener.
+
+use std::net::SocketAddr;
+
+use listener::Stats;
+
+/// One listener, as the exporter sees it: every method is a cheap look at counts kept elsewhere.
+///
+/// The methods are called once per scrape, from a runtime worker or a blocking thread: they must not block. Counts never go
+/// back while the process lives.
+pub trait Source: Send + Sync + 'static {
+    /// The value of the `listener` label: unique among the sources and the same for the life of the process.
+    fn name(&self) -> &str;
+
+    /// The counts of all workers added up. All zero in the kernel tier.
+    fn stats(&self) -> Stats;
+
+    /// Half-open entries now.
+    fn half_open(&self) -> u64;
+
+    /// The bound of the half-open queue, in entries.
+    fn half_open_limit(&self) -> u64;
+
+    /// Whether the listener is under pressure and keeps no new half-open entries.
+    fn cookies_mode(&self) -> bool;
+
+    /// Established connections that the application has not accepted yet.
+    fn accept_queue(&self) -> u64;
+
+    /// The bound of the accept queue, in connections.
+    fn accept_queue_limit(&self) -> u64;
+
+    /// The guarded addresses, wildcards included: the kernel's sockets are attributed to listeners by them.
+    ///
+    /// A wildcard stands for the addresses of its own family only.
+    fn endpoints(&self) -> Vec<SocketAddr>;
+
+    /// The counts of the accepted connections.
+    fn connections(&self) -> ConnectionCounts;
+
+    /// The datapath: [`KERNEL_TIER`] where the kernel does the handshakes, `raw` where we do.
+    fn tier(&self) -> &'static str;
+}
+
+/// The [`Source::tier`] in which SYN-RECEIVED is the kernel's to count, and not the half-open queue's.
+pub const KERNEL_TIER: &str = "kernel";
+
+/// What became of the accepted connections of one listener, counted since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConnectionCounts {
+    /// Connections handed to the application.
+    pub accepted: u64,
+    /// Connections closed, by the value of the `reason` label. Lists every reason that can occur, zeros included.
+    pub closed: Vec<(&'static str, u64)>,
+    /// Payload bytes received from clients.
+    pub received_bytes: u64,
+    /// Payload bytes sent to clients.
+    pub sent_bytes: u64,
+}

@@ -1,0 +1,169 @@
+//! A listener, a table of sockets and a scraper's view, all of which a test can set.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use listener::{Stats, TcpState};
+use wire::FourTuple;
+
+use crate::collect::SocketTable;
+use crate::exporter::Exporter;
+use crate::readiness::Readiness;
+use crate::source::{ConnectionCounts, Source};
+
+/// A listener that says what it is told to say.
+pub(crate) struct FakeSource {
+    name: String,
+    tier: &'static str,
+    endpoint: SocketAddr,
+    values: Mutex<Values>,
+}
+
+/// What the fake listener says.
+#[derive(Clone, Default)]
+pub(crate) struct Values {
+    pub(crate) stats: Stats,
+    pub(crate) half_open: u64,
+    pub(crate) cookies_mode: bool,
+    pub(crate) accept_queue: u64,
+    pub(crate) connections: ConnectionCounts,
+}
+
+pub(crate) const HALF_OPEN_LIMIT: u64 = 4096;
+pub(crate) const ACCEPT_QUEUE_LIMIT: u64 = 1024;
+
+impl FakeSource {
+    pub(crate) fn new(name: &str, tier: &'static str, endpoint: &str) -> Arc<FakeSource> {
+        let connections = ConnectionCounts { closed: vec![("peer_fin", 0), ("error", 0)], ..Default::default() };
+        let values = Mutex::new(Values { connections, ..Values::default() });
+        Arc::new(FakeSource { name: name.to_owned(), tier, endpoint: endpoint.parse().unwrap(), values })
+    }
+
+    pub(crate) fn set(&self, change: impl FnOnce(&mut Values)) {
+        change(&mut self.values());
+    }
+
+    fn values(&self) -> MutexGuard<'_, Values> {
+        self.values.lock().unwrap()
+    }
+}
+
+impl Source for FakeSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn stats(&self) -> Stats {
+        self.values().stats.clone()
+    }
+
+    fn half_open(&self) -> u64 {
+        self.values().half_open
+    }
+
+    fn half_open_limit(&self) -> u64 {
+        HALF_OPEN_LIMIT
+    }
+
+    fn cookies_mode(&self) -> bool {
+        self.values().cookies_mode
+    }
+
+    fn accept_queue(&self) -> u64 {
+        self.values().accept_queue
+    }
+
+    fn accept_queue_limit(&self) -> u64 {
+        ACCEPT_QUEUE_LIMIT
+    }
+
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        vec![self.endpoint]
+    }
+
+    fn connections(&self) -> ConnectionCounts {
+        self.values().connections.clone()
+    }
+
+    fn tier(&self) -> &'static str {
+        self.tier
+    }
+}
+
+/// A table of sockets that can break, and counts how often it is walked. Clones are the same table.
+#[derive(Clone, Default)]
+pub(crate) struct FakeSockets {
+    pub(crate) sockets: Arc<Mutex<Vec<(FourTuple, TcpState)>>>,
+    pub(crate) error: Arc<Mutex<Option<io::ErrorKind>>>,
+    pub(crate) walks: Arc<AtomicUsize>,
+}
+
+impl FakeSockets {
+    pub(crate) fn add(&self, local: &str, state: TcpState) {
+        let end = |text: &str| text.parse::<SocketAddr>().unwrap().into();
+        self.sockets.lock().unwrap().push((FourTuple { local: end(local), peer: end("198.18.0.9:40000") }, state));
+    }
+
+    pub(crate) fn walks(&self) -> usize {
+        self.walks.load(Ordering::SeqCst)
+    }
+}
+
+impl SocketTable for FakeSockets {
+    fn dump(&mut self, port: u16, each: &mut dyn FnMut(FourTuple, TcpState)) -> io::Result<()> {
+        self.walks.fetch_add(1, Ordering::SeqCst);
+        for &(tuple, state) in self.sockets.lock().unwrap().iter().filter(|(tuple, _)| tuple.local.port == port) {
+            each(tuple, state);
+        }
+        self.error.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+/// An exporter of these listeners and sockets.
+pub(crate) fn exporter(sources: &[Arc<FakeSource>], sockets: &FakeSockets) -> (Exporter, Arc<Readiness>) {
+    let readiness = Arc::new(Readiness::default());
+    let sources = sources.iter().map(|source| Arc::clone(source) as Arc<dyn Source>).collect();
+    let exporter = Exporter::with_sockets("1.2.3", sources, Arc::clone(&readiness), Box::new(sockets.clone())).unwrap();
+    (exporter, readiness)
+}
+
+/// A scrape, as a scraper reads it: series by name and labels.
+pub(crate) struct Scrape {
+    pub(crate) text: String,
+    series: BTreeMap<String, f64>,
+}
+
+impl Scrape {
+    pub(crate) async fn of(exporter: &Exporter) -> Scrape {
+        let text = exporter.render().await;
+        let mut series = BTreeMap::new();
+        for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (key, value) = line.rsplit_once(' ').unwrap();
+            let twin = series.insert(key.to_owned(), value.parse().unwrap());
+            assert!(twin.is_none(), "{key} is there twice");
+        }
+        Scrape { text, series }
+    }
+
+    /// The value of the series written exactly like `key`.
+    #[track_caller]
+    pub(crate) fn get(&self, key: &str) -> f64 {
+        *self.series.get(key).unwrap_or_else(|| panic!("no series {key} in:\n{}", self.text))
+    }
+
+    /// The values of all series that begin with `prefix`.
+    pub(crate) fn sum(&self, prefix: &str) -> f64 {
+        let values: Vec<f64> =
+            self.series.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, value)| *value).collect();
+        assert!(!values.is_empty(), "no series {prefix}… in:\n{}", self.text);
+        values.iter().sum()
+    }
+
+    /// Names and labels of all series, in order.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        self.series.keys().map(String::as_str).collect()
+    }
+}

@@ -1,0 +1,111 @@
+//! The little of the Prometheus text format, version 0.0.4, that the metrics crate leaves to us.
+//!
+//! It cannot set a histogram to finished bucket counts, it has no counter of fractions, and it renders in the order of a hash
+//! table, which no human can read.
+
+use std::fmt::{Display, Write};
+
+use listener::HANDSHAKE_BUCKETS;
+use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
+
+use crate::catalog::{self, Family};
+
+/// The same exposition with its families, and the series in each, in the order of their names.
+pub(crate) fn sorted(exposition: &str) -> String {
+    // The renderer ends every family with an empty line, and escapes line feeds within one.
+    let mut families: Vec<&str> = exposition.split("\n\n").filter(|family| !family.is_empty()).collect();
+    families.sort_unstable_by_key(|family| name_of(family));
+    let mut sorted = String::with_capacity(exposition.len() + 1);
+    for family in families {
+        let (comments, mut series): (Vec<&str>, Vec<&str>) = family.lines().partition(|line| line.starts_with('#'));
+        series.sort_unstable();
+        for line in comments.into_iter().chain(series) {
+            sorted.push_str(line);
+            sorted.push('\n');
+        }
+        sorted.push('\n');
+    }
+    sorted
+}
+
+/// The name in a family's first comment, which is `# HELP name …` or `# TYPE name …`.
+fn name_of(family: &str) -> &str {
+    family.split(' ').nth(2).unwrap_or(family)
+}
+
+/// Writes one counter that counts in fractions.
+pub(crate) fn write_counter(out: &mut String, family: &Family, value: f64) {
+    write_head(out, family, "counter");
+    write_line(out, family.name, "", "", value);
+    out.push('\n');
+}
+
+/// Finished handshakes of one listener, per bucket of [`HANDSHAKE_BUCKETS`], not cumulative, the unbounded one last.
+pub(crate) struct Handshakes<'a> {
+    pub(crate) listener: &'a str,
+    pub(crate) buckets: &'a [u64],
+    pub(crate) seconds_sum: f64,
+}
+
+/// Writes the histogram of handshake durations, of all listeners.
+pub(crate) fn write_handshakes<'a>(out: &mut String, listeners: impl Iterator<Item = Handshakes<'a>>) {
+    let family = &catalog::HANDSHAKE_DURATION;
+    write_head(out, family, "histogram");
+    for handshakes in listeners {
+        let label = format!("listener=\"{}\"", sanitize_label_value(handshakes.listener));
+        let mut below = 0;
+        for (bound, count) in HANDSHAKE_BUCKETS.iter().zip(handshakes.buckets) {
+            below += count;
+            write_line(out, family.name, "_bucket", &format!("{label},le=\"{bound}\""), below);
+        }
+        // "+Inf" must equal the count, so both come from the same sum of the same buckets.
+        let count: u64 = handshakes.buckets.iter().sum();
+        write_line(out, family.name, "_bucket", &format!("{label},le=\"+Inf\""), count);
+        write_line(out, family.name, "_sum", &label, handshakes.seconds_sum);
+        write_line(out, family.name, "_count", &label, count);
+    }
+    out.push('\n');
+}
+
+fn write_head(out: &mut String, family: &Family, kind: &str) {
+    write_help_line(out, family.name, None, None, family.help);
+    write_type_line(out, family.name, None, None, kind);
+}
+
+fn write_line(out: &mut String, name: &str, suffix: &str, labels: &str, value: impl Display) {
+    let (open, close) = if labels.is_empty() { ("", "") } else { ("{", "}") };
+    // Writing to a String cannot fail.
+    let _ = writeln!(out, "{name}{suffix}{open}{labels}{close} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_and_their_series_are_put_in_order() {
+        let given = "# HELP b x\n# TYPE b gauge\nb{l=\"2\"} 1\nb{l=\"1\"} 2\n\n# TYPE a counter\na 1\n\n";
+        let wanted = "# TYPE a counter\na 1\n\n# HELP b x\n# TYPE b gauge\nb{l=\"1\"} 2\nb{l=\"2\"} 1\n\n";
+        assert_eq!(sorted(given), wanted);
+        assert_eq!(sorted(""), "");
+    }
+
+    #[test]
+    fn buckets_are_cumulative_and_the_last_equals_the_count() {
+        let mut buckets = [0; HANDSHAKE_BUCKETS.len() + 1];
+        buckets[0] = 2;
+        buckets[11] = 3;
+        buckets[12] = 4;
+        let mut out = String::new();
+        let handshakes = Handshakes { listener: "we\"b", buckets: &buckets, seconds_sum: 61.25 };
+        write_handshakes(&mut out, std::iter::once(handshakes));
+        let lines: Vec<&str> = out.lines().collect();
+        let name = catalog::HANDSHAKE_DURATION.name;
+        assert_eq!(lines[2], format!("{name}_bucket{{listener=\"we\\\"b\",le=\"0.0005\"}} 2"));
+        assert_eq!(lines[12], format!("{name}_bucket{{listener=\"we\\\"b\",le=\"3\"}} 2"));
+        assert_eq!(lines[13], format!("{name}_bucket{{listener=\"we\\\"b\",le=\"7\"}} 5"));
+        assert_eq!(lines[14], format!("{name}_bucket{{listener=\"we\\\"b\",le=\"+Inf\"}} 9"));
+        assert_eq!(lines[15], format!("{name}_sum{{listener=\"we\\\"b\"}} 61.25"));
+        assert_eq!(lines[16], format!("{name}_count{{listener=\"we\\\"b\"}} 9"));
+    }
+}
