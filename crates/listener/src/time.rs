@@ -58,7 +58,7 @@ impl Stamp {
         Duration::from_nanos((units as u64) << Stamp::SHIFT)
     }
 
-    /// The cookie's coarse clock at this moment: see [`crate::cookie::Clock`].
+    /// The count of units, for the coarse clock that rides in a cookie.
     pub(crate) const fn units(self) -> u32 {
         self.0
     }

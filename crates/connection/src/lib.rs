@@ -1,0 +1,46 @@
+//! From a finished handshake to a tokio stream: adoption, half-close, abort, relay.
+//!
+//! The listener hands over [`Accepted`](listener::Accepted), which is plain data: a 4-tuple, sequence numbers, options.
+//! [`adopt`](adopt()) makes of it a kernel socket in ESTABLISHED, by `TCP_REPAIR`; [`RawEstablisher`] does so on the listener's
+//! worker and puts the socket into a bounded [`accept_queue()`]; the application takes a [`Connection`] out of it. From there on the
+//! kernel does the work: congestion control, loss recovery, timers.
+//!
+//! [`KernelListener`] gives the same `Connection` without any of that, through plain `accept(2)`.
+//!
+//! What this crate does not do: look at packets, answer SYNs, or decide who may connect. That is the listener's.
+//!
+//! ```no_run
+//! use std::sync::Arc;
+//! use connection::{ConnectionStats, RawEstablisher, accept_queue};
+//! use tokio::io::AsyncWriteExt;
+//!
+//! # async fn example() -> std::io::Result<()> {
+//! let (sender, mut receiver) = accept_queue(1024, Arc::new(ConnectionStats::default()));
+//! let establisher = RawEstablisher::new(sender)?; // Goes to the listener's worker.
+//! # drop(establisher);
+//! while let Some(connection) = receiver.accept().await {
+//!     let mut connection = connection?;
+//!     tokio::spawn(async move { connection.write_all(b"welcome\n").await });
+//! }
+//! # Ok(())
+//! # }
+//! ```
+#![deny(unsafe_code)] // `sys` alone allows it.
+
+mod accept_queue;
+mod account;
+pub mod adopt;
+mod close;
+mod connection;
+mod kernel_listener;
+mod relay;
+mod stats;
+mod sys;
+
+pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
+pub use adopt::{Adopted, RawEstablisher, adopt};
+pub use close::CloseOutcome;
+pub use connection::{Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
+pub use kernel_listener::KernelListener;
+pub use relay::{RELAY_BUFFER_BYTES, RelayEnd, RelayOutcome, relay};
+pub use stats::{CloseReason, ConnectionStats};

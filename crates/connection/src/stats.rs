@@ -1,0 +1,135 @@
+//! Counters of all connections of a listener.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// How a connection ended, as its application saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client's FIN was read before we closed.
+    ClientFin,
+    /// We closed, or shut down writing, first.
+    LocalClose,
+    /// The client sent RST.
+    ClientReset,
+    /// We sent RST: [`Connection::abort`](crate::Connection::abort).
+    Aborted,
+    /// Any other error: the network, a timeout, the socket destroyed from outside.
+    Error,
+    /// The stream left our sight: [`Connection::into_tcp_stream`](crate::Connection::into_tcp_stream).
+    HandedOver,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of the enum; `ALL[reason as usize] == reason`.
+    pub const ALL: [CloseReason; 6] = [
+        CloseReason::ClientFin,
+        CloseReason::LocalClose,
+        CloseReason::ClientReset,
+        CloseReason::Aborted,
+        CloseReason::Error,
+        CloseReason::HandedOver,
+    ];
+
+    /// The value of a `reason` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            CloseReason::ClientFin => "client_fin",
+            CloseReason::LocalClose => "local_close",
+            CloseReason::ClientReset => "client_reset",
+            CloseReason::Aborted => "aborted",
+            CloseReason::Error => "error",
+            CloseReason::HandedOver => "handed_over",
+        }
+    }
+}
+
+/// A counter on a cache line of its own, so that cores that count different things do not slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Padded(AtomicU64);
+
+/// Counters shared by all connections of a listener; each only grows. Read one by one, so two of them may be a moment apart.
+#[derive(Debug, Default)]
+pub struct ConnectionStats {
+    received_bytes: Padded,
+    sent_bytes: Padded,
+    accepted: AtomicU64,
+    closed: [AtomicU64; CloseReason::ALL.len()],
+    unaccepted: AtomicU64,
+    time_waits_replaced: AtomicU64,
+}
+
+impl ConnectionStats {
+    /// Connections the application was given.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    /// Connections that ended this way. Each accepted connection counts once, when its last half is dropped.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.closed[reason as usize].load(Relaxed)
+    }
+
+    /// Connections accepted and not closed.
+    pub fn open(&self) -> u64 {
+        // Closed is read first: read later, it could contain connections that `accepted` does not.
+        let closed: u64 = self.closed.iter().map(|count| count.load(Relaxed)).sum();
+        self.accepted().saturating_sub(closed)
+    }
+
+    /// Bytes the application read.
+    pub fn received_bytes(&self) -> u64 {
+        self.received_bytes.0.load(Relaxed)
+    }
+
+    /// Bytes the application wrote, which the kernel may still be sending.
+    pub fn sent_bytes(&self) -> u64 {
+        self.sent_bytes.0.load(Relaxed)
+    }
+
+    /// Connections that were established and reset again because nobody accepted them.
+    pub fn unaccepted(&self) -> u64 {
+        self.unaccepted.load(Relaxed)
+    }
+
+    /// Leftovers in TIME-WAIT that a new connection of the same 4-tuple ended early.
+    pub fn time_waits_replaced(&self) -> u64 {
+        self.time_waits_replaced.load(Relaxed)
+    }
+
+    pub(crate) fn count_accepted(&self) {
+        self.accepted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_closed(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_received(&self, bytes: usize) {
+        self.received_bytes.0.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn count_sent(&self, bytes: usize) {
+        self.sent_bytes.0.fetch_add(bytes as u64, Relaxed);
+    }
+
+    pub(crate) fn count_unaccepted(&self) {
+        self.unaccepted.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_time_wait_replaced(&self) {
+        self.time_waits_replaced.fetch_add(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_sits_at_its_own_index() {
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, index);
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Adoption, connections and the relay against a real kernel, in namespaces of the tests' own where that is needed.
+
+mod accept_queue;
+mod adoption;
+mod connection;
+mod early_data;
+mod kernel_listener;
+mod relay;
+mod support;

@@ -1,0 +1,257 @@
+//! The relay between a client and an upstream.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{self, Shutdown};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ::connection::{CloseReason, ConnectionStats, KernelListener, RelayEnd, RelayOutcome, relay};
+use socket2::SockRef;
+use tokio::net::TcpStream;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::support::{PATIENCE, block_on};
+
+/// Far more than sockets buffer on both sides together.
+const BULK: usize = 24 << 20;
+const SHORT: Duration = Duration::from_millis(150);
+
+/// A relay at work, with plain blocking sockets at both ends.
+struct Bench {
+    client: net::TcpStream,
+    upstream: net::TcpStream,
+    relay: JoinHandle<RelayOutcome>,
+    stats: Arc<ConnectionStats>,
+}
+
+async fn bench(idle: Option<Duration>, half_close: Option<Duration>) -> Bench {
+    let stats = Arc::new(ConnectionStats::default());
+    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&stats)).unwrap();
+    let client = net::TcpStream::connect(door.local_addr()).unwrap();
+    let connection = door.accept().await.unwrap();
+
+    let behind = net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let to_upstream = TcpStream::connect(behind.local_addr().unwrap()).await.unwrap();
+    let upstream = behind.accept().unwrap().0;
+    for stream in [&client, &upstream] {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    }
+    let relay = tokio::spawn(relay(connection, to_upstream, idle, half_close));
+    Bench { client, upstream, relay, stats }
+}
+
+fn reset(stream: net::TcpStream) {
+    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
+fn read_all(stream: &mut net::TcpStream) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Runs blocking code of the two ends while the relay runs.
+async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(body).await.unwrap()
+}
+
+#[test]
+fn client_that_closes_first_still_gets_its_answer() {
+    block_on(async {
+        let Bench { mut client, mut upstream, relay, stats } = bench(None, None).await;
+        ends(move || {
+            client.write_all(b"question").unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut upstream).unwrap(), b"question");
+            upstream.write_all(b"the answer").unwrap();
+            drop(upstream);
+            assert_eq!(read_all(&mut client).unwrap(), b"the answer");
+        })
+        .await;
+        let outcome = relay.await.unwrap();
+        assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
+        assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (8, 10));
+        assert_eq!((stats.received_bytes(), stats.sent_bytes()), (8, 10));
+        assert_eq!(stats.closed(CloseReason::ClientFin), 1);
+    });
+}
+
+#[test]
+fn upstream_that_closes_first_still_hears_the_client() {
+    block_on(async {
+        let Bench { mut client, mut upstream, relay, stats } = bench(None, None).await;
+        ends(move || {
+            upstream.write_all(b"banner").unwrap();
+            upstream.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(read_all(&mut client).unwrap(), b"banner");
+            client.write_all(b"goes on").unwrap();
+            drop(client);
+            assert_eq!(read_all(&mut upstream).unwrap(), b"goes on");
+        })
+        .await;
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
+        assert_eq!(stats.closed(CloseReason::LocalClose), 1);
+    });
+}
+
+#[test]
+fn bulk_passes_both_ways_at_once_with_slow_receivers() {
+    block_on(async {
+        let Bench { client, upstream, relay, .. } = bench(Some(PATIENCE), Some(PATIENCE)).await;
+        ends(move || {
+            let pattern: Arc<Vec<u8>> = Arc::new((0..BULK).map(|at| (at * 31 % 251) as u8).collect());
+            std::thread::scope(|scope| {
+                for stream in [&client, &upstream] {
+                    let (pattern, mut writer, mut reader) = (&pattern, stream, stream);
+                    scope.spawn(move || {
+                        writer.write_all(pattern).unwrap();
+                        writer.shutdown(Shutdown::Write).unwrap();
+                    });
+                    scope.spawn(move || {
+                        // Both start to read when the buffers are long full.
+                        std::thread::sleep(Duration::from_millis(200));
+                        let mut bytes = Vec::new();
+                        reader.read_to_end(&mut bytes).unwrap();
+                        assert!(bytes == **pattern);
+                    });
+                }
+            });
+        })
+        .await;
+        let outcome = relay.await.unwrap();
+        assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
+        assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (BULK as u64, BULK as u64));
+    });
+}
+
+#[test]
+fn reset_of_the_client_resets_the_upstream() {
+    block_on(async {
+        let Bench { mut client, mut upstream, relay, stats } = bench(None, None).await;
+        let error = ends(move || {
+            client.write_all(b"x").unwrap();
+            upstream.read_exact(&mut [0]).unwrap();
+            reset(client);
+            read_all(&mut upstream).unwrap_err()
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::ClientReset));
+        assert_eq!(stats.closed(CloseReason::ClientReset), 1);
+    });
+}
+
+#[test]
+fn reset_of_the_upstream_resets_the_client() {
+    block_on(async {
+        let Bench { mut client, upstream, relay, stats } = bench(None, None).await;
+        let error = ends(move || {
+            reset(upstream);
+            read_all(&mut client).unwrap_err()
+        })
+        .await;
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::UpstreamReset));
+        assert_eq!(stats.closed(CloseReason::Aborted), 1);
+    });
+}
+
+#[test]
+fn reset_behind_a_fin_is_passed_on_although_nobody_reads_or_writes() {
+    block_on(async {
+        let Bench { client, mut upstream, relay, .. } = bench(None, None).await;
+        let error = ends(move || {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(upstream.read(&mut [0]).unwrap(), 0, "the FIN");
+            reset(client);
+            // Its read side has ended, so the reset shows when it writes.
+            let start = Instant::now();
+            loop {
+                match upstream.write(b"x") {
+                    Err(error) => return error,
+                    Ok(_) => assert!(start.elapsed() < PATIENCE),
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        })
+        .await;
+        assert!(matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset), "{error}");
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::ClientReset));
+    });
+}
+
+#[test]
+fn reset_behind_a_fin_ends_the_relay_in_silence_too() {
+    block_on(async {
+        let Bench { client, mut upstream, relay, .. } = bench(None, None).await;
+        let upstream = ends(move || {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(upstream.read(&mut [0]).unwrap(), 0, "the FIN");
+            reset(client);
+            upstream
+        })
+        .await;
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::ClientReset));
+        drop(upstream);
+    });
+}
+
+#[test]
+fn idle_relay_is_cut_and_both_ends_know() {
+    block_on(async {
+        let Bench { mut client, mut upstream, relay, stats } = bench(Some(SHORT), None).await;
+        let (at_client, at_upstream) =
+            ends(move || (read_all(&mut client).unwrap_err(), read_all(&mut upstream).unwrap_err())).await;
+        assert_eq!((at_client.kind(), at_upstream.kind()), (ErrorKind::ConnectionReset, ErrorKind::ConnectionReset));
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::Idle));
+        assert_eq!(stats.closed(CloseReason::Aborted), 1);
+    });
+}
+
+#[test]
+fn progress_in_either_direction_holds_off_the_idle_limit() {
+    block_on(async {
+        let limit = 3 * SHORT;
+        let Bench { mut client, mut upstream, relay, .. } = bench(Some(limit), None).await;
+        let kept = ends(move || {
+            let start = Instant::now();
+            while start.elapsed() < 3 * limit {
+                upstream.write_all(b"tick").unwrap();
+                client.read_exact(&mut [0; 4]).unwrap();
+                std::thread::sleep(SHORT / 3);
+            }
+            client.write_all(b"late").unwrap();
+            upstream.read_exact(&mut [0; 4]).unwrap();
+            (client, upstream)
+        })
+        .await;
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::Idle));
+        drop(kept);
+    });
+}
+
+#[test]
+fn half_closed_relay_has_a_limit_of_its_own() {
+    block_on(async {
+        let Bench { client, mut upstream, relay, .. } = bench(Some(Duration::from_secs(3600)), Some(SHORT)).await;
+        let kept = ends(move || {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(upstream.read(&mut [0]).unwrap(), 0);
+            (client, upstream)
+        })
+        .await;
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::HalfClosed));
+        drop(kept);
+    });
+}
+
+#[test]
+fn idle_limit_holds_on_after_a_fin_when_there_is_no_other() {
+    block_on(async {
+        let Bench { client, upstream, relay, .. } = bench(Some(SHORT), None).await;
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::HalfClosed));
+        drop(upstream);
+    });
+}
