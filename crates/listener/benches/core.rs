@@ -37,6 +37,10 @@ impl LocalAddresses for Host {
     fn is_broadcast(&self, _: Ipv4Addr) -> bool {
         false
     }
+
+    fn mtu_of(&self, _: IpAddr) -> Option<u32> {
+        Some(1500)
+    }
 }
 
 impl KernelSockets for Host {
@@ -205,7 +209,7 @@ fn half_open(c: &mut Criterion) {
         );
     });
     group.bench_function("one whole sweep, nothing due", |b| {
-        b.iter(|| full.tick(NOW, EPOCH, Duration::from_millis(200), |_| {}));
+        b.iter(|| full.tick(NOW, EPOCH, Duration::from_millis(200), &Host, |_| {}));
     });
     group.bench_function("one whole sweep, 1 M entries expire", |b| {
         b.iter_batched(
@@ -220,12 +224,12 @@ fn half_open(c: &mut Criterion) {
                 }
                 // Three retransmissions are behind them.
                 for seconds in [60, 63, 67] {
-                    listen.tick(NOW + Duration::from_secs(seconds), EPOCH, Duration::from_secs(1), |_| {});
+                    listen.tick(NOW + Duration::from_secs(seconds), EPOCH, Duration::from_secs(1), &Host, |_| {});
                 }
                 listen
             },
             |mut listen| {
-                listen.tick(NOW + Duration::from_secs(200), EPOCH, Duration::from_secs(1), |_| {});
+                listen.tick(NOW + Duration::from_secs(200), EPOCH, Duration::from_secs(1), &Host, |_| {});
                 listen
             },
             BatchSize::PerIteration,

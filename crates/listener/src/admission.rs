@@ -25,6 +25,8 @@ pub trait LocalAddresses {
     fn is_local(&self, addr: IpAddr) -> bool;
     /// Whether `addr` is the broadcast address of one of this host's subnets.
     fn is_broadcast(&self, addr: Ipv4Addr) -> bool;
+    /// Largest IP packet, in bytes, of the interface that has this local address; `None` if none has.
+    fn mtu_of(&self, addr: IpAddr) -> Option<u32>;
 }
 
 /// The guarded addresses and the rules for sources and destinations.

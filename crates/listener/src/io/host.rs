@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use wire::FourTuple;
 
-use super::interfaces::Interfaces;
+use super::interfaces::{Interfaces, Link};
 use super::sock_diag::SockDiag;
 use crate::admission::{Arrival, LocalAddresses};
 use crate::held::KernelSockets;
@@ -103,6 +103,12 @@ impl LocalAddresses for Host {
 
     fn is_broadcast(&self, addr: Ipv4Addr) -> bool {
         self.interfaces.is_broadcast(addr)
+    }
+
+    fn mtu_of(&self, addr: IpAddr) -> Option<u32> {
+        let has = |link: &&Link| link.addresses.iter().any(|address| address.addr == addr);
+        let loopback = |link: &&Link| addr.is_loopback() && link.loopback;
+        self.interfaces.links().find(|link| has(link) || loopback(link)).map(|link| link.mtu)
     }
 }
 

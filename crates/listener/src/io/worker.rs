@@ -172,8 +172,8 @@ impl Station {
     }
 
     fn tick(&mut self, elapsed: Duration) {
-        let Station { listen, transmit, .. } = self;
-        listen.tick(self.now, epoch(), elapsed, |reply| transmit.route(&reply, 0));
+        let Station { listen, transmit, host, .. } = self;
+        listen.tick(self.now, epoch(), elapsed, host, |reply| transmit.route(&reply, 0));
     }
 }
 

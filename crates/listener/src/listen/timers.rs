@@ -5,17 +5,28 @@ use std::time::Duration;
 use wire::{FourTuple, Reply};
 
 use super::Listen;
-use crate::cookie::{Epoch, Family};
+use crate::admission::LocalAddresses;
+use crate::cookie::Epoch;
 use crate::half_open::{Entry, Swept};
 use crate::replies;
 use crate::stats::Counter;
 use crate::time::Time;
 
+/// MTU where nobody knows better: the address has just left this host.
+const ETHERNET_MTU: u32 = 1500;
+
 impl Listen {
     /// What time brings: SYN-ACKs sent again, entries given up, key epochs, the mode. `elapsed` since the last call.
     ///
     /// The replies take the way that routing gives them: an entry does not know its frame's.
-    pub fn tick(&mut self, now: Time, epoch: Epoch, elapsed: Duration, mut send: impl FnMut(Reply)) {
+    pub fn tick(
+        &mut self,
+        now: Time,
+        epoch: Epoch,
+        elapsed: Duration,
+        host: &impl LocalAddresses,
+        mut send: impl FnMut(Reply),
+    ) {
         self.cookies.advance(epoch, now);
         let answered = std::mem::take(&mut self.unanswered);
         self.shared.pressure.report_unanswered(u64::try_from(answered).unwrap_or(0));
@@ -36,14 +47,14 @@ impl Listen {
             Swept::Update(entry)
         });
         for (tuple, entry) in due {
-            if let Some(reply) = self.on_due(&tuple, &entry, now) {
+            if let Some(reply) = self.on_due(&tuple, &entry, host, now) {
                 send(reply);
             }
         }
     }
 
     /// A timer ran out for `entry`, as it was before: once more the SYN-ACK, or the end.
-    fn on_due(&mut self, tuple: &FourTuple, entry: &Entry, now: Time) -> Option<Reply> {
+    fn on_due(&mut self, tuple: &FourTuple, entry: &Entry, host: &impl LocalAddresses, now: Time) -> Option<Reply> {
         if entry.retransmissions >= self.config.synack_retries {
             // A client whose handshake was complete learns that nobody took its connection.
             return entry.parked.then(|| {
@@ -58,8 +69,8 @@ impl Listen {
         self.stats.count(Counter::SynAcksSent);
         self.stats.count(Counter::SynAcksRetransmitted);
         let cookie = self.cookie_of(tuple, entry);
-        let path_mtu = u32::from(Family::of(tuple.peer.addr).header_len()) + 1460;
-        Some(replies::syn_ack(tuple, entry.irs, &cookie, &entry.offer, self.config.window_scale, path_mtu))
+        let mtu = host.mtu_of(tuple.local.addr).unwrap_or(ETHERNET_MTU);
+        Some(replies::syn_ack(tuple, entry.irs, &cookie, &entry.offer, self.config.window_scale, mtu))
     }
 
     /// Turns the mode back to [`Mode::Queue`](crate::Mode::Queue) if all is calm. One of the workers calls this, about once a second.
