@@ -1,0 +1,207 @@
+//! What a listener can be told before it starts.
+
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, adopt};
+use listener::io::{Engine, EngineConfig, EngineError};
+use listener::{ListenConfig, MasterKey};
+
+use crate::front::{Listener, Tier};
+use crate::guard::{expand_wildcards, overlap};
+use crate::kernel::KernelListeners;
+
+/// Which way to the wire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Datapath {
+    /// The best that protects and works here: `Raw`, as of now. Never `Kernel`.
+    #[default]
+    Auto,
+    /// SYNs are seen and answered through packet sockets. Needs CAP_NET_RAW and CAP_NET_ADMIN.
+    Raw,
+    /// The kernel's own listener: for development, and to compare with. Needs nothing, protects from nothing.
+    Kernel,
+}
+
+/// Settings of a [`Listener`]; see [`Listener::builder`].
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    bind: io::Result<Vec<SocketAddr>>,
+    datapath: Datapath,
+    listen: ListenConfig,
+    interfaces: Vec<String>,
+    workers: Option<NonZeroUsize>,
+    fail_closed: bool,
+    accept_queue: usize,
+    master_key: Option<MasterKey>,
+}
+
+/// Why a listener could not start. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A text given to [`Builder::bind`] is no address.
+    #[error("no address to guard: {0}")]
+    Address(#[source] io::Error),
+    /// No call of [`Builder::bind`].
+    #[error("no address to guard was given")]
+    NoAddress,
+    /// Two addresses would guard the same packets.
+    #[error("{0} overlaps with {1}")]
+    Overlap(SocketAddr, SocketAddr),
+    /// CAP_NET_RAW or CAP_NET_ADMIN is missing.
+    #[error("CAP_NET_RAW and CAP_NET_ADMIN are needed: {0}")]
+    Rights(#[source] EngineError),
+    /// The raw datapath could not start: an address in use, an unknown interface, a setting out of range.
+    #[error(transparent)]
+    Raw(EngineError),
+    /// The kernel's listener could not start.
+    #[error("cannot listen on {addr}: {source}")]
+    Kernel {
+        /// The address.
+        addr: SocketAddr,
+        /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`...
+        source: io::Error,
+    },
+    /// No randomness for a master key.
+    #[error("cannot make a master key: {0}")]
+    MasterKey(#[source] io::Error),
+}
+
+impl Builder {
+    pub(crate) fn new() -> Builder {
+        Builder {
+            bind: Ok(Vec::new()),
+            datapath: Datapath::default(),
+            listen: ListenConfig::default(),
+            interfaces: Vec::new(),
+            workers: None,
+            fail_closed: false,
+            accept_queue: 4096,
+            master_key: None,
+        }
+    }
+
+    /// Guards an address and port, or several: `"0.0.0.0:80"`, `([127, 0, 0, 1], 80)`, a slice of `SocketAddr`. Each call
+    /// adds to those before.
+    ///
+    /// A wildcard guards every local address of its family; `[::]:P` guards IPv4 too, as
+    /// [`guard::expand_wildcards`](crate::guard::expand_wildcards) says. A host name is looked up at once, which blocks. Port 0,
+    /// for any free port, works with [`Datapath::Kernel`] alone.
+    pub fn bind(mut self, addrs: impl ToSocketAddrs) -> Builder {
+        self.bind = self.bind.and_then(|mut bind| {
+            bind.extend(addrs.to_socket_addrs()?);
+            Ok(bind)
+        });
+        self
+    }
+
+    /// Which way to the wire. Default: [`Datapath::Auto`].
+    pub fn datapath(mut self, datapath: Datapath) -> Builder {
+        self.datapath = datapath;
+        self
+    }
+
+    /// Watches this network interface; each call adds one. Default: all, those to come included.
+    pub fn interface(mut self, name: impl Into<String>) -> Builder {
+        self.interfaces.push(name.into());
+        self
+    }
+
+    /// Half-open connections kept before SYNs are answered by cookie alone: 1 to 4,194,304. Default 4096.
+    pub fn half_open(mut self, max: usize) -> Builder {
+        self.listen.half_open_max = max;
+        self
+    }
+
+    /// Finished handshakes that may wait for [`accept`](Listener::accept), at least 1. Default 4096.
+    ///
+    /// Each costs a descriptor. When full, a handshake stays half-open, and the client's next segment asks again.
+    /// With [`Datapath::Kernel`], the queue is the kernel's and this setting does nothing.
+    pub fn accept_queue(mut self, limit: usize) -> Builder {
+        self.accept_queue = limit;
+        self
+    }
+
+    /// Threads that read packets. Default: one for each core, at most 64.
+    pub fn workers(mut self, count: NonZeroUsize) -> Builder {
+        self.workers = Some(count);
+        self
+    }
+
+    /// The secret of the SYN cookies. Default: a new one, so that no other process can finish our handshakes.
+    pub fn master_key(mut self, key: MasterKey) -> Builder {
+        self.master_key = Some(key);
+        self
+    }
+
+    /// Whether a crash leaves the ports shut (needs `nft`) rather than refused. Default: no.
+    pub fn fail_closed(mut self, yes: bool) -> Builder {
+        self.fail_closed = yes;
+        self
+    }
+
+    /// Replaces all settings of the handshake; `bind` in them is ignored.
+    pub fn listen_config(mut self, listen: ListenConfig) -> Builder {
+        self.listen = listen;
+        self
+    }
+
+    /// Starts guarding.
+    ///
+    /// # Errors
+    /// [`BuildError`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with I/O and time enabled.
+    pub async fn build(mut self) -> Result<Listener, BuildError> {
+        let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
+        match self.datapath {
+            Datapath::Auto | Datapath::Raw => self.build_raw(guarded),
+            Datapath::Kernel => build_kernel(&guarded),
+        }
+    }
+
+    fn build_raw(self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {
+        adopt::probe().map_err(|source| engine_error(EngineError::System { what: "adopting connections", source }))?;
+        let master = self.master_key.map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
+        let config = EngineConfig {
+            interfaces: self.interfaces,
+            workers: self.workers,
+            fail_closed: self.fail_closed,
+            ..EngineConfig::new(ListenConfig { bind: guarded, ..self.listen }, master)
+        };
+        let stats = Arc::new(ConnectionStats::default());
+        let (sender, receiver) = accept_queue(self.accept_queue, stats.clone());
+        let gauge = sender.gauge();
+        let engine = Engine::start(config, |_worker| RawEstablisher::new(sender.clone())).map_err(engine_error)?;
+        Ok(Listener::new(Tier::Raw { receiver, gauge }, Some(engine), stats))
+    }
+}
+
+fn guarded(bind: io::Result<Vec<SocketAddr>>) -> Result<Vec<SocketAddr>, BuildError> {
+    let guarded = expand_wildcards(&bind.map_err(BuildError::Address)?);
+    if guarded.is_empty() {
+        return Err(BuildError::NoAddress);
+    }
+    for (index, addr) in guarded.iter().enumerate() {
+        if let Some(other) = guarded[..index].iter().find(|other| overlap(addr, other)) {
+            return Err(BuildError::Overlap(*addr, *other));
+        }
+    }
+    Ok(guarded)
+}
+
+fn build_kernel(guarded: &[SocketAddr]) -> Result<Listener, BuildError> {
+    let stats = Arc::new(ConnectionStats::default());
+    let listen =
+        |&addr| KernelListener::bind(addr, stats.clone()).map_err(|source| BuildError::Kernel { addr, source });
+    let listeners: Vec<_> = guarded.iter().map(listen).collect::<Result<_, _>>()?;
+    Ok(Listener::new(Tier::Kernel(KernelListeners::new(listeners)), None, stats))
+}
+
+fn engine_error(error: EngineError) -> BuildError {
+    if error.is_permission_denied() { BuildError::Rights(error) } else { BuildError::Raw(error) }
+}

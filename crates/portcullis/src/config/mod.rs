@@ -1,0 +1,214 @@
+//! What can be configured: the types, their defaults, and how a file becomes a [`Config`].
+
+mod flags;
+mod parse;
+mod reader;
+mod report;
+mod schema;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use listener::{AcceptCookies, ListenConfig};
+
+pub use parse::{admin_address, guarded_address, interface_name, upstream_address};
+pub use reader::Choice;
+pub use report::Diagnostics;
+
+/// The documented default: every key with its meaning, unit, range and default, as `config --print-default` prints it.
+pub const DEFAULT_TOML: &str = include_str!("default.toml");
+
+/// A whole configuration, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    pub datapath: Datapath,
+    /// `None`: no admin server.
+    pub admin: Option<SocketAddr>,
+    pub master_key_file: Option<PathBuf>,
+    pub state_dir: Option<PathBuf>,
+    /// `None`: one for each core.
+    pub workers: Option<NonZeroUsize>,
+    pub shutdown_deadline: Duration,
+    pub log: Log,
+    /// At least one.
+    pub listeners: Vec<ListenerConfig>,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Log {
+    pub format: LogFormat,
+    pub level: LogLevel,
+}
+
+/// One guarded service.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ListenerConfig {
+    pub name: String,
+    /// At least one; no two overlap, in this listener or any other.
+    pub bind: Vec<SocketAddr>,
+    pub backend: Backend,
+    /// Empty: all.
+    pub interfaces: Vec<String>,
+    pub fail_closed: bool,
+    pub accept_queue: usize,
+    pub connections_max: usize,
+    pub replies_per_prefix: u16,
+    pub window_scale: u8,
+    pub half_open: HalfOpen,
+    pub cookies: Cookies,
+    pub timeouts: Timeouts,
+}
+
+/// Who answers the accepted connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Service(Service),
+    Upstream(SocketAddr),
+}
+
+/// The bounds of the half-open queue.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HalfOpen {
+    pub max: usize,
+    pub high_percent: u8,
+    pub low_percent: u8,
+    pub prefix_share_percent: u8,
+    pub synack_retries: u8,
+}
+
+/// Which cookies are checked and accepted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cookies {
+    pub accept: AcceptCookies,
+    pub bad_per_prefix: u16,
+}
+
+/// How long a connection may do nothing.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Timeouts {
+    pub connect: Duration,
+    /// `None`: for ever.
+    pub idle: Option<Duration>,
+    /// `None`: for ever.
+    pub half_close: Option<Duration>,
+    pub header: Duration,
+}
+
+/// Which way to the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Datapath {
+    Auto,
+    Raw,
+    Kernel,
+}
+
+/// A built-in service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    Http,
+    Echo,
+    Discard,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Which log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Choice for Datapath {
+    const WORDS: &'static [(&'static str, Datapath)] =
+        &[("auto", Datapath::Auto), ("raw", Datapath::Raw), ("kernel", Datapath::Kernel)];
+}
+
+impl Choice for Service {
+    const WORDS: &'static [(&'static str, Service)] =
+        &[("http", Service::Http), ("echo", Service::Echo), ("discard", Service::Discard)];
+}
+
+impl Choice for AcceptCookies {
+    const WORDS: &'static [(&'static str, AcceptCookies)] =
+        &[("when_expected", AcceptCookies::WhenExpected), ("always", AcceptCookies::Always)];
+}
+
+impl Choice for LogFormat {
+    const WORDS: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+}
+
+impl Choice for LogLevel {
+    const WORDS: &'static [(&'static str, LogLevel)] =
+        &[("error", LogLevel::Error), ("warn", LogLevel::Warn), ("info", LogLevel::Info), ("debug", LogLevel::Debug)];
+}
+
+impl Default for Config {
+    /// What runs without a file: the built-in web page on 127.0.0.1:8080, metrics on 127.0.0.1:9464.
+    fn default() -> Config {
+        Config {
+            datapath: Datapath::Auto,
+            admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
+            master_key_file: None,
+            state_dir: None,
+            workers: None,
+            shutdown_deadline: Duration::from_secs(30),
+            log: Log { format: LogFormat::Text, level: LogLevel::Info },
+            listeners: vec![ListenerConfig::default()],
+        }
+    }
+}
+
+impl Default for ListenerConfig {
+    fn default() -> ListenerConfig {
+        let engine = ListenConfig::default();
+        ListenerConfig {
+            name: "default".to_owned(),
+            bind: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
+            backend: Backend::Service(Service::Http),
+            interfaces: Vec::new(),
+            fail_closed: false,
+            accept_queue: 4096,
+            connections_max: 65_536,
+            replies_per_prefix: engine.replies_per_prefix,
+            window_scale: engine.window_scale,
+            half_open: HalfOpen {
+                max: engine.half_open_max,
+                high_percent: engine.high_watermark_percent,
+                low_percent: engine.low_watermark_percent,
+                prefix_share_percent: engine.prefix_share_percent,
+                synack_retries: engine.synack_retries,
+            },
+            cookies: Cookies { accept: engine.accept_cookies, bad_per_prefix: engine.bad_cookies_per_prefix },
+            timeouts: Timeouts {
+                connect: Duration::from_secs(5),
+                idle: Some(Duration::from_secs(600)),
+                half_close: Some(Duration::from_secs(60)),
+                header: Duration::from_secs(10),
+            },
+        }
+    }
+}
+
+impl Config {
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// Every fault there is, each with its place in the text, its key and what would be legal.
+    pub fn from_toml(text: &str) -> Result<Config, Diagnostics> {
+        schema::read(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

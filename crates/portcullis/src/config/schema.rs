@@ -1,0 +1,235 @@
+//! Every key of the file: its name, its legal range, and where its value goes.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis::guard::{expand_wildcards, overlap};
+use toml::de::DeTable;
+
+use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
+use super::reader::{Located, Section};
+use super::report::{Diagnostics, Report};
+use super::{Backend, Config, Cookies, HalfOpen, ListenerConfig, Log, Service, Timeouts};
+
+const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
+const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
+const PATH: &str = "a path, not empty";
+const NAME: &str = "1 to 64 letters, digits, '_', '-' and '.'";
+const INTERFACE: &str = "the name of a network interface";
+
+const DAY_SECONDS: u64 = 86_400;
+
+/// A listener and the places its faults point to.
+struct Read {
+    config: ListenerConfig,
+    name_span: Range<usize>,
+    binds: Vec<Located<SocketAddr>>,
+}
+
+pub(super) fn read(text: &str) -> Result<Config, Diagnostics> {
+    let (document, syntax_errors) = DeTable::parse_recoverable(text);
+    let report = Report::new(text, &syntax_errors);
+    let config = read_root(Section::root(&report, &document));
+    report.finish().map(|()| config)
+}
+
+fn read_root(mut root: Section<'_, '_>) -> Config {
+    let default = Config::default();
+    let datapath = root.choice("datapath").map_or(default.datapath, |found| found.value);
+    let admin = root.string("admin", ADMIN, admin_address);
+    let workers = root.integer("workers", 0..=64, "threads; 0: one for each core", 0);
+    let config = Config {
+        datapath,
+        admin: admin.as_ref().map_or(default.admin, |found| found.value),
+        master_key_file: root.string("master_key_file", PATH, path).map(|found| found.value),
+        state_dir: root.string("state_dir", PATH, path).map(|found| found.value),
+        workers: usize::try_from(workers).ok().and_then(NonZeroUsize::new),
+        shutdown_deadline: seconds(&mut root, "shutdown_deadline_seconds", 0, default.shutdown_deadline),
+        log: read_log(root.table("log"), default.log),
+        listeners: Vec::new(),
+    };
+    let mut listeners: Vec<_> = root.tables("listener").into_iter().map(read_listener).collect();
+    check_names(&root, &listeners);
+    check_binds(&root, &listeners, admin.as_ref());
+    root.close();
+    if listeners.is_empty() {
+        return Config { listeners: default.listeners, ..config };
+    }
+    Config { listeners: listeners.drain(..).map(|read| read.config).collect(), ..config }
+}
+
+fn read_log(mut section: Section<'_, '_>, default: Log) -> Log {
+    let log = Log {
+        format: section.choice("format").map_or(default.format, |found| found.value),
+        level: section.choice("level").map_or(default.level, |found| found.value),
+    };
+    section.close();
+    log
+}
+
+fn read_listener(mut section: Section<'_, '_>) -> Read {
+    let default = ListenerConfig::default();
+    let name = section.string("name", NAME, listener_name);
+    let name_span = name.as_ref().map_or(section.span(), |found| found.span.clone());
+    let binds = read_binds(&mut section);
+    let config = ListenerConfig {
+        name: name.map_or(default.name, |found| found.value),
+        bind: binds.iter().map(|found| found.value).collect(),
+        backend: read_backend(&mut section, default.backend),
+        interfaces: values(section.strings("interfaces", INTERFACE, interface_name)),
+        fail_closed: section.boolean("fail_closed", default.fail_closed),
+        accept_queue: count(&mut section, "accept_queue", 1..=1_048_576, "connections", default.accept_queue),
+        connections_max: count(&mut section, "connections_max", 1..=16_777_216, "connections", default.connections_max),
+        replies_per_prefix: budget(
+            &mut section,
+            "replies_per_prefix",
+            "segments per second",
+            default.replies_per_prefix,
+        ),
+        window_scale: section.integer("window_scale", 0..=14, "bits, RFC 7323", default.window_scale.into()) as u8,
+        half_open: read_half_open(section.table("half_open"), default.half_open),
+        cookies: read_cookies(section.table("cookies"), default.cookies),
+        timeouts: read_timeouts(section.table("timeouts"), default.timeouts),
+    };
+    section.close();
+    Read { config, name_span, binds }
+}
+
+fn read_binds(section: &mut Section<'_, '_>) -> Vec<Located<SocketAddr>> {
+    let binds = section.strings("bind", ADDRESS, guarded_address);
+    if !section.has("bind") {
+        section.missing("bind", &format!("a list, each item {ADDRESS}"));
+    } else if section.is_empty_list("bind") {
+        section.fault(section.span_of("bind"), "bind", format!("the list is empty; legal: one or more of {ADDRESS}"));
+    }
+    binds.unwrap_or_default()
+}
+
+fn read_backend(section: &mut Section<'_, '_>, default: Backend) -> Backend {
+    let service = section.choice::<Service>("service");
+    let upstream = section.string("upstream", ADDRESS, upstream_address);
+    match (service, upstream) {
+        (Some(service), Some(upstream)) => {
+            let place = service.span.start.max(upstream.span.start);
+            section.fault(place..place, "upstream", "service and upstream exclude each other; legal: one of them");
+            default
+        }
+        (Some(service), None) => Backend::Service(service.value),
+        (None, Some(upstream)) => Backend::Upstream(upstream.value),
+        (None, None) => default,
+    }
+}
+
+fn read_half_open(mut section: Section<'_, '_>, default: HalfOpen) -> HalfOpen {
+    let percent = |section: &mut Section<'_, '_>, key, least, default: u8| {
+        section.integer(key, least..=100, "percent of max", default.into()) as u8
+    };
+    let half_open = HalfOpen {
+        max: count(&mut section, "max", 1..=4_194_304, "entries", default.max),
+        high_percent: percent(&mut section, "high_percent", 1, default.high_percent),
+        low_percent: percent(&mut section, "low_percent", 0, default.low_percent),
+        prefix_share_percent: percent(&mut section, "prefix_share_percent", 1, default.prefix_share_percent),
+        synack_retries: section.integer("synack_retries", 0..=5, "segments", default.synack_retries.into()) as u8,
+    };
+    if half_open.low_percent >= half_open.high_percent {
+        let message = format!(
+            "{} is not below high_percent; legal: an integer from 0 to {} (percent of max)",
+            half_open.low_percent,
+            half_open.high_percent - 1
+        );
+        section.fault(section.span_of("low_percent"), "low_percent", message);
+    }
+    section.close();
+    half_open
+}
+
+fn read_cookies(mut section: Section<'_, '_>, default: Cookies) -> Cookies {
+    let cookies = Cookies {
+        accept: section.choice("accept").map_or(default.accept, |found| found.value),
+        bad_per_prefix: budget(&mut section, "bad_per_prefix", "cookies per second", default.bad_per_prefix),
+    };
+    section.close();
+    cookies
+}
+
+fn read_timeouts(mut section: Section<'_, '_>, default: Timeouts) -> Timeouts {
+    let timeouts = Timeouts {
+        connect: seconds(&mut section, "connect_seconds", 1, default.connect),
+        idle: seconds_or_never(&mut section, "idle_seconds", default.idle),
+        half_close: seconds_or_never(&mut section, "half_close_seconds", default.half_close),
+        header: seconds(&mut section, "header_seconds", 1, default.header),
+    };
+    section.close();
+    timeouts
+}
+
+/// Names become labels of metrics: two listeners of one name would be one series.
+fn check_names(root: &Section<'_, '_>, listeners: &[Read]) {
+    let mut seen = HashMap::new();
+    for read in listeners {
+        if seen.insert(read.config.name.as_str(), ()).is_some() {
+            let message = format!("\"{}\" names another listener already; legal: a name of its own", read.config.name);
+            root.fault(read.name_span.clone(), "listener.name", message);
+        }
+    }
+}
+
+/// No packet may belong to two listeners, nor to a listener and the admin server.
+fn check_binds(root: &Section<'_, '_>, listeners: &[Read], admin: Option<&Located<Option<SocketAddr>>>) {
+    let mut taken: Vec<SocketAddr> = Vec::new();
+    for read in listeners {
+        let own: Vec<_> = read.binds.iter().map(|found| found.value).collect();
+        for bind in &read.binds {
+            // What the wildcard of IPv6 guards beside IPv6 depends on the listener's other addresses.
+            let guards = expand_wildcards(&own).into_iter().filter(|addr| addr.port() == bind.value.port());
+            let guards: Vec<_> = guards.filter(|addr| *addr == bind.value || !own.contains(addr)).collect();
+            if let Some(other) = taken.iter().find(|other| guards.iter().any(|addr| overlap(addr, other))) {
+                let message =
+                    format!("\"{}\" overlaps with {other}; legal: an address and port of its own", bind.value);
+                root.fault(bind.span.clone(), "listener.bind", message);
+            } else {
+                taken.extend(guards);
+            }
+        }
+    }
+    let Some(Located { value: Some(addr), span }) = admin else { return };
+    if let Some(other) = taken.iter().find(|other| overlap(addr, other)) {
+        root.fault(span.clone(), "admin", format!("\"{addr}\" overlaps with the guarded {other}; legal: another port"));
+    }
+}
+
+fn count(
+    section: &mut Section<'_, '_>,
+    key: &'static str,
+    legal: std::ops::RangeInclusive<u64>,
+    unit: &str,
+    default: usize,
+) -> usize {
+    section.integer(key, legal, unit, default as u64) as usize
+}
+
+fn budget(section: &mut Section<'_, '_>, key: &'static str, unit: &str, default: u16) -> u16 {
+    section.integer(key, 1..=32_767, unit, default.into()) as u16
+}
+
+fn seconds(section: &mut Section<'_, '_>, key: &'static str, least: u64, default: Duration) -> Duration {
+    Duration::from_secs(section.integer(key, least..=DAY_SECONDS, "seconds", default.as_secs()))
+}
+
+fn seconds_or_never(section: &mut Section<'_, '_>, key: &'static str, default: Option<Duration>) -> Option<Duration> {
+    let default = default.map_or(0, |time| time.as_secs());
+    let seconds = section.integer(key, 0..=DAY_SECONDS, "seconds; 0: no limit", default);
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+fn path(text: &str) -> Result<PathBuf, &'static str> {
+    if text.is_empty() { Err("it is empty") } else { Ok(PathBuf::from(text)) }
+}
+
+fn values<T>(found: Option<Vec<Located<T>>>) -> Vec<T> {
+    found.into_iter().flatten().map(|found| found.value).collect()
+}

@@ -1,0 +1,36 @@
+//! A SYN-flood-resistant TCP front door for Linux.
+//!
+//! A [`Listener`] guards addresses: it answers SYNs itself, with SYN cookies and a bounded half-open queue, and gives the
+//! application a [`Connection`] for each handshake that completes. A connection is a kernel socket in tokio's hands:
+//! congestion control, loss recovery and timers are the kernel's own.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut listener = portcullis::Listener::builder().bind("0.0.0.0:8080").build().await?;
+//! while let Some(connection) = listener.accept().await {
+//!     tokio::spawn(serve(connection?));
+//! }
+//! # Ok(())
+//! # }
+//! # async fn serve(_: portcullis::Connection) {}
+//! ```
+//!
+//! It needs CAP_NET_RAW and CAP_NET_ADMIN. For development, [`Datapath::Kernel`] needs neither, and protects from
+//! nothing: the kernel then answers the SYNs.
+//!
+//! This crate is the facade: what a packet means is decided in `listener`, what a connection does in `connection`, and
+//! what is counted is shown by `exporter`. The `portcullis` binary, with its configuration and services, stands on the
+//! same public interface.
+#![forbid(unsafe_code)]
+
+mod builder;
+mod drain;
+mod front;
+pub mod guard;
+mod kernel;
+mod source;
+
+pub use builder::{BuildError, Builder, Datapath};
+pub use connection::{CloseOutcome, Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
+pub use front::{Control, Listener};
+pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};

@@ -1,0 +1,68 @@
+//! The portcullis binary.
+#![forbid(unsafe_code)]
+
+mod cli;
+mod config;
+mod failure;
+mod master_key;
+mod rights;
+mod run;
+mod service;
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use listener::MasterKey;
+
+use cli::{Cli, Command};
+use config::{Config, DEFAULT_TOML};
+use failure::Failure;
+
+fn main() -> ExitCode {
+    // clap itself ends the program for --help (0) and for bad flags (2).
+    let done = match Cli::parse().into_command() {
+        Command::Run(args) => run::run(&args),
+        Command::Check { file } => check(&file),
+        Command::Keygen => keygen(),
+        Command::Config { print_default: _ } => print(DEFAULT_TOML),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+fn check(file: &Path) -> Result<(), Failure> {
+    let config = read_config(file)?;
+    let count = config.listeners.len();
+    print(&format!("{}: good, {count} listener{}\n", file.display(), if count == 1 { "" } else { "s" }))
+}
+
+fn keygen() -> Result<(), Failure> {
+    let key = MasterKey::generate().map_err(|error| Failure::runtime("cannot make a key", error))?;
+    print(&key.to_hex())?;
+    print("\n")
+}
+
+fn read_config(file: &Path) -> Result<Config, Failure> {
+    let text = fs::read_to_string(file)
+        .map_err(|error| Failure::Usage(format!("{}: cannot read the config file: {error}", file.display())))?;
+    Config::from_toml(&text).map_err(|diagnostics| Failure::Usage(diagnostics.render(file)))
+}
+
+/// Writes to standard output. A reader that has gone away (`portcullis config ... | head`) is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::runtime("cannot write to standard output", error))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,120 @@
+use std::sync::Barrier;
+
+use super::*;
+
+/// A directory that is removed with its contents.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Directory {
+        let path = std::env::temp_dir().join(format!("portcullis-{:016x}", getrandom::u64().unwrap()));
+        fs::create_dir(&path).unwrap();
+        Directory(path)
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn hex(key: &MasterKey) -> String {
+    key.to_hex().to_string()
+}
+
+fn new_hex() -> String {
+    hex(&MasterKey::generate().unwrap())
+}
+
+#[test]
+fn a_named_file_wins_over_a_credential_and_the_state() {
+    let dir = Directory::new();
+    let (named, credential, kept) = (new_hex(), new_hex(), new_hex());
+    let file = dir.write("named", &format!("{named}\n"), 0o600);
+    dir.write(CREDENTIAL, &credential, 0o600);
+    dir.write(STATE_FILE, &kept, 0o600);
+    let environment =
+        Environment { credentials: Some(dir.0.clone()), state: Some(dir.0.clone()), ..Environment::default() };
+    assert_eq!(hex(&load(Some(&file), None, &environment).unwrap()), named);
+    assert_eq!(hex(&load(None, None, &environment).unwrap()), credential);
+    let environment = Environment { credentials: None, ..environment };
+    assert_eq!(hex(&load(None, None, &environment).unwrap()), kept);
+}
+
+#[test]
+fn a_new_key_is_kept_for_its_owner_alone() {
+    let dir = Directory::new();
+    let state = dir.0.join("a/b");
+    let first = load(None, Some(&state), &Environment::default()).unwrap();
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&state.join(STATE_FILE)), 0o600);
+    assert_eq!(mode(&state), 0o700);
+    assert_eq!(fs::read_dir(&state).unwrap().count(), 1, "the temporary file is gone");
+    let second = load(None, Some(&state), &Environment::default()).unwrap();
+    assert_eq!(hex(&first), hex(&second));
+}
+
+#[test]
+fn processes_that_start_at_once_agree() {
+    let dir = Directory::new();
+    let barrier = Barrier::new(8);
+    let keys: Vec<_> = std::thread::scope(|scope| {
+        let start = || {
+            barrier.wait();
+            hex(&load(None, Some(&dir.0), &Environment::default()).unwrap())
+        };
+        let threads: Vec<_> = (0..8).map(|_| scope.spawn(start)).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
+}
+
+#[test]
+fn the_state_directory_follows_the_environment() {
+    let home = Environment { home: Some("/home/u".into()), ..Environment::default() };
+    assert_eq!(home.state_directory(), Some("/home/u/.local/state/portcullis".into()));
+    let xdg = Environment { xdg_state: Some("/x".into()), ..home };
+    assert_eq!(xdg.state_directory(), Some("/x/portcullis".into()));
+    let root = Environment { root: true, ..xdg };
+    assert_eq!(root.state_directory(), Some("/var/lib/portcullis".into()));
+    let systemd = Environment { state: Some("/s".into()), ..root };
+    assert_eq!(systemd.state_directory(), Some("/s".into()));
+    assert_eq!(Environment::default().state_directory(), None);
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_refused_with_the_way_out() {
+    let dir = Directory::new();
+    let not_a_directory = dir.write("file", "", 0o600);
+    let message = load(None, Some(&not_a_directory), &Environment::default()).unwrap_err().to_string();
+    assert!(message.contains("--master-key-file") && message.contains("/file"), "{message}");
+    let message = load(None, None, &Environment::default()).unwrap_err().to_string();
+    assert!(message.contains("--master-key-file"), "{message}");
+}
+
+#[test]
+fn a_bad_key_file_is_refused_without_showing_it() {
+    let dir = Directory::new();
+    let file = dir.write("key", "deadbeef", 0o600);
+    let message = load(Some(&file), None, &Environment::default()).unwrap_err().to_string();
+    assert!(message.contains("64 hexadecimal digits") && !message.contains("deadbeef"), "{message}");
+    let message = load(Some(&dir.0.join("absent")), None, &Environment::default()).unwrap_err().to_string();
+    assert!(message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn a_key_file_that_others_can_read_is_noticed() {
+    let dir = Directory::new();
+    let exposed_with = |mode| exposed(&fs::metadata(dir.write("key", "", mode)).unwrap());
+    assert!(!exposed_with(0o600) && !exposed_with(0o400));
+    assert!(exposed_with(0o604));
+}

@@ -1,0 +1,209 @@
+//! `portcullis run`: from the configuration to the end.
+
+mod banner;
+mod descriptors;
+mod logging;
+mod serve;
+mod sparse;
+mod stop;
+mod upstream;
+
+use std::sync::Arc;
+
+use exporter::{AdminServer, Exporter, Readiness, Source};
+use portcullis::{BuildError, Builder, Control, ListenConfig, Listener, MasterKey};
+use tokio::runtime::Runtime;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::RunArgs;
+use crate::config::{Config, Datapath, ListenerConfig};
+use crate::failure::Failure;
+use crate::master_key::{self, Environment};
+use crate::{read_config, rights};
+use serve::Front;
+use stop::{FIN_GRACE, Signals, Stop};
+
+/// Runs until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting. Once it runs, only a listening socket of the kernel tier can fail.
+pub fn run(args: &RunArgs) -> Result<(), Failure> {
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
+    let config = config.with_flags(args).map_err(|error| Failure::Usage(format!("error: {error}")))?;
+    logging::init(config.log);
+    let master = match config.datapath {
+        Datapath::Kernel => None,
+        Datapath::Auto | Datapath::Raw => {
+            rights::check()?;
+            let environment = Environment::of_process();
+            Some(master_key::load(config.master_key_file.as_deref(), config.state_dir.as_deref(), &environment)?)
+        }
+    };
+    let descriptors = descriptors::raise_limit();
+    let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
+    runtime.block_on(serve_all(&config, master, descriptors))
+}
+
+async fn serve_all(config: &Config, master: Option<MasterKey>, descriptors: u64) -> Result<(), Failure> {
+    // First of all, so that a signal during the start ends it in an orderly way as well.
+    let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
+    let readiness = Arc::new(Readiness::default());
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        listeners.push(start(config, listener, master.clone()).await?);
+    }
+    drop(master);
+    let sources = config.listeners.iter().zip(&listeners);
+    let sources = sources.map(|(config, listener)| listener.source(&config.name)).collect();
+    let admin = Admin::start(config, sources, readiness.clone()).await?;
+
+    let stop = Stop::default();
+    let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
+    let banner = banner::lines(config, &listeners, admin.addr);
+    let mut fronts = JoinSet::new();
+    for (listener, config_of) in listeners.into_iter().zip(&config.listeners) {
+        fronts.spawn(Front::new(config_of, config.listeners.len(), descriptors, stop.clone()).run(listener));
+    }
+    readiness.set_ready(true);
+    banner::show(&banner, config.log.format);
+
+    let ended = until_stopped(config, &mut signals, &mut fronts, &stop, || {
+        readiness.set_draining(true);
+        controls.iter().for_each(Control::drain);
+    })
+    .await;
+    admin.stop().await;
+    ended
+}
+
+/// Serves until the first signal, then takes the steps of the end.
+async fn until_stopped(
+    config: &Config,
+    signals: &mut Signals,
+    fronts: &mut JoinSet<Result<(), Failure>>,
+    stop: &Stop,
+    drain: impl FnOnce(),
+) -> Result<(), Failure> {
+    let mut ended = Ok(());
+    tokio::select! {
+        signal = signals.next() => tracing::info!(
+            "{signal}: no new connections; those open have {} s to finish, and end at once at a second signal",
+            config.shutdown_deadline.as_secs()
+        ),
+        // Without a signal, a front ends only by failing; the others are stopped in good order.
+        failed = fronts.join_next() => ended = outcome(failed),
+    }
+    drain();
+    stop.drain.cancel();
+    tokio::select! {
+        () = finish(fronts, &mut ended) => return ended,
+        () = tokio::time::sleep(config.shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
+        signal = signals.next() => {
+            tracing::info!("{signal} again: ending at once");
+            stop.everything();
+        }
+    }
+    stop.deadline.cancel();
+    tokio::select! {
+        () = finish(fronts, &mut ended) => return ended,
+        () = tokio::time::sleep(FIN_GRACE) => tracing::info!("resetting what has not closed"),
+        _ = signals.next() => {}
+    }
+    stop.everything();
+    finish(fronts, &mut ended).await;
+    ended
+}
+
+async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {
+    while let Some(front) = fronts.join_next().await {
+        let front = outcome(Some(front));
+        if ended.is_ok() {
+            *ended = front;
+        }
+    }
+}
+
+/// What a front's task came to. A panic is a failure, and no reason to leave the other fronts as they are.
+fn outcome(joined: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) -> Result<(), Failure> {
+    match joined {
+        None => Ok(()),
+        Some(Ok(ended)) => ended,
+        Some(Err(error)) => Err(Failure::runtime("a listener failed", error)),
+    }
+}
+
+async fn start(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>) -> Result<Listener, Failure> {
+    let built = builder(config, listener, master).build().await;
+    built.map_err(|error| {
+        let message = format!("listener \"{}\": {error}", listener.name);
+        if matches!(error, BuildError::Rights(_)) { Failure::Rights(message) } else { Failure::Runtime(message) }
+    })
+}
+
+fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>) -> Builder {
+    let mut builder = Listener::builder()
+        .bind(&*listener.bind)
+        .datapath(match config.datapath {
+            Datapath::Auto => portcullis::Datapath::Auto,
+            Datapath::Raw => portcullis::Datapath::Raw,
+            Datapath::Kernel => portcullis::Datapath::Kernel,
+        })
+        .listen_config(listen_config(listener))
+        .accept_queue(listener.accept_queue)
+        .fail_closed(listener.fail_closed);
+    for name in &listener.interfaces {
+        builder = builder.interface(name);
+    }
+    if let Some(workers) = config.workers {
+        builder = builder.workers(workers);
+    }
+    if let Some(master) = master {
+        builder = builder.master_key(master);
+    }
+    builder
+}
+
+fn listen_config(listener: &ListenerConfig) -> ListenConfig {
+    ListenConfig {
+        half_open_max: listener.half_open.max,
+        high_watermark_percent: listener.half_open.high_percent,
+        low_watermark_percent: listener.half_open.low_percent,
+        prefix_share_percent: listener.half_open.prefix_share_percent,
+        synack_retries: listener.half_open.synack_retries,
+        replies_per_prefix: listener.replies_per_prefix,
+        bad_cookies_per_prefix: listener.cookies.bad_per_prefix,
+        accept_cookies: listener.cookies.accept,
+        window_scale: listener.window_scale,
+        ..ListenConfig::default()
+    }
+}
+
+/// The admin server, if there is one. It answers to the end, so that the end can be watched.
+struct Admin {
+    addr: Option<std::net::SocketAddr>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Admin {
+    async fn start(
+        config: &Config,
+        sources: Vec<Arc<dyn Source>>,
+        readiness: Arc<Readiness>,
+    ) -> Result<Admin, Failure> {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let Some(addr) = config.admin else { return Ok(Admin { addr: None, stop, tasks }) };
+        let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
+        let exporter = Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?;
+        let server = AdminServer::bind(addr, exporter).await.map_err(failed)?;
+        let addr = Some(server.local_addr());
+        tasks.spawn(server.run(stop.clone().cancelled_owned()));
+        Ok(Admin { addr, stop, tasks })
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}

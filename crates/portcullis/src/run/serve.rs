@@ -1,0 +1,151 @@
+//! One listener's connections, from accept to the end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::{Connection, Listener};
+use tokio::io::AsyncReadExt;
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
+
+use super::descriptors::connections_max;
+use super::stop::Stop;
+use super::upstream::Upstream;
+use crate::config::{Backend, ListenerConfig, Service, Timeouts};
+use crate::failure::Failure;
+use crate::service::{self, IdleLimit};
+
+/// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
+/// for the bytes that are on their way, which can destroy the end of our answer (RFC 1122 §4.2.2.13).
+const LINGER: Duration = Duration::from_secs(2);
+
+/// One listener's side of the program.
+pub struct Front {
+    name: String,
+    places: Arc<Semaphore>,
+    handler: Arc<Handler>,
+    stop: Stop,
+}
+
+/// What is done with a connection.
+struct Handler {
+    backend: Answerer,
+    timeouts: Timeouts,
+}
+
+enum Answerer {
+    Service(Service),
+    Upstream(Upstream),
+}
+
+impl Front {
+    /// For one of `listeners` listeners that share `descriptors`.
+    pub fn new(config: &ListenerConfig, listeners: usize, descriptors: u64, stop: Stop) -> Front {
+        let relayed = matches!(config.backend, Backend::Upstream(_));
+        let max = connections_max(config.connections_max, config.accept_queue, relayed, descriptors, listeners);
+        if max < config.connections_max {
+            tracing::info!(
+                listener = config.name,
+                "serving at most {max} connections at once, not {}: the limit of open files is {descriptors}",
+                config.connections_max
+            );
+        }
+        let backend = match config.backend {
+            Backend::Service(service) => Answerer::Service(service),
+            Backend::Upstream(addr) => Answerer::Upstream(Upstream::new(&config.name, addr, config.timeouts)),
+        };
+        Front {
+            name: config.name.clone(),
+            places: Arc::new(Semaphore::new(max)),
+            handler: Arc::new(Handler { backend, timeouts: config.timeouts }),
+            stop,
+        }
+    }
+
+    /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
+    /// was taken; then gives the ports back.
+    ///
+    /// # Errors
+    /// When the listener fails for good.
+    pub async fn run(self, mut listener: Listener) -> Result<(), Failure> {
+        let tasks = TaskTracker::new();
+        let accepted = self.accept_all(&mut listener, &tasks).await;
+        tasks.close();
+        tasks.wait().await;
+        listener.close().await;
+        accepted
+    }
+
+    async fn accept_all(&self, listener: &mut Listener, tasks: &TaskTracker) -> Result<(), Failure> {
+        loop {
+            // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
+            let place = tokio::select! {
+                place = self.places.clone().acquire_owned() => place,
+                () = self.stop.deadline.cancelled() => return Ok(()),
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                () = self.stop.deadline.cancelled() => return Ok(()),
+            };
+            let connection = match accepted {
+                None => return Ok(()),
+                Some(Ok(connection)) => connection,
+                Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
+            };
+            let (handler, stop) = (self.handler.clone(), self.stop.clone());
+            tasks.spawn(async move {
+                handler.handle(connection, &stop).await;
+                drop(place);
+            });
+        }
+    }
+}
+
+impl Handler {
+    async fn handle(&self, connection: Connection, stop: &Stop) {
+        match &self.backend {
+            Answerer::Upstream(upstream) => upstream.handle(connection, stop).await,
+            Answerer::Service(service) => self.serve(*service, connection, stop).await,
+        }
+    }
+
+    /// A service's errors are the peer's doing (a reset, a timeout, a request that is none) and counted as such by the
+    /// connection: there is nobody to tell.
+    async fn serve(&self, service: Service, mut connection: Connection, stop: &Stop) {
+        let page = match service {
+            Service::Http => service::page(&connection),
+            Service::Echo | Service::Discard => String::new(),
+        };
+        let mut stream = IdleLimit::new(&mut connection, self.timeouts.idle);
+        let conversation = async {
+            match service {
+                Service::Http => service::http(stream, page, self.timeouts.header, &stop.drain).await.is_ok(),
+                Service::Echo => service::echo(&mut stream).await.is_ok(),
+                Service::Discard => service::discard(&mut stream).await.is_ok(),
+            }
+        };
+        tokio::select! {
+            _done = conversation => {}
+            // Cut short: a FIN would let it pass for complete, but gives the peer a chance; at the very end there is none.
+            () = stop.deadline.cancelled() => if stop.now.is_cancelled() { return connection.abort() },
+        }
+        finish(connection, stop).await;
+    }
+}
+
+/// FIN, then reading to the peer's FIN; a peer for which that takes too long gets RST.
+async fn finish(mut connection: Connection, stop: &Stop) {
+    let goodbye = async {
+        connection.shutdown_write().await?;
+        let mut discarded = [0; 4096];
+        while connection.read(&mut discarded).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    tokio::select! {
+        biased; // A peer that is done already gets no RST, not even at the very end.
+        _said = goodbye => return,
+        () = tokio::time::sleep(LINGER) => {}
+        () = stop.now.cancelled() => {}
+    }
+    connection.abort();
+}

@@ -1,0 +1,54 @@
+//! How a run ends: the steps, and the signals that start them.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// Seconds that peers have for their FIN once ours was sent at the deadline; then they get RST.
+pub const FIN_GRACE: Duration = Duration::from_secs(1);
+
+/// The three steps of the end. Each is taken once, in this order, and stays taken.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    /// No new connections; conversations go on to their end, and http begins no new request.
+    pub drain: CancellationToken,
+    /// The deadline has passed: FIN to everybody.
+    pub deadline: CancellationToken,
+    /// No more waiting: RST to everybody who is left.
+    pub now: CancellationToken,
+}
+
+impl Stop {
+    /// Takes all steps at once; the last one first, so that whoever wakes by an earlier one sees it.
+    pub fn everything(&self) {
+        self.now.cancel();
+        self.deadline.cancel();
+        self.drain.cancel();
+    }
+}
+
+/// SIGTERM and SIGINT, which mean the same.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// From here on the signals no longer end the process by themselves.
+    ///
+    /// # Errors
+    /// Of sigaction(2).
+    pub fn listen() -> io::Result<Signals> {
+        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The next one's name.
+    pub async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! A listener as the exporter sees it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use connection::{AcceptGauge, CloseReason, ConnectionStats};
+use exporter::{ConnectionCounts, Source};
+use listener::Stats;
+use listener::io::EngineView;
+
+/// Outlives its listener: the last counts stay to be read.
+#[derive(Debug)]
+pub(crate) struct ListenerSource {
+    pub(crate) name: String,
+    pub(crate) tier: &'static str,
+    /// `None` in the kernel tier, as is `gauge`.
+    pub(crate) view: Option<EngineView>,
+    pub(crate) gauge: Option<AcceptGauge>,
+    pub(crate) stats: Arc<ConnectionStats>,
+    pub(crate) endpoints: Vec<SocketAddr>,
+}
+
+impl Source for ListenerSource {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn stats(&self) -> Stats {
+        self.view.as_ref().map(EngineView::stats).unwrap_or_default()
+    }
+
+    fn half_open(&self) -> u64 {
+        self.view.as_ref().map_or(0, EngineView::half_open)
+    }
+
+    fn half_open_limit(&self) -> u64 {
+        self.view.as_ref().map_or(0, EngineView::half_open_limit)
+    }
+
+    fn cookies_mode(&self) -> bool {
+        self.view.as_ref().is_some_and(EngineView::cookies_mode)
+    }
+
+    fn accept_queue(&self) -> u64 {
+        self.gauge.as_ref().map_or(0, |gauge| gauge.len() as u64)
+    }
+
+    fn accept_queue_limit(&self) -> u64 {
+        self.gauge.as_ref().map_or(0, |gauge| gauge.limit() as u64)
+    }
+
+    fn endpoints(&self) -> Vec<SocketAddr> {
+        self.endpoints.clone()
+    }
+
+    fn connections(&self) -> ConnectionCounts {
+        ConnectionCounts {
+            // Closed first: read later, it could contain connections that `accepted` does not.
+            closed: CloseReason::ALL.map(|reason| (reason.label(), self.stats.closed(reason))).to_vec(),
+            accepted: self.stats.accepted(),
+            received_bytes: self.stats.received_bytes(),
+            sent_bytes: self.stats.sent_bytes(),
+        }
+    }
+
+    fn tier(&self) -> &'static str {
+        self.tier
+    }
+}

@@ -1,0 +1,153 @@
+//! A child process that does not outlive its handle.
+
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use nix::sys::signal::{kill, killpg};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::unistd::Pid;
+
+pub use nix::sys::signal::Signal;
+
+/// A running child. Dropping the handle kills the process and waits for its end.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    status: Option<ExitStatus>,
+}
+
+impl Process {
+    /// Starts the command.
+    ///
+    /// # Errors
+    /// When the program cannot be started.
+    pub fn spawn(mut command: Command) -> io::Result<Process> {
+        Ok(Process { child: command.spawn()?, status: None })
+    }
+
+    /// Starts the command as the leader of a process group.
+    pub(crate) fn spawn_group(mut command: Command) -> io::Result<Process> {
+        command.process_group(0);
+        Process::spawn(command)
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal; one that ended already gets none.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.status.is_none() {
+            kill(self.nix_pid(), signal).expect("signal to a child that has not been waited for");
+        }
+    }
+
+    /// Waits for the process to end; `None` when it still runs after `within`.
+    pub fn wait(&mut self, within: Duration) -> Option<ExitStatus> {
+        if self.status.is_none() && self.ends(within) {
+            self.status = Some(self.child.wait().expect("wait for a child"));
+        }
+        self.status
+    }
+
+    /// Whether the process has ended. Does not wait.
+    pub fn has_ended(&mut self) -> bool {
+        self.wait(Duration::ZERO).is_some()
+    }
+
+    /// Resident memory in bytes (`VmRSS` of proc(5)).
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn rss_bytes(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("status of a live process");
+        let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        kib.expect("VmRSS of a live process").parse::<u64>().expect("a number of KiB") * 1024
+    }
+
+    /// Open file descriptors.
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn open_descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("descriptors of a live process").count()
+    }
+
+    /// Kills the process group this process leads, and waits for its leader.
+    pub(crate) fn kill_group(&mut self) {
+        // Also after the leader's end: a group keeps its number as long as it has members. None left is fine.
+        let _ = killpg(self.nix_pid(), Signal::SIGKILL);
+        self.wait(Duration::MAX);
+    }
+
+    /// Whether the process becomes a zombie in time. It is not reaped, so its number stays its own.
+    fn ends(&self, within: Duration) -> bool {
+        let pid = self.nix_pid();
+        let ended = move |flags| {
+            waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT | flags).map(|status| status.pid())
+        };
+        if ended(WaitPidFlag::WNOHANG).expect("waitid of a child").is_some() {
+            return true;
+        }
+        if within.is_zero() {
+            return false;
+        }
+        let (done, wait) = mpsc::channel();
+        thread::spawn(move || done.send(ended(WaitPidFlag::empty()).is_ok()));
+        match wait.recv_timeout(within) {
+            Ok(ended) => ended,
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => unreachable!("the waiting thread always sends"),
+        }
+    }
+
+    fn nix_pid(&self) -> Pid {
+        Pid::from_raw(self.child.id() as i32)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait(Duration::MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn sleeper() -> Process {
+        let mut command = Command::new("sleep");
+        command.arg("60");
+        Process::spawn(command).unwrap()
+    }
+
+    #[test]
+    fn a_process_runs_until_it_is_told_to_end() {
+        let mut process = sleeper();
+        assert!(!process.has_ended());
+        assert_eq!(process.wait(Duration::from_millis(20)), None);
+        assert!(process.rss_bytes() > 0);
+        process.signal(Signal::SIGTERM);
+        assert_eq!(process.wait(Duration::from_secs(5)).map(|status| status.success()), Some(false));
+        assert!(process.has_ended());
+    }
+
+    #[test]
+    fn a_dropped_process_is_gone() {
+        let process = sleeper();
+        let path = format!("/proc/{}", process.pid());
+        assert!(fs::exists(&path).unwrap());
+        drop(process);
+        assert!(!fs::exists(&path).unwrap());
+    }
+}
