@@ -802,6 +802,76 @@ fn spec_41_completed_handshakes_do_not_use_the_budget_up() {
     assert_eq!(bench.count(Counter::HandshakesByQueue), 199);
 }
 
+#[test]
+fn spec_39_icmp_neither_ends_nor_changes_a_half_open_connection() {
+    let mut bench = Bench::new();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    // "Fragmentation needed, MTU 296", from the client's address, quoting the SYN-ACK's header and sequence number.
+    let mut quoted = [0; wire::REPLY_MAX_LEN];
+    let _ = syn_ack.emit(&mut quoted);
+    let mut icmp = vec![0x45, 0, 0, 56, 0, 0, 0x40, 0, 64, 1, 0, 0, 198, 18, 0, 2, 198, 18, 0, 1];
+    icmp.extend_from_slice(&[3, 4, 0, 0, 0, 0, 1, 40]);
+    icmp.extend_from_slice(&quoted[..28]);
+    let parsed = Packet::parse_ip(&icmp, icmp.len(), Checksums::Trust);
+    let judged = bench.listen.on_packet(parsed, &bench.arrival, &mut bench.host, bench.now);
+    assert_eq!(dropped(judged), DropReason::NotForUs);
+    assert_eq!(accepted(bench.ack(USUAL, &syn_ack)).options.peer_mss, 1460);
+}
+
+#[test]
+fn spec_41_the_answer_is_never_longer_than_a_syn_with_an_mss() {
+    let mut bench = Bench::new();
+    for bits in 0..8u8 {
+        let options = ReplyOptions {
+            mss: Some(1460),
+            wscale: (bits & 1 != 0).then_some(7),
+            sack_permitted: bits & 2 != 0,
+            timestamps: (bits & 4 != 0).then_some(TimestampOption { tsval: 1, tsecr: 0 }),
+        };
+        let segment = OutgoingSegment {
+            tuple: USUAL_AT.port(3000 + u16::from(bits)),
+            hop_limit: 64,
+            seq: IRS,
+            ack: SeqNum::new(0),
+            flags: Flags::SYN,
+            window: 1000,
+            options: OptionBlock::from(options),
+            payload: &[],
+        };
+        let mut buffer = [0; 128];
+        let syn_len = segment.emit(&mut buffer).unwrap();
+        let answer = reply(bench.receive(&buffer[..syn_len]));
+        assert!(answer.emit(&mut [0; wire::REPLY_MAX_LEN]) <= syn_len, "{options:?}");
+    }
+}
+
+#[test]
+fn spec_43_tables_are_keyed_so_that_nobody_can_choose_what_collides() {
+    let hashes = |seed: u8| -> Vec<u64> {
+        let prefix = |n: u8| crate::budget::prefix_hash(&[seed; 16], IpAddr::from([198, 18, n, 1])).0;
+        (0..50).map(prefix).collect()
+    };
+    assert_eq!(hashes(1), hashes(1));
+    assert!(hashes(1).iter().zip(hashes(2)).all(|(one, other)| *one != other));
+}
+
+#[test]
+fn spec_44_ttl_df_and_id_are_fixed_and_the_flow_label_is_stable() {
+    let mut bench = Bench::new();
+    let mut buffer = [0; wire::REPLY_MAX_LEN];
+    let _ = bench.syn(USUAL, EVERYTHING).emit(&mut buffer);
+    let (tos, id, fragment, ttl) = (buffer[1], &buffer[4..6], &buffer[6..8], buffer[8]);
+    assert_eq!((tos, id, fragment, ttl), (0, &[0, 0][..], &[0x40, 0][..], 64));
+    let v6 = Client { from: "[2001:db8::2]:40000", to: "[2001:db8::1]:80" };
+    let mut first = [0; wire::REPLY_MAX_LEN];
+    let _ = bench.syn(v6, EVERYTHING).emit(&mut first);
+    let repeated = bench.pass(Duration::from_millis(1400));
+    let again = repeated.iter().find(|reply| reply.tuple.peer.addr.is_ipv6()).unwrap();
+    let _ = again.emit(&mut buffer);
+    assert_eq!((&first[..4], first[7]), (&buffer[..4], 64));
+    assert_ne!(first[1..4], [0, 0, 0], "a label");
+}
+
 // ---------------------------------------------------------------------------------------------------- gates and modes
 
 #[test]
