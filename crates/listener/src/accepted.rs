@@ -88,7 +88,9 @@ pub trait Establish: Send + 'static {
     /// Returns how many bytes of early data the connection has in its receive queue, beyond doubt: the listener
     /// acknowledges exactly these to the client, since the kernel did not see the segments that carried them.
     ///
-    /// On `Err` the handshake is not lost: the listener keeps it half-open and asks again at the client's next segment.
+    /// On `Err` the client is not left hanging: for want of room, descriptors or memory its handshake is kept half-open,
+    /// and the next segment it sends asks again; a closed application or an unknown error gets it a RST. Only for a busy
+    /// 4-tuple there is silence, because a RST would hit the connection that the kernel holds.
     fn establish(&mut self, accepted: &Accepted, early: &mut dyn EarlyData) -> Result<u32, Refusal>;
 }
 

@@ -22,8 +22,9 @@ pub struct ListenConfig {
     pub bind: Vec<SocketAddr>,
     /// Half-open connections kept before SYNs are answered by cookie alone.
     ///
-    /// Default 4096. An IPv4 entry takes 38 bytes and an IPv6 one 65, slack and bookkeeping included; both tables are
-    /// allocated at the start: 422 KB with the default. When full, nothing is evicted: the next SYN gets a cookie.
+    /// Default 4096. An IPv4 entry takes 36 bytes and an IPv6 one 63, slack included, and two more count its prefix; both
+    /// tables are allocated at the start, about 414 KB with the default. When full, nothing is evicted: the next SYN gets
+    /// a cookie.
     pub half_open_max: usize,
     /// Percentage of `half_open_max` at which the listener turns to cookies. Default 75.
     pub high_watermark_percent: u8,
@@ -35,11 +36,12 @@ pub struct ListenConfig {
     ///
     /// Only connections with an entry have any; a cookie has none (RFC 4987 §3.6).
     pub synack_retries: u8,
-    /// Replies per second to one source prefix that no completed handshake has paid for. Default 20 000, at most 32 767.
+    /// Replies per second to one source prefix, of all workers together, that no completed handshake has paid for. Default
+    /// 20 000, at most 32 767.
     ///
     /// A completed handshake gives its reply back, so real clients never meet the limit.
     pub replies_per_prefix: u16,
-    /// Bad cookies per second from one source prefix before its ACKs are dropped unchecked. Default 4096.
+    /// Bad cookies per second from one source prefix, to all workers together, before its ACKs are dropped unchecked. Default 4096.
     pub bad_cookies_per_prefix: u16,
     /// Whether form B is accepted at any time.
     pub accept_cookies: AcceptCookies,

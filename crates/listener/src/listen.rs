@@ -127,6 +127,8 @@ impl Listen {
     ) -> Listen {
         let entries = (config.half_open_max / seat.workers).max(1);
         let share = config.share(config.prefix_share_percent).div_ceil(seat.workers);
+        // The flows of one prefix spread over the workers; together they have what the configuration says.
+        let part = |budget: u16| (usize::from(budget).div_ceil(seat.workers)) as u16;
         Listen {
             admission: Admission::new(&config.bind),
             shared,
@@ -134,8 +136,8 @@ impl Listen {
             half_open: HalfOpen::new(entries, share, seat.seed),
             held: Held::new(HELD_CAPACITY),
             young: Young::default(),
-            replies: Budget::new(config.replies_per_prefix, seat.seed),
-            bad_cookies: Budget::new(config.bad_cookies_per_prefix, seat.seed),
+            replies: Budget::new(part(config.replies_per_prefix), seat.seed),
+            bad_cookies: Budget::new(part(config.bad_cookies_per_prefix), seat.seed),
             questions: Ration::new(QUESTIONS_PER_SECOND, now),
             stats: Stats::default(),
             switched: None,

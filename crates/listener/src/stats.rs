@@ -46,7 +46,7 @@ counters! {
     HalfOpenTimedOut,
     /// Half-open entries removed by a valid RST (RFC 5961 §3.2).
     HalfOpenReset,
-    /// SYNs answered by cookie because the queue was full or under pressure.
+    /// SYNs answered by cookie alone because the queue was full, or the listener under pressure.
     HalfOpenFull,
     /// SYNs answered by cookie because their prefix had its share of the queue.
     HalfOpenPrefixFull,
@@ -126,7 +126,7 @@ drop_reasons! {
     BadFlags => "bad_flags",
     /// RST that matches no half-open entry, or lies outside its window.
     Reset => "reset",
-    /// Segment of a flow nobody here knows, dropped silently because the listener is under pressure.
+    /// Segment of a flow nobody here knows, dropped silently: under pressure, or when the kernel could not be asked.
     UnknownFlow => "unknown_flow",
     /// ACK with a cookie that did not validate, dropped silently because the listener is under pressure.
     BadCookie => "bad_cookie",

@@ -51,8 +51,8 @@ pub enum BuildError {
     /// Two addresses would guard the same packets.
     #[error("{0} overlaps with {1}")]
     Overlap(SocketAddr, SocketAddr),
-    /// CAP_NET_RAW or CAP_NET_ADMIN is missing.
-    #[error("CAP_NET_RAW and CAP_NET_ADMIN are needed: {0}")]
+    /// CAP_NET_RAW, CAP_NET_ADMIN or, for a port below 1024, CAP_NET_BIND_SERVICE is missing.
+    #[error("a capability is missing (CAP_NET_RAW and CAP_NET_ADMIN are needed): {0}")]
     Rights(#[source] EngineError),
     /// The raw datapath could not start: an address in use, an unknown interface, a setting out of range.
     #[error(transparent)]

@@ -1,39 +1,55 @@
-//! The two capabilities that the raw datapath needs, and what to do without.
+//! The capabilities that the raw datapath needs, and what to do without.
 
+use std::net::SocketAddr;
 use std::path::Path;
 
 use caps::{CapSet, Capability};
 
 use crate::failure::Failure;
 
-const NEEDED: [(Capability, &str); 2] = [
+type Need = (Capability, &'static str);
+
+const NEEDED: [Need; 2] = [
     (Capability::CAP_NET_RAW, "to see the packets of the guarded ports and to answer them"),
     (Capability::CAP_NET_ADMIN, "to make sockets of finished handshakes (TCP_REPAIR)"),
 ];
 
-/// Whether this process has what the raw datapath needs.
+const NEEDED_FOR_LOW_PORTS: Need =
+    (Capability::CAP_NET_BIND_SERVICE, "to guard a port that the kernel keeps for privileged programs");
+
+/// Whether this process has what the raw datapath needs to guard these addresses.
 ///
 /// # Errors
 /// [`Failure::Rights`] with what is missing and the command that grants it; [`Failure::Runtime`] if the capabilities
 /// cannot be read.
-pub fn check() -> Result<(), Failure> {
+pub fn check<'a>(guarded: impl IntoIterator<Item = &'a SocketAddr>) -> Result<(), Failure> {
     let effective =
         caps::read(None, CapSet::Effective).map_err(|error| Failure::runtime("cannot read own capabilities", error))?;
-    let missing: Vec<_> = NEEDED.into_iter().filter(|(capability, _)| !effective.contains(capability)).collect();
+    let first_free = first_unprivileged_port();
+    let low_port = guarded.into_iter().any(|addr| addr.port() < first_free);
+    let needed: Vec<Need> = NEEDED.into_iter().chain(low_port.then_some(NEEDED_FOR_LOW_PORTS)).collect();
+    let missing: Vec<Need> = needed.iter().copied().filter(|(capability, _)| !effective.contains(capability)).collect();
     if missing.is_empty() {
         return Ok(());
     }
     let binary = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
-    Err(Failure::Rights(explain(&missing, &binary)))
+    Err(Failure::Rights(explain(&needed, &missing, &binary)))
 }
 
-fn explain(missing: &[(Capability, &str)], binary: &Path) -> String {
+/// `net.ipv4.ip_unprivileged_port_start`, which holds for IPv6 too.
+fn first_unprivileged_port() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+    text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
+}
+
+fn explain(needed: &[Need], missing: &[Need], binary: &Path) -> String {
     let mut text = String::from("rights are missing:\n");
     for (capability, purpose) in missing {
         text.push_str(&format!("  {capability}: {purpose}\n"));
     }
+    let names: Vec<_> = needed.iter().map(|(capability, _)| capability.to_string().to_lowercase()).collect();
     text.push_str("Run it as root, or grant them to the program once:\n");
-    text.push_str(&format!("  sudo setcap cap_net_raw,cap_net_admin+ep {}\n", shell_quoted(binary)));
+    text.push_str(&format!("  sudo setcap {}+ep {}\n", names.join(","), shell_quoted(binary)));
     text.push_str("Or run without them, and without the protection: the kernel then answers the SYNs.\n");
     text.push_str("  portcullis --datapath kernel");
     text
@@ -52,9 +68,12 @@ mod tests {
 
     #[test]
     fn the_message_names_what_is_missing_the_remedy_and_the_way_without() {
-        let text = explain(&NEEDED[1..], Path::new("/opt/it's/portcullis"));
+        let text = explain(&NEEDED, &NEEDED[1..], Path::new("/opt/it's/portcullis"));
         assert!(!text.contains("CAP_NET_RAW") && text.contains("CAP_NET_ADMIN"), "{text}");
         assert!(text.contains(r"sudo setcap cap_net_raw,cap_net_admin+ep '/opt/it'\''s/portcullis'"), "{text}");
         assert!(text.contains("--datapath kernel"), "{text}");
+        let all = [NEEDED[0], NEEDED[1], NEEDED_FOR_LOW_PORTS];
+        let text = explain(&all, &all[2..], Path::new("/opt/portcullis"));
+        assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_net_bind_service+ep /opt/portcullis"), "{text}");
     }
 }

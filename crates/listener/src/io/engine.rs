@@ -59,7 +59,7 @@ pub enum EngineError {
         known: String,
     },
     /// A guarded address could not be reserved.
-    #[error("cannot guard {addr}: {source}")]
+    #[error("cannot guard {addr}: {source}{}", privileged_port_hint(*addr, source))]
     Reserve {
         /// The address.
         addr: SocketAddr,
@@ -74,6 +74,13 @@ pub enum EngineError {
         /// `PermissionDenied` where CAP_NET_RAW or CAP_NET_ADMIN is missing.
         source: io::Error,
     },
+}
+
+fn privileged_port_hint(addr: SocketAddr, source: &io::Error) -> &'static str {
+    match source.kind() {
+        io::ErrorKind::PermissionDenied if addr.port() < 1024 => " (a port below 1024 needs CAP_NET_BIND_SERVICE)",
+        _ => "",
+    }
 }
 
 impl EngineError {

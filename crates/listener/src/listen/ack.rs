@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use wire::{Flags, FourTuple, Segment};
+use wire::{Flags, FourTuple, Segment, SeqNum};
 
 use super::{Disposition, Listen};
 use crate::accepted::{Negotiated, Timestamps, Via};
 use crate::admission::Arrival;
 use crate::config::AcceptCookies;
-use crate::cookie::{BadCookie, CookieData};
+use crate::cookie::{BadCookie, CookieData, Form};
 use crate::half_open::Entry;
 use crate::held::KernelSockets;
 use crate::pressure::Mode;
@@ -85,22 +85,8 @@ impl Listen {
         now: Time,
     ) -> Disposition {
         let (irs, iss) = (segment.seq - 1, segment.ack - 1);
-        if let Some(held) = self.held.get(tuple, now) {
-            match held.iss {
-                // The third ACK of the very connection we made, once more: proves nothing new.
-                Some(ours) if ours == iss => return Disposition::Drop(DropReason::KernelOwns),
-                // Another handshake on this 4-tuple was completed: its peer has moved on.
-                Some(_) => {
-                    if host.destroy(tuple) {
-                        self.stats.count(Counter::OldSocketsDestroyed);
-                    }
-                    self.held.forget(tuple);
-                }
-                None if self.ask_kernel(tuple, host, now) == Some(true) => {
-                    return Disposition::Drop(DropReason::KernelOwns);
-                }
-                None => {}
-            }
+        if !self.may_replace(tuple, iss, data.form, host, now) {
+            return Disposition::Drop(DropReason::KernelOwns);
         }
         let options = Negotiated {
             peer_mss: data.offer.mss,
@@ -115,6 +101,38 @@ impl Listen {
         self.stats.count(Counter::CookiesValid);
         let accepted = self.accepted(tuple, irs, iss, options, segment, arrival, Via::Cookie, data.age);
         self.accept(accepted, segment)
+    }
+
+    /// Whether a cookie that validated may become a connection, though there is or was one on this 4-tuple.
+    ///
+    /// The third segment of that very connection, once more, proves nothing new. Another handshake that was completed
+    /// proves that the peer has moved on; but an old socket is destroyed for it on the strength of form A alone, because
+    /// a form B is worth no more than 25 bits, which somebody could guess, and which the ordinary ACKs of a long transfer
+    /// could hit by accident.
+    fn may_replace<H: KernelSockets>(
+        &mut self,
+        tuple: &FourTuple,
+        iss: SeqNum,
+        form: Form,
+        host: &mut H,
+        now: Time,
+    ) -> bool {
+        let Some(held) = self.held.get(tuple, now) else { return true };
+        if held.iss == Some(iss) {
+            return false;
+        }
+        if self.ask_kernel(tuple, host, now) == Some(false) {
+            self.held.forget(tuple);
+            return true;
+        }
+        if held.iss.is_none() || form != Form::A {
+            return false;
+        }
+        if host.destroy(tuple) {
+            self.stats.count(Counter::OldSocketsDestroyed);
+        }
+        self.held.forget(tuple);
+        true
     }
 
     fn check_cookie(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Result<CookieData, Unchecked> {
@@ -145,12 +163,14 @@ impl Listen {
         host: &mut H,
         now: Time,
     ) -> Disposition {
-        if self.held.get(tuple, now).is_some_and(|held| held.fresh) {
+        let known = self.held.get(tuple, now);
+        if known.is_some_and(|known| known.fresh) {
             return Disposition::Drop(DropReason::KernelOwns);
         }
         let held = self.ask_kernel(tuple, host, now);
         let last_ack = segment.payload_len == 0 && held == Some(false) && self.held.lingers(tuple, now);
-        if held == Some(true) || last_ack {
+        // Without an answer, a connection that was the kernel's a while ago gets the benefit of the doubt.
+        if held == Some(true) || last_ack || (held.is_none() && known.is_some()) {
             return Disposition::Drop(DropReason::KernelOwns);
         }
         self.bad_cookies.take(tuple.peer.addr, now);

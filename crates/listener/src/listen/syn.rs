@@ -67,6 +67,7 @@ impl Listen {
     fn cookie_with_entry(&mut self, tuple: &FourTuple, irs: SeqNum, offer: &Offer, now: Time) -> Cookie {
         self.unanswered += 1;
         if self.shared.mode() == Mode::Cookies {
+            self.stats.count(Counter::HalfOpenFull);
             return self.cookie_without_entry(tuple, irs, offer, now);
         }
         let cookie = self.cookies.mint(tuple, irs, offer, now);

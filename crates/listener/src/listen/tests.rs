@@ -451,6 +451,38 @@ fn spec_14_a_new_handshake_completed_on_a_held_tuple_removes_the_old_socket() {
 }
 
 #[test]
+fn a_guessed_cookie_without_timestamps_ends_nobodys_connection() {
+    let mut bench = Bench::under_pressure();
+    let first = bench.syn(USUAL, EVERYTHING);
+    let old = accepted(bench.ack(USUAL, &first));
+    let _ = bench.established(&old);
+    // As if one of 2^25 guesses had hit.
+    let mut node = CookieJar::new(MasterKey::from_bytes([7; 32]), EPOCH);
+    let offer = Offer { mss: 536, wscale: None, sack: false, tsval: None };
+    let hit = node.mint(&seen(USUAL), IRS + 77, &offer, bench.now);
+    let guess = bench.send(USUAL, Flags::ACK, IRS + 78, (hit.isn + 1).value(), BARE);
+    assert_eq!(dropped(guess), DropReason::KernelOwns);
+    assert!(bench.host.destroyed.is_empty());
+    // Once the kernel has let go, the same cookie is a handshake like any other.
+    bench.host.sockets.clear();
+    let _ = accepted(bench.send(USUAL, Flags::ACK, IRS + 78, (hit.isn + 1).value(), BARE));
+}
+
+#[test]
+fn connections_known_from_before_are_not_charged_for_bad_cookies_when_the_ration_is_gone() {
+    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 10);
+    bench.host.sockets.insert(seen(USUAL));
+    assert_eq!(dropped(bench.send(USUAL, Flags::ACK, IRS, 7, BARE)), DropReason::KernelOwns);
+    bench.now = bench.now + Duration::from_secs(30);
+    while bench.listen.questions.take(bench.now) {}
+    for n in 0..100 {
+        assert_eq!(dropped(bench.send(USUAL, Flags::ACK, IRS + n, 7, BARE)), DropReason::KernelOwns);
+    }
+    let syn_ack = bench.syn(USUAL_AT, EVERYTHING);
+    let _ = accepted(bench.ack(USUAL_AT, &syn_ack));
+}
+
+#[test]
 fn spec_15_mss_is_the_mtu_less_headers_and_the_peers_default_is_kept() {
     let mut bench = Bench::new();
     for (mtu, mss) in [(1500, 1460), (9000, 8960), (65536, 65496), (1280, 1240), (100, 536)] {

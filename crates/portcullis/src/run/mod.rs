@@ -35,7 +35,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let master = match config.datapath {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Raw => {
-            rights::check()?;
+            rights::check(config.listeners.iter().flat_map(|listener| &listener.bind))?;
             let environment = Environment::of_process();
             Some(master_key::load(config.master_key_file.as_deref(), config.state_dir.as_deref(), &environment)?)
         }
