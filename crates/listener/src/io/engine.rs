@@ -9,12 +9,13 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use super::fail_closed::FailClosed;
+use super::filter::Share;
 use super::host::{Host, SharedInterfaces};
 use super::interfaces::Watch;
 use super::reserve::Reserved;
 use super::ring::Ring;
 use super::transmit::Transmit;
-use super::worker::{Orders, Station, Worker, clock, epoch};
+use super::worker::{Orders, Station, Taps, Worker, clock, epoch};
 use crate::accepted::Establish;
 use crate::config::{ConfigError, ListenConfig};
 use crate::cookie::MasterKey;
@@ -134,7 +135,7 @@ impl Engine {
         let watch = Watch::open().map_err(system("watching the interfaces"))?;
 
         let workers = worker_count(&config);
-        let rings = open_rings(workers).map_err(system("opening a packet socket"))?;
+        let taps = open_taps(workers).map_err(system("opening a packet socket"))?;
         let reserved = reserve(&config.listen.bind)?;
         let fail_closed = config.fail_closed.then(|| FailClosed::install(&config.listen.bind)).transpose();
         let fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
@@ -156,16 +157,18 @@ impl Engine {
             _fail_closed: fail_closed,
             reserved,
         };
-        for (index, ring) in rings.into_iter().enumerate() {
+        for (index, taps) in taps.into_iter().enumerate() {
             let seat = WorkerSeat { workers, seed: fresh_seed().map_err(system("drawing randomness"))? };
             let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
             let host = Host::new(interfaces.clone(), config.interfaces.clone());
             let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
-            ring.open_for(&config.listen.bind).map_err(system("attaching the tap's filter"))?;
+            for ring in [&taps.others, &taps.syns] {
+                ring.open_for(&config.listen.bind).map_err(system("attaching the tap's filter"))?;
+            }
             let worker = Worker {
                 station: Station {
                     listen,
-                    ring,
+                    taps,
                     host: host.map_err(system("opening sock_diag"))?,
                     transmit: Transmit::new().map_err(system("opening a raw socket"))?,
                     pending: Default::default(),
@@ -287,9 +290,16 @@ fn worker_count(config: &EngineConfig) -> usize {
     config.workers.map_or_else(cores, NonZeroUsize::get).min(64).min(config.listen.half_open_max)
 }
 
-/// The taps, shut; several share the packets by flow.
-fn open_rings(workers: usize) -> io::Result<Vec<Ring>> {
-    let rings: Vec<Ring> = (0..workers).map(|_| Ring::new()).collect::<io::Result<_>>()?;
+/// The taps of each worker, shut.
+fn open_taps(workers: usize) -> io::Result<Vec<Taps>> {
+    let syns = open_rings(workers, Share::Syns)?;
+    let others = open_rings(workers, Share::Others)?;
+    Ok(syns.into_iter().zip(others).map(|(syns, others)| Taps { syns, others }).collect())
+}
+
+/// One ring for each worker. Several share the packets by flow, the same flow at the same place in every such group.
+fn open_rings(workers: usize, share: Share) -> io::Result<Vec<Ring>> {
+    let rings: Vec<Ring> = (0..workers).map(|_| Ring::new(share)).collect::<io::Result<_>>()?;
     if let [first, others @ ..] = &rings[..]
         && !others.is_empty()
     {

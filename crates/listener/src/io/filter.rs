@@ -10,16 +10,35 @@ use std::net::{IpAddr, SocketAddr};
 use libc::sock_filter;
 use socket2::{SockFilter, Socket};
 
-/// Bytes of a packet that reach user space, from its IP header on.
-pub(super) const SNAP_LEN: u32 = 1936;
-
 /// Packets up to this length always pass: pure ACKs, and the requests that most clients begin with.
 const SMALL_LEN: u32 = 640;
 
-/// Packets up to this length pass if they carry PSH: the end of a client's first write.
-const PUSH_LEN: u32 = SNAP_LEN;
+/// Which packets of the guarded ports a tap takes.
+///
+/// SYNs have one of their own, so that a flood of them pushes nobody's last handshake segment out of the ring, and a
+/// worker that makes a connection need not wade through a flood to find its early data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Segments with SYN and without ACK.
+    Syns,
+    /// RSTs, FINs, SYN-ACKs, and segments that are small, or carry PSH and are not large: the end of a handshake and what
+    /// comes right behind it.
+    Others,
+}
+
+impl Share {
+    /// Bytes of a packet that reach user space, from its IP header on; longer ones pass only if they are SYNs.
+    pub(super) const fn snap_len(self) -> u32 {
+        match self {
+            Share::Syns => 1936,
+            Share::Others => 8064,
+        }
+    }
+}
 
 const FIN_SYN_RST: u32 = 0x07;
+const SYN: u32 = 0x02;
+const SYN_ACK: u32 = 0x12;
 const PSH: u32 = 0x08;
 
 /// Attaches a program, in place of the one that was there: in one step, with no packet in between judged by neither.
@@ -36,8 +55,8 @@ pub(super) fn drop_all() -> [sock_filter; 1] {
 /// What the tap passes, for packets that begin at their IP header (a `SOCK_DGRAM` packet socket).
 ///
 /// Fragments are left to the kernel. IPv6 packets whose first next-header is hop-by-hop, routing or destination options
-/// pass whole: the bounded walk happens in user space.
-pub(super) fn tap(guarded: &[SocketAddr]) -> Vec<sock_filter> {
+/// pass with the others, whatever they are: the bounded walk happens in user space.
+pub(super) fn tap(guarded: &[SocketAddr], share: Share) -> Vec<sock_filter> {
     let mut program = Assembler::default();
     // Version.
     program.add(LDB_ABS, 0);
@@ -68,7 +87,8 @@ pub(super) fn tap(guarded: &[SocketAddr]) -> Vec<sock_filter> {
     for (index, header) in [libc::IPPROTO_HOPOPTS, libc::IPPROTO_ROUTING, libc::IPPROTO_DSTOPTS].iter().enumerate() {
         let otherwise = ["v6 extension 1", "v6 extension 2", "drop"][index];
         program.label(["v6 extension 0", "v6 extension 1", "v6 extension 2"][index]);
-        program.jump_if_equal(*header as u32, "pass", otherwise);
+        let here = if share == Share::Others { "pass" } else { "drop" };
+        program.jump_if_equal(*header as u32, here, otherwise);
     }
     program.label("v6 tcp");
     program.add(LDH_ABS, 42);
@@ -77,21 +97,33 @@ pub(super) fn tap(guarded: &[SocketAddr]) -> Vec<sock_filter> {
     program.add(LDB_ABS, 53);
 
     program.label("flags");
+    program.add(TAX, 0);
+    program.add(AND, SYN_ACK);
+    match share {
+        Share::Syns => program.jump_if_equal(SYN, "pass", "drop"),
+        Share::Others => judge_others(&mut program, share.snap_len()),
+    }
+    program.label("pass");
+    program.add(RET, share.snap_len());
+    program.label("drop");
+    program.add(RET, 0);
+    program.assemble()
+}
+
+/// With SYN and ACK in A and all flags in X: goes to `pass` or `drop`.
+fn judge_others(program: &mut Assembler, push_len: u32) {
+    program.jump_if_equal(SYN, "drop", "no syn");
+    program.label("no syn");
+    program.add(TXA, 0);
     program.jump_if_set(FIN_SYN_RST, "pass", "size");
     program.label("size");
-    program.add(TAX, 0);
     program.add(LD_LEN, 0);
-    program.jump_if_greater(PUSH_LEN, "drop", "not large");
+    program.jump_if_greater(push_len, "drop", "not large");
     program.label("not large");
     program.jump_if_greater(SMALL_LEN, "medium", "pass");
     program.label("medium");
     program.add(TXA, 0);
     program.jump_if_set(PSH, "pass", "drop");
-    program.label("pass");
-    program.add(RET, SNAP_LEN);
-    program.label("drop");
-    program.add(RET, 0);
-    program.assemble()
 }
 
 /// With the port in A: goes to `hit` for a guarded one, else drops.

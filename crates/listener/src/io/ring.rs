@@ -11,14 +11,34 @@ use std::os::fd::{AsFd, BorrowedFd};
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::Checksums;
 
-use super::filter;
+use super::filter::{self, Share};
 use super::sys::{self, LinkAddress, RingFrame, RingMemory};
 
-/// Frames that wait between the kernel and a worker. At the bound the kernel drops, and counts, the newest.
-///
-/// 4096 frames of 2 KiB, 8 MiB per worker: four milliseconds at a million packets per second.
-const FRAMES: usize = 4096;
-const FRAME_SIZE: usize = 2048;
+/// The shape of a ring: how many frames wait between the kernel and a worker. At the bound the kernel drops, and counts,
+/// the newest.
+#[derive(Clone, Copy, Debug)]
+struct Shape {
+    frames: usize,
+    frame_size: usize,
+}
+
+impl Shape {
+    const fn of(share: Share) -> Shape {
+        match share {
+            // 8 MiB: four milliseconds at a million SYNs per second.
+            Share::Syns => Shape { frames: 4096, frame_size: 2048 },
+            // 8 MiB.
+            Share::Others => Shape { frames: 1024, frame_size: 8192 },
+        }
+    }
+}
+
+/// A frame begins with `tpacket2_hdr`, `sockaddr_ll` and alignment, 80 bytes in all on Linux 6.18.
+const FRAME_HEADER_MAX: usize = 112;
+
+const _: () = assert!(Shape::of(Share::Syns).frame_size >= Share::Syns.snap_len() as usize + FRAME_HEADER_MAX);
+const _: () = assert!(Shape::of(Share::Others).frame_size >= Share::Others.snap_len() as usize + FRAME_HEADER_MAX);
+
 const BLOCK_SIZE: usize = 64 * 1024;
 
 // `linux/if_packet.h`.
@@ -59,9 +79,10 @@ impl VlanTag {
     }
 }
 
-/// One worker's tap.
+/// One worker's tap for its share of the packets.
 pub(super) struct Ring {
     memory: RingMemory,
+    share: Share,
     next: usize,
     socket: Socket,
 }
@@ -71,7 +92,8 @@ impl Ring {
     ///
     /// # Errors
     /// `PermissionDenied` without CAP_NET_RAW; `OutOfMemory` where the ring does not fit.
-    pub(super) fn new() -> io::Result<Ring> {
+    pub(super) fn new(share: Share) -> io::Result<Ring> {
+        let shape = Shape::of(share);
         // Protocol 0: no packet arrives before `bind` names one.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM, Some(Protocol::from(0)))?;
         filter::attach(&socket, &filter::drop_all())?;
@@ -81,14 +103,14 @@ impl Ring {
         sys::set_option(fd, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1)?;
         let request = libc::tpacket_req {
             tp_block_size: BLOCK_SIZE as u32,
-            tp_block_nr: (FRAMES * FRAME_SIZE / BLOCK_SIZE) as u32,
-            tp_frame_size: FRAME_SIZE as u32,
-            tp_frame_nr: FRAMES as u32,
+            tp_block_nr: (shape.frames * shape.frame_size / BLOCK_SIZE) as u32,
+            tp_frame_size: shape.frame_size as u32,
+            tp_frame_nr: shape.frames as u32,
         };
         sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, request)?;
-        let memory = RingMemory::map(fd, FRAMES, FRAME_SIZE)?;
+        let memory = RingMemory::map(fd, shape.frames, shape.frame_size)?;
         sys::bind_packet(fd)?;
-        Ok(Ring { memory, next: 0, socket })
+        Ok(Ring { memory, share, next: 0, socket })
     }
 
     /// Makes this the first of a group whose members share the packets by flow.
@@ -115,7 +137,7 @@ impl Ring {
 
     /// Opens the tap for these guarded addresses, in one step.
     pub(super) fn open_for(&self, guarded: &[SocketAddr]) -> io::Result<()> {
-        filter::attach(&self.socket, &filter::tap(guarded))
+        filter::attach(&self.socket, &filter::tap(guarded, self.share))
     }
 
     /// Hands the next packet, if there is one, to `use_packet`, then gives its frame back. `false` when there is none.
@@ -123,7 +145,7 @@ impl Ring {
         let Some(frame) = self.memory.frame(self.next) else { return false };
         use_packet(captured(frame));
         self.memory.release(self.next);
-        self.next = (self.next + 1) % FRAMES;
+        self.next = (self.next + 1) % self.capacity();
         true
     }
 
@@ -135,8 +157,8 @@ impl Ring {
     }
 
     /// Frames in the ring: no more than this many can have come before any given moment.
-    pub(super) const fn capacity() -> usize {
-        FRAMES
+    pub(super) const fn capacity(&self) -> usize {
+        Shape::of(self.share).frames
     }
 }
 

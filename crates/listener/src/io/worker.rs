@@ -23,7 +23,7 @@ use crate::pressure::Mode;
 use crate::stats::{Counter, DropReason, SharedStats};
 use crate::time::Time;
 
-/// Frames judged between two looks at everything else. Fewer than [`crate::young::Young::MAX`].
+/// Packets of each tap judged between two looks at everything else. Fewer than [`crate::young::Young::MAX`].
 const BATCH: usize = 128;
 
 /// Time between two looks at the timers while there are any.
@@ -39,10 +39,16 @@ pub(super) struct Orders {
     pub stop: AtomicBool,
 }
 
+/// A worker's two taps: see [`Share`](super::filter::Share).
+pub(super) struct Taps {
+    pub syns: Ring,
+    pub others: Ring,
+}
+
 /// Everything a worker has but the maker of connections.
 pub(super) struct Station {
     pub listen: Listen,
-    pub ring: Ring,
+    pub taps: Taps,
     pub host: Host,
     pub transmit: Transmit,
     /// Finished handshakes that wait for a connection, at most one batch's.
@@ -65,7 +71,7 @@ impl<E: Establish> Worker<E> {
     pub(super) fn run(mut self) {
         let (mut ticked, mut reviewed) = (self.station.now, self.station.now);
         while !self.orders.stop.load(Ordering::Relaxed) {
-            let frames = self.station.receive(BATCH);
+            let frames = self.station.receive();
             self.make_connections();
             self.station.transmit.flush();
             let now = self.station.now;
@@ -115,7 +121,8 @@ impl<E: Establish> Worker<E> {
         if self.leads {
             station.listen.review(since_last);
         }
-        let (drops, errors) = (station.ring.take_drops(), station.transmit.take_errors());
+        let drops = station.taps.syns.take_drops() + station.taps.others.take_drops();
+        let errors = station.transmit.take_errors();
         station.listen.stats_mut().add(Counter::RingDropped, drops);
         station.listen.stats_mut().add(Counter::TransmitErrors, errors);
     }
@@ -135,11 +142,12 @@ impl<E: Establish> Worker<E> {
         let longest = if self.station.listen.has_timers() { TICK } else { IDLE };
         let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::from(50u8));
         let mut fds = [
-            PollFd::new(self.station.ring.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.station.taps.syns.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.station.taps.others.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.wake.as_fd(), PollFlags::POLLIN),
         ];
         // An interrupted or failed poll only means one look too many.
-        let woken = poll(&mut fds, timeout).is_ok() && fds[1].any().unwrap_or(false);
+        let woken = poll(&mut fds, timeout).is_ok() && fds[2].any().unwrap_or(false);
         if woken {
             let mut sink = [0; 16];
             let _ = io::Read::read(&mut self.wake, &mut sink);
@@ -152,22 +160,33 @@ impl<E: Establish> Worker<E> {
 }
 
 impl Station {
-    /// Judges up to `max` frames; returns how many there were.
-    fn receive(&mut self, max: usize) -> usize {
+    /// Judges up to a batch of each tap's packets; returns how many there were. What may complete a handshake comes
+    /// before what begins one.
+    fn receive(&mut self) -> usize {
         self.now = clock();
         self.host.update();
+        self.receive_from(|taps| &mut taps.others, BATCH) + self.receive_from(|taps| &mut taps.syns, BATCH)
+    }
+
+    /// Judges all packets but SYNs that are there at this moment; what comes meanwhile belongs to the next look.
+    fn receive_early_data(&mut self) {
+        self.now = clock();
+        let most = self.taps.others.capacity();
+        self.receive_from(|taps| &mut taps.others, most);
+    }
+
+    fn receive_from(&mut self, tap: impl Fn(&mut Taps) -> &mut Ring, max: usize) -> usize {
+        let Station { listen, taps, host, transmit, pending, now } = self;
+        let ring = tap(taps);
         let mut frames = 0;
-        while frames < max {
-            let Station { listen, ring, host, transmit, pending, now } = self;
-            let more = ring.with_next(|captured| {
+        while frames < max
+            && ring.with_next(|captured| {
                 judge(&captured, listen, host, transmit, pending, *now);
-            });
-            if !more {
-                break;
-            }
+            })
+        {
             frames += 1;
         }
-        self.listen.stats_mut().add(Counter::RingReceived, frames as u64);
+        listen.stats_mut().add(Counter::RingReceived, frames as u64);
         frames
     }
 
@@ -206,8 +225,7 @@ struct Watching<'a> {
 
 impl EarlyData for Watching<'_> {
     fn collect(&mut self) -> &[u8] {
-        // Every frame that is in the ring now; what comes meanwhile belongs to the next look.
-        self.station.receive(Ring::capacity());
+        self.station.receive_early_data();
         self.station.listen.early_data(&self.tuple)
     }
 }

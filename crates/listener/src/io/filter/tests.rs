@@ -68,7 +68,25 @@ fn segment(to: &str, flags: Flags) -> Vec<u8> {
 
 fn passes(guarded: &[&str], packet: &[u8], len: u32) -> bool {
     let guarded: Vec<SocketAddr> = guarded.iter().map(|addr| addr.parse().unwrap()).collect();
-    run(&tap(&guarded), packet, len) != 0
+    let [syns, others] = [Share::Syns, Share::Others].map(|share| run(&tap(&guarded, share), packet, len) != 0);
+    assert!(!(syns && others), "no packet is seen twice");
+    syns || others
+}
+
+#[test]
+fn syns_have_a_tap_of_their_own() {
+    let guarded: Vec<SocketAddr> = GUARDED.iter().map(|addr| addr.parse().unwrap()).collect();
+    for to in GUARDED {
+        for (flags, share) in [
+            (Flags::SYN, Share::Syns),
+            (Flags::SYN | Flags::ECE | Flags::CWR, Share::Syns),
+            (Flags::SYN | Flags::ACK, Share::Others),
+            (Flags::ACK, Share::Others),
+            (Flags::RST, Share::Others),
+        ] {
+            assert_ne!(run(&tap(&guarded, share), &segment(to, flags), 60), 0, "{to} {flags:?}");
+        }
+    }
 }
 
 const GUARDED: [&str; 3] = ["198.18.0.1:80", "198.18.0.1:443", "[2001:db8::1]:80"];
@@ -105,6 +123,7 @@ fn established_bulk_does_not_pass_but_small_and_pushed_segments_do() {
         assert!(passes(&GUARDED, &segment(to, Flags::ACK), 52));
         assert!(!passes(&GUARDED, &segment(to, Flags::ACK), 1500));
         assert!(passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 1500));
+        assert!(passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 8000));
         assert!(!passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 40_000));
     }
 }
@@ -140,10 +159,12 @@ fn the_ipv4_header_length_is_followed() {
 #[test]
 fn many_guards_fit_the_reach_of_jumps() {
     let guarded: Vec<SocketAddr> = (1..=1000).map(|port| SocketAddr::from(([198, 18, 0, 1], port))).collect();
-    let program = tap(&guarded);
-    assert!(program.len() <= 4096, "the kernel's limit, {} used", program.len());
-    assert_ne!(run(&program, &segment("198.18.0.1:1000", Flags::SYN), 60), 0);
-    assert_eq!(run(&program, &segment("198.18.0.1:1001", Flags::SYN), 60), 0);
+    for (share, flags) in [(Share::Syns, Flags::SYN), (Share::Others, Flags::ACK)] {
+        let program = tap(&guarded, share);
+        assert!(program.len() <= 4096, "the kernel's limit, {} used", program.len());
+        assert_ne!(run(&program, &segment("198.18.0.1:1000", flags), 60), 0);
+        assert_eq!(run(&program, &segment("198.18.0.1:1001", flags), 60), 0);
+    }
 }
 
 #[test]
