@@ -45,11 +45,11 @@ impl AcceptSender {
     }
 
     /// A place in the queue, given back when dropped.
-    pub(crate) fn reserve(&self) -> Result<Place<'_>, Refusal> {
-        match self.sender.try_reserve() {
+    pub(crate) fn reserve(&self) -> Result<Place, Refusal> {
+        match self.sender.clone().try_reserve_owned() {
             Ok(permit) => Ok(Place(permit)),
-            Err(TrySendError::Full(())) => Err(Refusal::AcceptQueueFull),
-            Err(TrySendError::Closed(())) => Err(Refusal::Closed),
+            Err(TrySendError::Full(_)) => Err(Refusal::AcceptQueueFull),
+            Err(TrySendError::Closed(_)) => Err(Refusal::Closed),
         }
     }
 
@@ -60,9 +60,9 @@ impl AcceptSender {
 
 /// A reserved place in the queue.
 #[derive(Debug)]
-pub(crate) struct Place<'a>(mpsc::Permit<'a, Arrival>);
+pub(crate) struct Place(mpsc::OwnedPermit<Arrival>);
 
-impl Place<'_> {
+impl Place {
     pub(crate) fn fill(self, arrival: Arrival) {
         self.0.send(arrival);
     }

@@ -14,7 +14,7 @@ use listener::{Accepted, EarlyData, Refusal};
 use socket2::{Domain, Socket, Type};
 
 use crate::sys::{self, Repair};
-pub use establisher::RawEstablisher;
+pub use establisher::{Adoption, RawEstablisher};
 use stages::{Live, Prepared, refusal};
 
 /// How often bytes that were dropped just before the socket began to hear are looked for. A second round is rare, a third has

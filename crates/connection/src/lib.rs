@@ -38,7 +38,7 @@ mod stats;
 mod sys;
 
 pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
-pub use adopt::{Adopted, RawEstablisher, adopt};
+pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
 pub use close::CloseOutcome;
 pub use connection::{Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
 pub use kernel_listener::KernelListener;

@@ -81,17 +81,25 @@ pub trait EarlyData {
 /// Ten segments of 1460 bytes, the initial window of RFC 6928, fit.
 pub const EARLY_DATA_MAX_BYTES: usize = 16 * 1024;
 
-/// Whoever turns a finished handshake into a connection.
+/// Whoever turns a finished handshake into a connection. Called on a worker's thread: must not block.
 pub trait Establish: Send + 'static {
-    /// Makes the connection and hands it to the application, or says why not. Called on the worker's thread: must not block.
+    /// A connection that stands and has not been given to the application yet.
+    type Connection;
+
+    /// Makes the connection, or says why not.
     ///
-    /// Returns how many bytes of early data the connection has in its receive queue, beyond doubt: the listener
-    /// acknowledges exactly these to the client, since the kernel did not see the segments that carried them.
+    /// Returns with it how many bytes of early data it has in its receive queue, beyond doubt: the listener acknowledges
+    /// exactly these to the client, since the kernel did not see the segments that carried them.
     ///
-    /// On `Err` the client is not left hanging: for want of room, descriptors or memory its handshake is kept half-open,
-    /// and the next segment it sends asks again; a closed application or an unknown error gets it a RST. Only for a busy
-    /// 4-tuple there is silence, because a RST would hit the connection that the kernel holds.
-    fn establish(&mut self, accepted: &Accepted, early: &mut dyn EarlyData) -> Result<u32, Refusal>;
+    /// # Errors
+    /// The client is not left hanging: for want of room, descriptors or memory its handshake is kept half-open, and the
+    /// next segment it sends asks again; a closed application or an unknown error gets it a RST. Only for a busy 4-tuple
+    /// there is silence, because a RST would hit the connection that the kernel holds.
+    fn establish(&mut self, accepted: &Accepted, early: &mut dyn EarlyData)
+    -> Result<(Self::Connection, u32), Refusal>;
+
+    /// Gives the connection to the application, once its early data has been acknowledged.
+    fn hand_over(&mut self, connection: Self::Connection);
 }
 
 /// Why a finished handshake could not become a connection now.

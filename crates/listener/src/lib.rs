@@ -14,11 +14,15 @@
 //! struct Count(u64);
 //!
 //! impl Establish for Count {
-//!     fn establish(&mut self, accepted: &Accepted, _: &mut dyn EarlyData) -> Result<u32, Refusal> {
+//!     type Connection = ();
+//!
+//!     fn establish(&mut self, accepted: &Accepted, _: &mut dyn EarlyData) -> Result<((), u32), Refusal> {
 //!         self.0 += 1;
 //!         println!("{} by {:?}", accepted.tuple, accepted.via);
 //!         Err(Refusal::Closed) // The client gets a RST.
 //!     }
+//!
+//!     fn hand_over(&mut self, (): ()) {}
 //! }
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -139,6 +139,7 @@ fn every_client_gets_in_during_a_flood_of_random_sources() {
         door.assert_no_resets();
         // The entries the flood left expire, and the listener is calm again.
         eventually("queue mode again", Duration::from_secs(60), || door.metric("portcullis_syncookies_active") == 0.0);
+        assert_eq!(door.metric("portcullis_mode_switches_total"), 2.0, "to cookies and back, once each");
         legitimate_clients(&field.lab, V4, 16);
         door.expect_states(&[]);
     });

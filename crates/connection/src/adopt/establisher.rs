@@ -7,7 +7,7 @@ use listener::{Accepted, EarlyData, Establish, Refusal, TcpState};
 
 use super::adopt;
 use super::stages::socket_addr;
-use crate::accept_queue::{AcceptSender, Arrival};
+use crate::accept_queue::{AcceptSender, Arrival, Place};
 use crate::connection::Handshake;
 
 /// Adopts each connection and puts it into the accept queue.
@@ -30,11 +30,20 @@ impl RawEstablisher {
     }
 }
 
+/// A connection with its place in the accept queue.
+#[derive(Debug)]
+pub struct Adoption {
+    place: Place,
+    arrival: Arrival,
+}
+
 impl Establish for RawEstablisher {
-    /// Reserves a place in the queue, adopts, hands over: a connection that exists has a place. Never blocks.
+    type Connection = Adoption;
+
+    /// Reserves a place in the queue, then adopts: a connection that exists has a place. Never blocks.
     ///
     /// When the kernel holds the 4-tuple in TIME-WAIT, that leftover is destroyed and the adoption tried once more.
-    fn establish(&mut self, accepted: &Accepted, early: &mut dyn EarlyData) -> Result<u32, Refusal> {
+    fn establish(&mut self, accepted: &Accepted, early: &mut dyn EarlyData) -> Result<(Adoption, u32), Refusal> {
         let place = self.sender.reserve()?;
         let adopted = match adopt(accepted, early) {
             Err(Refusal::TupleBusy) if end_time_wait(&mut self.diag, accepted) => {
@@ -43,13 +52,17 @@ impl Establish for RawEstablisher {
             }
             outcome => outcome,
         }?;
-        place.fill(Arrival {
+        let arrival = Arrival {
             stream: adopted.stream,
             local: socket_addr(accepted.tuple.local, accepted.scope_id),
             peer: socket_addr(accepted.tuple.peer, accepted.scope_id),
             handshake: Handshake { via: accepted.via, options: Some(accepted.options), duration: accepted.handshake },
-        });
-        Ok(adopted.received_bytes)
+        };
+        Ok((Adoption { place, arrival }, adopted.received_bytes))
+    }
+
+    fn hand_over(&mut self, adoption: Adoption) {
+        adoption.place.fill(adoption.arrival);
     }
 }
 

@@ -26,7 +26,9 @@ impl Queue {
     }
 
     fn establish(&mut self, lab: &Lab, accepted: &Accepted) -> Result<u32, Refusal> {
-        lab.server.run(|| self.establisher.establish(accepted, &mut NoData))
+        let (connection, early_bytes) = lab.server.run(|| self.establisher.establish(accepted, &mut NoData))?;
+        self.establisher.hand_over(connection);
+        Ok(early_bytes)
     }
 }
 
@@ -109,7 +111,7 @@ fn dropped_receiver_resets_what_nobody_accepted_and_refuses_the_rest() {
         script.expect("a reset", |frame| frame.flags.has(Flags::RST));
         assert_eq!(queue.stats.unaccepted(), 1);
         let refusal = lab.server.run(|| queue.establisher.establish(&accepted, &mut NoData));
-        assert_eq!(refusal, Err(Refusal::Closed));
+        assert_eq!(refusal.map(drop), Err(Refusal::Closed));
     });
 }
 
@@ -141,7 +143,9 @@ fn gauge_follows_the_queue_and_does_not_keep_it_open() {
         let mut establisher = lab.server.run(|| RawEstablisher::new(sender)).unwrap();
         assert_eq!((gauge.len(), gauge.limit()), (0, 3));
         let accepted = shaken(&mut host.script(1025, SERVER_V4.parse().unwrap()), SERVER_V4, usual_options());
-        lab.server.run(|| establisher.establish(&accepted, &mut NoData)).unwrap();
+        let (connection, _) = lab.server.run(|| establisher.establish(&accepted, &mut NoData)).unwrap();
+        assert_eq!(gauge.len(), 1, "a reserved place counts");
+        establisher.hand_over(connection);
         assert_eq!(gauge.len(), 1);
         drop(establisher);
         block_on(async {

@@ -98,11 +98,12 @@ impl<E: Establish> Worker<E> {
             let result = self.establish.establish(&accepted, &mut early);
             let station = &mut self.station;
             match result {
-                Ok(early_bytes) => {
+                Ok((connection, early_bytes)) => {
                     let after = station.listen.established(&accepted, early_bytes, &mut station.host, station.now);
                     for reply in after.ack.iter().chain(&after.repeated_fin) {
                         station.transmit.route(reply, accepted.scope_id);
                     }
+                    self.establish.hand_over(connection);
                 }
                 Err(refusal) => {
                     if let Some(reply) = station.listen.refused(&accepted, refusal, station.now) {
