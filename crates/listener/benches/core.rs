@@ -93,7 +93,7 @@ fn listener(half_open_max: usize) -> Listen {
         half_open_max,
         high_watermark_percent: 100,
         prefix_share_percent: 100,
-        replies_per_prefix: 32_767,
+        replies_per_prefix: 327_670,
         ..ListenConfig::default()
     };
     let shared = Arc::new(ListenShared::new(&config, NOW));

@@ -11,10 +11,11 @@ use crate::time::Time;
 /// A budget of events per second for each source prefix: /24 of IPv4, /64 of IPv6.
 ///
 /// A sketch, not a map: a keyed hash of the prefix picks one of 4096 counters, another of the full address one of 4096
-/// more; both rows are cleared every second. It takes 16 KiB and never grows. Two prefixes that share a counter share
+/// more; both rows are cleared ten times a second, so that a client that was refused does not meet the same end of a
+/// period again when it repeats itself after whole seconds. It takes 16 KiB and never grows. Two prefixes that share a counter share
 /// its budget, which only matters when one of them is attacked.
 ///
-/// A prefix that has used up its budget gets as much again, but only for addresses of which little was seen this second:
+/// A prefix that has used up its budget gets as much again, but only for addresses of which little was seen this period:
 /// a host that shares a prefix with one flooding source is still served.
 pub(crate) struct Budget {
     limit: u16,
@@ -26,19 +27,20 @@ pub(crate) struct Budget {
 
 const CELLS: usize = 4096;
 
-/// Events per second up to which an address counts as quiet.
+/// Events in a period up to which an address counts as quiet.
 const QUIET_MAX: u16 = 16;
 
-const PERIOD: Duration = Duration::from_secs(1);
+const PERIODS_PER_SECOND: u32 = 10;
+const PERIOD: Duration = Duration::from_millis(100);
 
 impl Budget {
-    /// Largest limit: twice it must fit a counter.
-    pub(crate) const LIMIT_MAX: u16 = u16::MAX / 2;
+    /// Largest limit in events per second: twice a period's part must fit a counter.
+    pub(crate) const LIMIT_MAX: u32 = PERIODS_PER_SECOND * (u16::MAX / 2) as u32;
 
     /// A budget of `limit` events per second, at most [`Budget::LIMIT_MAX`]; `key` must be secret.
-    pub(crate) fn new(limit: u16, key: [u8; 16]) -> Budget {
+    pub(crate) fn new(limit: u32, key: [u8; 16]) -> Budget {
         Budget {
-            limit: limit.min(Budget::LIMIT_MAX),
+            limit: (limit.min(Budget::LIMIT_MAX) / PERIODS_PER_SECOND).max(1) as u16,
             key,
             prefixes: Box::new([0; CELLS]),
             addresses: Box::new([0; CELLS]),
@@ -105,8 +107,9 @@ mod tests {
 
     const NOW: Time = Time::from_secs(10);
 
-    fn budget(limit: u16) -> Budget {
-        Budget::new(limit, [3; 16])
+    /// `limit` events in a period.
+    fn budget(limit: u32) -> Budget {
+        Budget::new(limit * PERIODS_PER_SECOND, [3; 16])
     }
 
     fn v4(d: u8) -> IpAddr {
@@ -135,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_do_not_share_and_a_second_clears() {
+    fn prefixes_do_not_share_and_a_period_clears() {
         let mut budget = budget(10);
         while budget.take(v4(1), NOW) {}
         assert!(budget.take(IpAddr::from([198, 18, 1, 1]), NOW));

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::budget::Budget;
+
 /// When a cookie is accepted although this process may not have sent one lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AcceptCookies {
@@ -37,12 +39,13 @@ pub struct ListenConfig {
     /// Only connections with an entry have any; a cookie has none (RFC 4987 §3.6).
     pub synack_retries: u8,
     /// Replies per second to one source prefix, of all workers together, that no completed handshake has paid for. Default
-    /// 20 000, at most 32 767.
+    /// 200 000; 10 to 327 670, counted by tenths of a second. A SYN-ACK is no longer than its SYN, so this bounds how much
+    /// of a flood can be passed on to somebody else, not by how much it grows: it does not.
     ///
     /// A completed handshake gives its reply back, so real clients never meet the limit.
-    pub replies_per_prefix: u16,
+    pub replies_per_prefix: u32,
     /// Bad cookies per second from one source prefix, to all workers together, before its ACKs are dropped unchecked. Default 4096.
-    pub bad_cookies_per_prefix: u16,
+    pub bad_cookies_per_prefix: u32,
     /// Whether form B is accepted at any time.
     pub accept_cookies: AcceptCookies,
     /// The window scale offered to clients that offer one. Default 7: windows up to 8 MB.
@@ -60,7 +63,7 @@ impl Default for ListenConfig {
             low_watermark_percent: 25,
             prefix_share_percent: 25,
             synack_retries: 3,
-            replies_per_prefix: 20_000,
+            replies_per_prefix: 200_000,
             bad_cookies_per_prefix: 4096,
             accept_cookies: AcceptCookies::default(),
             window_scale: 7,
@@ -104,8 +107,9 @@ impl ListenConfig {
         check(below, "low_watermark_percent", low.to_string(), "less than high_watermark_percent")?;
         let retries = self.synack_retries;
         check(retries <= 5, "synack_retries", retries.to_string(), "0 to 5")?;
-        let budget =
-            |key, value: u16| check((1..=32_767).contains(&value), key, value.to_string(), "1 to 32767 per second");
+        let budget = |key, value: u32| {
+            check((10..=Budget::LIMIT_MAX).contains(&value), key, value.to_string(), "10 to 327670 per second")
+        };
         budget("replies_per_prefix", self.replies_per_prefix)?;
         budget("bad_cookies_per_prefix", self.bad_cookies_per_prefix)?;
         check(self.window_scale <= 14, "window_scale", self.window_scale.to_string(), "0 to 14 (RFC 7323)")
@@ -148,7 +152,7 @@ mod tests {
             ("low_watermark_percent", |c| c.low_watermark_percent = 75),
             ("prefix_share_percent", |c| c.prefix_share_percent = 0),
             ("synack_retries", |c| c.synack_retries = 6),
-            ("replies_per_prefix", |c| c.replies_per_prefix = 40_000),
+            ("replies_per_prefix", |c| c.replies_per_prefix = 400_000),
             ("window_scale", |c| c.window_scale = 15),
         ];
         for (key, spoil) in cases {

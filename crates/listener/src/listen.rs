@@ -29,7 +29,7 @@ use crate::half_open::{Entry, Full, HalfOpen};
 use crate::held::{Held, KernelSockets};
 use crate::pressure::{Mode, Pressure};
 use crate::ration::Ration;
-use crate::replies;
+use crate::replies::{self, WINDOW};
 use crate::stats::{Counter, DropReason, Stats};
 use crate::time::Time;
 use crate::young::Young;
@@ -54,8 +54,9 @@ pub enum Disposition {
 pub struct Aftermath {
     /// To the client: an ACK for the bytes that came before the socket did.
     pub ack: Option<Reply>,
-    /// To this host's own stack, in the client's name: its FIN, which came before the socket did.
-    pub repeated_fin: Option<Reply>,
+    /// To this host's own stack, in the client's name: the handshake's last segment, from which the kernel learns the
+    /// client's clock, and the FIN or RST that came before the socket did.
+    pub repeated: [Option<Reply>; 2],
 }
 
 /// State that the workers of one listener share: its mode and the gates that depend on all of them.
@@ -128,7 +129,7 @@ impl Listen {
         let entries = (config.half_open_max / seat.workers).max(1);
         let share = config.share(config.prefix_share_percent).div_ceil(seat.workers);
         // The flows of one prefix spread over the workers; together they have what the configuration says.
-        let part = |budget: u16| (usize::from(budget).div_ceil(seat.workers)) as u16;
+        let part = |budget: u32| budget.div_ceil(seat.workers as u32);
         Listen {
             admission: Admission::new(&config.bind),
             shared,
@@ -248,15 +249,17 @@ impl Listen {
         Some(holds)
     }
 
-    fn challenge(&mut self, tuple: &FourTuple, entry: &Entry, segment: &Segment<'_>, now: Time) -> Disposition {
+    fn challenge(&mut self, tuple: &FourTuple, entry: &Entry, now: Time) -> Disposition {
         if !self.replies.take(tuple.peer.addr, now) {
             self.stats.count(Counter::RepliesOverBudget);
             return Disposition::Drop(DropReason::OverBudget);
         }
         self.stats.count(Counter::ChallengeAcksSent);
-        let tsecr = segment.options().timestamps.map_or(entry.offer.tsval.unwrap_or(0), |ts| ts.tsval);
-        let timestamps = self.cookie_of(tuple, entry).tsval.map(|tsval| TimestampOption { tsval, tsecr });
-        Disposition::Reply(replies::challenge_ack(tuple, entry.iss, entry.irs, timestamps))
+        // RFC 7323 §4.3: TS.Recent, which a segment that is not acceptable does not change.
+        let timestamps = self.cookie_of(tuple, entry).tsval.zip(entry.offer.tsval);
+        let timestamps = timestamps.map(|(tsval, tsecr)| TimestampOption { tsval, tsecr });
+        let shift = entry.offer.wscale.map_or(0, |_| self.config.window_scale);
+        Disposition::Reply(replies::challenge_ack(tuple, entry.iss, entry.irs, WINDOW >> shift, timestamps))
     }
 
     fn reset(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Disposition {

@@ -4,7 +4,7 @@ use wire::{Flags, FourTuple, Reply, ReplyOptions, SeqNum, TimestampOption};
 
 use crate::accepted::Accepted;
 use crate::cookie::{Cookie, Family, Offer};
-use crate::young::LastSegment;
+use crate::young::Header;
 
 /// The window in a SYN-ACK, in bytes: the largest that needs no scaling, which a SYN-ACK never has (RFC 7323 §2.2).
 pub(crate) const WINDOW: u16 = u16::MAX;
@@ -46,8 +46,14 @@ pub(crate) fn reset(tuple: &FourTuple, seq: SeqNum) -> Reply {
 }
 
 /// RFC 5961 §3.2 and §4.2: "<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>", from SYN-RECEIVED.
-pub(crate) fn challenge_ack(tuple: &FourTuple, iss: SeqNum, irs: SeqNum, timestamps: Option<TimestampOption>) -> Reply {
-    plain(tuple, iss + 1, irs + 1, Flags::ACK, WINDOW, timestamps)
+pub(crate) fn challenge_ack(
+    tuple: &FourTuple,
+    iss: SeqNum,
+    irs: SeqNum,
+    window: u16,
+    timestamps: Option<TimestampOption>,
+) -> Reply {
+    plain(tuple, iss + 1, irs + 1, Flags::ACK, window, timestamps)
 }
 
 /// Acknowledges `bytes` that came right behind the handshake and are in the socket now.
@@ -61,10 +67,10 @@ pub(crate) fn early_ack(accepted: &Accepted, bytes: u32) -> Reply {
     plain(&accepted.tuple, accepted.iss + 1, accepted.irs + 1 + bytes, Flags::ACK, window, timestamps)
 }
 
-/// The client's own FIN once more, as it sent it: from the peer to us.
-pub(crate) fn repeated_fin(tuple: &FourTuple, fin: &LastSegment) -> Reply {
+/// A segment of the client's once more, without its data: from the peer to us.
+pub(crate) fn repeated(tuple: &FourTuple, flags: Flags, header: &Header) -> Reply {
     let reversed = FourTuple { local: tuple.peer, peer: tuple.local };
-    plain(&reversed, fin.seq, fin.ack, Flags::FIN | Flags::ACK, fin.window, fin.timestamps)
+    plain(&reversed, header.seq, header.ack, flags, header.window, header.timestamps)
 }
 
 fn plain(

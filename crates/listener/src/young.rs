@@ -20,14 +20,17 @@ pub(crate) struct Flow {
     /// The next sequence number that continues what is here.
     next: SeqNum,
     data: Vec<u8>,
+    /// The handshake's last segment.
+    first: Option<Header>,
     /// The client's FIN, if it came in sequence.
-    fin: Option<LastSegment>,
-    reset: bool,
+    fin: Option<Header>,
+    /// Its RST, if that was exact.
+    reset: Option<Header>,
 }
 
-/// The header fields of the client's FIN, enough to say it again.
+/// The header fields of a segment, enough to say it again without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LastSegment {
+pub(crate) struct Header {
     pub seq: SeqNum,
     pub ack: SeqNum,
     pub window: u16,
@@ -45,7 +48,7 @@ impl Young {
     /// Begins to keep what comes on `tuple` from `first` on.
     pub(crate) fn begin(&mut self, tuple: FourTuple, first: SeqNum) {
         let data = self.spare.pop().unwrap_or_default();
-        self.flows.push(Flow { tuple, next: first, data, fin: None, reset: false });
+        self.flows.push(Flow { tuple, next: first, data, first: None, fin: None, reset: None });
     }
 
     /// Keeps what this segment adds; `false` if its flow is not here.
@@ -63,7 +66,7 @@ impl Young {
     pub(crate) fn end(&mut self, tuple: &FourTuple) -> Ending {
         let Some(index) = self.flows.iter().position(|flow| flow.tuple == *tuple) else { return Ending::default() };
         let mut flow = self.flows.swap_remove(index);
-        let ending = Ending { bytes: flow.data.len(), fin: flow.fin, reset: flow.reset };
+        let ending = Ending { bytes: flow.data.len(), first: flow.first, fin: flow.fin, reset: flow.reset };
         flow.data.clear();
         self.spare.push(flow.data);
         ending
@@ -75,10 +78,19 @@ impl Young {
 pub(crate) struct Ending {
     /// Bytes in sequence.
     pub bytes: usize,
+    /// The handshake's last segment.
+    pub first: Option<Header>,
     /// The client's FIN behind them.
-    pub fin: Option<LastSegment>,
-    /// The client reset the connection.
-    pub reset: bool,
+    pub fin: Option<Header>,
+    /// The client's RST.
+    pub reset: Option<Header>,
+}
+
+impl Header {
+    fn of(segment: &Segment<'_>, seq: SeqNum) -> Header {
+        let timestamps = segment.options().timestamps;
+        Header { seq, ack: segment.ack, window: segment.window, timestamps }
+    }
 }
 
 impl Flow {
@@ -86,9 +98,12 @@ impl Flow {
         use wire::Flags;
         if segment.flags.contains(Flags::RST) {
             // RFC 5961 §3.2: only a RST with exactly the next sequence number resets.
-            self.reset |= segment.seq == self.next;
+            if segment.seq == self.next {
+                self.reset = Some(Header::of(segment, segment.seq));
+            }
             return;
         }
+        self.first.get_or_insert_with(|| Header::of(segment, segment.seq));
         let already = self.next.distance_from(segment.seq);
         let Ok(already) = usize::try_from(already) else { return };
         let new = segment.payload.get(already..).unwrap_or(&[]);
@@ -98,12 +113,7 @@ impl Flow {
         self.next += kept as u32;
         let complete = self.next == segment.seq + segment.payload_len as u32;
         if segment.flags.contains(Flags::FIN) && complete && self.fin.is_none() {
-            self.fin = Some(LastSegment {
-                seq: self.next,
-                ack: segment.ack,
-                window: segment.window,
-                timestamps: segment.options().timestamps,
-            });
+            self.fin = Some(Header::of(segment, self.next));
         }
     }
 }

@@ -110,7 +110,7 @@ impl Lab {
         engine.stop();
         thread::sleep(SETTLE);
         let without = before.mean(&transfer.sample(span));
-        Round { without, with, tapped: tapped as f64 / frames as f64, tapped_rate: tapped as f64 / span.as_secs_f64() }
+        Round { without, with, tapped: tapped as f64 / frames as f64 }
     }
 
     fn guard(&self) -> Engine {
@@ -203,7 +203,6 @@ struct Round {
     with: Sample,
     /// Of the frames that came in, the part that was copied to user space.
     tapped: f64,
-    tapped_rate: f64,
 }
 
 fn print(direction: Direction, frames: Frames, rounds: &[Round]) {
@@ -224,9 +223,6 @@ fn print(direction: Direction, frames: Frames, rounds: &[Round]) {
         of(|round| round.with.cpu_seconds_per_gigabyte),
         of(|round| round.with.cpu_seconds_per_gigabyte / round.without.cpu_seconds_per_gigabyte),
     );
-    let (tapped, rate) = (of(|round| 100.0 * round.tapped), of(|round| round.tapped_rate));
-    println!(
-        "  frames that the tap copied to user space: {:.1} % of them, {:.0} per second\n",
-        tapped.median, rate.median
-    );
+    let tapped = of(|round| 100.0 * round.tapped);
+    println!("  frames that the tap copied to user space: {tapped} %\n");
 }

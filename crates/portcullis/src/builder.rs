@@ -37,6 +37,7 @@ pub struct Builder {
     fail_closed: bool,
     accept_queue: usize,
     master_key: Option<MasterKey>,
+    name: Option<String>,
 }
 
 /// Why a listener could not start. Nothing is left behind.
@@ -81,6 +82,7 @@ impl Builder {
             fail_closed: false,
             accept_queue: 4096,
             master_key: None,
+            name: None,
         }
     }
 
@@ -137,6 +139,12 @@ impl Builder {
         self
     }
 
+    /// What log lines call this listener. Default: its addresses.
+    pub fn name(mut self, name: impl Into<String>) -> Builder {
+        self.name = Some(name.into());
+        self
+    }
+
     /// Whether a crash leaves the ports shut (needs `nft`) rather than refused. Default: no.
     pub fn fail_closed(mut self, yes: bool) -> Builder {
         self.fail_closed = yes;
@@ -171,6 +179,7 @@ impl Builder {
             interfaces: self.interfaces,
             workers: self.workers,
             fail_closed: self.fail_closed,
+            name: self.name,
             ..EngineConfig::new(ListenConfig { bind: guarded, ..self.listen }, master)
         };
         let stats = Arc::new(ConnectionStats::default());

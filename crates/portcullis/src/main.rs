@@ -32,7 +32,8 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // A reader that has gone away must not change the exit code.
+            let _ = writeln!(io::stderr(), "{failure}");
             failure.exit_code()
         }
     }

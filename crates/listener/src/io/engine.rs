@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use super::fail_closed::FailClosed;
-use super::filter::Share;
+use super::filter::{Share, segment_max};
 use super::host::{Host, SharedInterfaces};
 use super::interfaces::Watch;
 use super::reserve::Reserved;
@@ -36,12 +36,14 @@ pub struct EngineConfig {
     pub fail_closed: bool,
     /// The secret of the cookies.
     pub master: MasterKey,
+    /// What log lines call this listener. Default: its addresses.
+    pub name: Option<String>,
 }
 
 impl EngineConfig {
     /// Settings with the documented defaults.
     pub fn new(listen: ListenConfig, master: MasterKey) -> EngineConfig {
-        EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master }
+        EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master, name: None }
     }
 }
 
@@ -137,12 +139,16 @@ impl Engine {
         let workers = worker_count(&config);
         let taps = open_taps(workers).map_err(system("opening a packet socket"))?;
         let reserved = reserve(&config.listen.bind)?;
+        if !config.fail_closed {
+            FailClosed::clear_leftover(&config.listen.bind);
+        }
         let fail_closed = config.fail_closed.then(|| FailClosed::install(&config.listen.bind)).transpose();
         let fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
 
         let (now, epoch) = (clock(), epoch());
+        let segment_max = segment_max(interfaces.get().largest_mtu());
         let shared = Arc::new(ListenShared::new(&config.listen, now));
-        let name: Arc<str> = names(&config.listen.bind).into();
+        let name: Arc<str> = config.name.clone().unwrap_or_else(|| names(&config.listen.bind)).into();
         let orders = Arc::new(Orders::default());
         let mut engine = Engine {
             view: EngineView {
@@ -163,7 +169,7 @@ impl Engine {
             let host = Host::new(interfaces.clone(), config.interfaces.clone());
             let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
             for ring in [&taps.others, &taps.syns] {
-                ring.open_for(&config.listen.bind).map_err(system("attaching the tap's filter"))?;
+                ring.open_for(&config.listen.bind, segment_max).map_err(system("attaching the tap's filter"))?;
             }
             let worker = Worker {
                 station: Station {
@@ -311,6 +317,16 @@ fn open_rings(workers: usize, share: Share) -> io::Result<Vec<Ring>> {
 
 fn reserve(bind: &[SocketAddr]) -> Result<Vec<Reserved>, EngineError> {
     bind.iter().map(|&addr| Reserved::new(addr).map_err(|source| EngineError::Reserve { addr, source })).collect()
+}
+
+/// Whether these addresses could be guarded at this moment: takes and releases them.
+///
+/// For a program that guards several: better to know before the first of them has answered a client.
+///
+/// # Errors
+/// [`EngineError::Reserve`] for the first that could not.
+pub fn check_reservable(bind: &[SocketAddr]) -> Result<(), EngineError> {
+    reserve(bind).map(drop)
 }
 
 fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), EngineError> {

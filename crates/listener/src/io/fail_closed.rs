@@ -26,6 +26,15 @@ impl FailClosed {
         nft(&ruleset(&table, guarded))?;
         Ok(FailClosed { table })
     }
+
+    /// Removes the rule that a crashed predecessor with these addresses left, if there is one.
+    pub(super) fn clear_leftover(guarded: &[SocketAddr]) {
+        let table = table_name(guarded);
+        // No rule, no right or no nft: nothing to remove, or nothing we could.
+        if nft(&format!("delete table inet {table}\n")).is_ok() {
+            tracing::info!(table, "removed the fail-closed rule of an earlier run");
+        }
+    }
 }
 
 impl Drop for FailClosed {

@@ -10,8 +10,19 @@ use std::net::{IpAddr, SocketAddr};
 use libc::sock_filter;
 use socket2::{SockFilter, Socket};
 
-/// Packets up to this length always pass: pure ACKs, and the requests that most clients begin with.
-const SMALL_LEN: u32 = 640;
+/// Packets up to the length of one segment always pass, PSH or not: pure ACKs, the requests that most clients begin with,
+/// and the head of a larger one, which is what a client repeats when its last handshake segment was lost. `segment_max`
+/// says how long one is here: the largest MTU of the host's links, from Ethernet's up to what is captured.
+pub(super) const fn segment_max(largest_mtu: u32) -> u32 {
+    let most = Share::Others.snap_len();
+    if largest_mtu < 1500 {
+        1500
+    } else if largest_mtu > most {
+        most
+    } else {
+        largest_mtu
+    }
+}
 
 /// Which packets of the guarded ports a tap takes.
 ///
@@ -21,8 +32,8 @@ const SMALL_LEN: u32 = 640;
 pub(super) enum Share {
     /// Segments with SYN and without ACK.
     Syns,
-    /// RSTs, FINs, SYN-ACKs, and segments that are small, or carry PSH and are not large: the end of a handshake and what
-    /// comes right behind it.
+    /// RSTs, FINs, SYN-ACKs, single segments, and larger packets with PSH as far as they can be captured: the end of a
+    /// handshake and what comes right behind it. Left out is the bulk that the device or the peer has put together.
     Others,
 }
 
@@ -56,7 +67,7 @@ pub(super) fn drop_all() -> [sock_filter; 1] {
 ///
 /// Fragments are left to the kernel. IPv6 packets whose first next-header is hop-by-hop, routing or destination options
 /// pass with the others, whatever they are: the bounded walk happens in user space.
-pub(super) fn tap(guarded: &[SocketAddr], share: Share) -> Vec<sock_filter> {
+pub(super) fn tap(guarded: &[SocketAddr], share: Share, segment_max: u32) -> Vec<sock_filter> {
     let mut program = Assembler::default();
     // Version.
     program.add(LDB_ABS, 0);
@@ -101,7 +112,7 @@ pub(super) fn tap(guarded: &[SocketAddr], share: Share) -> Vec<sock_filter> {
     program.add(AND, SYN_ACK);
     match share {
         Share::Syns => program.jump_if_equal(SYN, "pass", "drop"),
-        Share::Others => judge_others(&mut program, share.snap_len()),
+        Share::Others => judge_others(&mut program, segment_max, share.snap_len()),
     }
     program.label("pass");
     program.add(RET, share.snap_len());
@@ -111,7 +122,7 @@ pub(super) fn tap(guarded: &[SocketAddr], share: Share) -> Vec<sock_filter> {
 }
 
 /// With SYN and ACK in A and all flags in X: goes to `pass` or `drop`.
-fn judge_others(program: &mut Assembler, push_len: u32) {
+fn judge_others(program: &mut Assembler, segment_max: u32, push_len: u32) {
     program.jump_if_equal(SYN, "drop", "no syn");
     program.label("no syn");
     program.add(TXA, 0);
@@ -120,7 +131,7 @@ fn judge_others(program: &mut Assembler, push_len: u32) {
     program.add(LD_LEN, 0);
     program.jump_if_greater(push_len, "drop", "not large");
     program.label("not large");
-    program.jump_if_greater(SMALL_LEN, "medium", "pass");
+    program.jump_if_greater(segment_max, "medium", "pass");
     program.label("medium");
     program.add(TXA, 0);
     program.jump_if_set(PSH, "pass", "drop");

@@ -77,22 +77,27 @@ impl Host {
 
     /// What is known of the interface a frame came from.
     ///
-    /// A device below a bridge, a bond or a team, or one whose VLAN has a device of its own, shows frames that come once
-    /// more on the device above; only there they count.
+    /// A device below a bridge, a bond or a team shows frames that come once more on the device above, and so does one
+    /// with a VLAN's tag, if the VLAN has a device; only there they count. Without such a device the kernel takes no frame
+    /// of that VLAN. A priority tag names none.
     pub(super) fn origin(&mut self, interface: u32, vlan_id: Option<u16>, to_us: bool) -> Option<Origin> {
         let link = self.interfaces.by_index(interface)?;
         let listening = self.only.is_empty() || self.only.contains(&link.name);
-        let above = link.master.is_some() || vlan_id.is_some_and(|id| id != 0 && self.has_vlan_device(interface, id));
+        let above = link.master.is_some() || vlan_id.is_some_and(|id| id != 0);
         self.scope = interface;
         let arrival =
             Arrival { to_us: to_us && listening && !above, loopback: link.loopback, interface, mtu: link.mtu };
         Some(Origin { arrival, routed: link.loopback })
     }
 
-    fn has_vlan_device(&self, parent: u32, id: u16) -> bool {
-        self.interfaces
-            .links()
-            .any(|link| link.vlan.as_ref().is_some_and(|vlan| vlan.id == id && vlan.parent == Some(parent)))
+    /// The interface to reach a link-local peer by, from our address on that link; 0 for any other peer.
+    pub(super) fn scope_of(&self, tuple: &FourTuple) -> u32 {
+        let has = |link: &&Link| link.addresses.iter().any(|address| address.addr == tuple.local.addr);
+        let interface = || self.interfaces.links().find(has).map_or(0, |link| link.index);
+        match tuple.peer.addr {
+            IpAddr::V6(addr) if addr.is_unicast_link_local() => interface(),
+            _ => 0,
+        }
     }
 }
 

@@ -104,6 +104,11 @@ impl Interfaces {
         self.links.values().find(|link| link.name == name)
     }
 
+    /// The largest MTU in bytes of a link that is not loopback; 0 if there is none.
+    pub fn largest_mtu(&self) -> u32 {
+        self.links().filter(|link| !link.loopback).map(|link| link.mtu).max().unwrap_or(0)
+    }
+
     /// All links, in no particular order.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()

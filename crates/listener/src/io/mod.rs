@@ -13,4 +13,4 @@ mod sys;
 mod transmit;
 mod worker;
 
-pub use engine::{Engine, EngineConfig, EngineError, EngineView};
+pub use engine::{Engine, EngineConfig, EngineError, EngineView, check_reservable};

@@ -136,8 +136,8 @@ impl Ring {
     }
 
     /// Opens the tap for these guarded addresses, in one step.
-    pub(super) fn open_for(&self, guarded: &[SocketAddr]) -> io::Result<()> {
-        filter::attach(&self.socket, &filter::tap(guarded, self.share))
+    pub(super) fn open_for(&self, guarded: &[SocketAddr], segment_max: u32) -> io::Result<()> {
+        filter::attach(&self.socket, &filter::tap(guarded, self.share, segment_max))
     }
 
     /// Hands the next packet, if there is one, to `use_packet`, then gives its frame back. `false` when there is none.

@@ -99,8 +99,8 @@ impl<E: Establish> Worker<E> {
             let station = &mut self.station;
             match result {
                 Ok((connection, early_bytes)) => {
-                    let after = station.listen.established(&accepted, early_bytes, &mut station.host, station.now);
-                    for reply in after.ack.iter().chain(&after.repeated_fin) {
+                    let after = station.listen.established(&accepted, early_bytes, station.now);
+                    for reply in after.repeated.iter().flatten().chain(&after.ack) {
                         station.transmit.route(reply, accepted.scope_id);
                     }
                     self.establish.hand_over(connection);
@@ -193,7 +193,10 @@ impl Station {
 
     fn tick(&mut self, elapsed: Duration) {
         let Station { listen, transmit, host, .. } = self;
-        listen.tick(self.now, epoch(), elapsed, host, |reply| transmit.route(&reply, 0));
+        listen.tick(self.now, epoch(), elapsed, host, |reply| {
+            let scope = host.scope_of(&reply.tuple);
+            transmit.route(&reply, scope);
+        });
     }
 }
 

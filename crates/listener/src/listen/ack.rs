@@ -34,7 +34,7 @@ impl Listen {
             return self.on_half_open_ack(tuple, &entry, segment, arrival, now);
         }
         match self.check_cookie(tuple, segment, now) {
-            Ok(data) => self.on_cookie_ack(tuple, segment, &data, arrival, host, now),
+            Ok((data, irs)) => self.on_cookie_ack(tuple, segment, &data, irs, arrival, host, now),
             Err(why) => self.on_unknown_ack(tuple, segment, why, host, now),
         }
     }
@@ -57,7 +57,7 @@ impl Listen {
             _ => true,
         };
         if !segment.seq.in_window(entry.irs + 1, u32::from(WINDOW)) || !echoes {
-            return self.challenge(tuple, entry, segment, now);
+            return self.challenge(tuple, entry, now);
         }
         let elapsed = entry.arrived.until(now);
         let options = Negotiated {
@@ -75,18 +75,22 @@ impl Listen {
         self.accept(accepted, segment)
     }
 
+    #[allow(clippy::too_many_arguments)] // One more than the others' six: the ISN that validated.
     fn on_cookie_ack<H: KernelSockets>(
         &mut self,
         tuple: &FourTuple,
         segment: &Segment<'_>,
         data: &CookieData,
+        irs: SeqNum,
         arrival: &Arrival,
         host: &mut H,
         now: Time,
     ) -> Disposition {
-        let (irs, iss) = (segment.seq - 1, segment.ack - 1);
-        if !self.may_replace(tuple, iss, data.form, host, now) {
-            return Disposition::Drop(DropReason::KernelOwns);
+        let iss = segment.ack - 1;
+        match self.standing(tuple, iss, data.form, host, now) {
+            Standing::Free => {}
+            Standing::Held => return Disposition::Drop(DropReason::KernelOwns),
+            Standing::Ended => return self.on_ended(tuple, segment, now),
         }
         let options = Negotiated {
             peer_mss: data.offer.mss,
@@ -103,39 +107,60 @@ impl Listen {
         self.accept(accepted, segment)
     }
 
-    /// Whether a cookie that validated may become a connection, though there is or was one on this 4-tuple.
+    /// How things stand with the 4-tuple of a cookie that validated.
     ///
     /// The third segment of that very connection, once more, proves nothing new. Another handshake that was completed
     /// proves that the peer has moved on; but an old socket is destroyed for it on the strength of form A alone, because
     /// a form B is worth no more than 25 bits, which somebody could guess, and which the ordinary ACKs of a long transfer
     /// could hit by accident.
-    fn may_replace<H: KernelSockets>(
+    fn standing<H: KernelSockets>(
         &mut self,
         tuple: &FourTuple,
         iss: SeqNum,
         form: Form,
         host: &mut H,
         now: Time,
-    ) -> bool {
-        let Some(held) = self.held.get(tuple, now) else { return true };
-        if held.iss == Some(iss) {
-            return false;
+    ) -> Standing {
+        let Some(held) = self.held.get(tuple, now) else { return Standing::Free };
+        let same = held.iss == Some(iss);
+        if same && held.fresh {
+            return Standing::Held;
         }
-        if self.ask_kernel(tuple, host, now) == Some(false) {
-            self.held.forget(tuple);
-            return true;
+        match (self.ask_kernel(tuple, host, now), same) {
+            (Some(false), true) => Standing::Ended,
+            (_, true) => Standing::Held,
+            (Some(false), false) => {
+                self.held.forget(tuple);
+                Standing::Free
+            }
+            (_, false) if held.iss.is_none() || form != Form::A => Standing::Held,
+            (_, false) => {
+                if host.destroy(tuple) {
+                    self.stats.count(Counter::OldSocketsDestroyed);
+                }
+                self.held.forget(tuple);
+                Standing::Free
+            }
         }
-        if held.iss.is_none() || form != Form::A {
-            return false;
-        }
-        if host.destroy(tuple) {
-            self.stats.count(Counter::OldSocketsDestroyed);
-        }
-        self.held.forget(tuple);
-        true
     }
 
-    fn check_cookie(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Result<CookieData, Unchecked> {
+    /// A segment of a connection that was ours, and is over.
+    fn on_ended(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Disposition {
+        let last_ack = segment.payload_len == 0 && self.held.lingers(tuple, now);
+        match self.shared.mode() {
+            _ if last_ack => Disposition::Drop(DropReason::KernelOwns),
+            Mode::Queue => self.reset(tuple, segment, now),
+            Mode::Cookies => Disposition::Drop(DropReason::UnknownFlow),
+        }
+    }
+
+    /// What the ACK's cookie says, and the client's ISN that it says it of.
+    fn check_cookie(
+        &mut self,
+        tuple: &FourTuple,
+        segment: &Segment<'_>,
+        now: Time,
+    ) -> Result<(CookieData, SeqNum), Unchecked> {
         let timestamps = segment.options().timestamps;
         let expected = timestamps.is_some()
             || self.config.accept_cookies == AcceptCookies::Always
@@ -146,8 +171,14 @@ impl Listen {
         if !self.bad_cookies.has_left(tuple.peer.addr, now) {
             return Err(Unchecked::OverBudget);
         }
-        let (irs, isn) = (segment.seq - 1, segment.ack - 1);
-        self.cookies.check(tuple, irs, isn, timestamps, now).map_err(Unchecked::Bad)
+        let isn = segment.ack - 1;
+        let mut check = |irs| self.cookies.check(tuple, irs, isn, timestamps, now).map(|data| (data, irs));
+        let verdict = check(segment.seq - 1);
+        // A keepalive lies one before the next sequence number (RFC 9293 §3.8.4). Form A can afford a second try.
+        if verdict.is_err() && timestamps.is_some() && segment.payload_len <= 1 {
+            return check(segment.seq).or(verdict).map_err(Unchecked::Bad);
+        }
+        verdict.map_err(Unchecked::Bad)
     }
 
     /// An ACK that completes nothing. Most of them belong to connections of the kernel.
@@ -204,6 +235,17 @@ impl Listen {
             _ => Disposition::Drop(DropReason::UnknownFlow),
         }
     }
+}
+
+/// How things stand with a 4-tuple on which a handshake was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// Nobody has it.
+    Free,
+    /// It is the kernel's.
+    Held,
+    /// This very handshake became a connection, which the kernel does not hold any more.
+    Ended,
 }
 
 /// Why an ACK's cookie counts for nothing.

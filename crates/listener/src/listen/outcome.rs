@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use wire::{FourTuple, Reply, Segment, SeqNum};
+use wire::{Flags, FourTuple, Reply, Segment, SeqNum};
 
 use super::{Aftermath, Disposition, Listen};
 use crate::accepted::{Accepted, Negotiated, Refusal, Via};
 use crate::admission::Arrival;
 use crate::cookie::Offer;
 use crate::half_open::{Entry, Full};
-use crate::held::KernelSockets;
 use crate::replies::{self, WINDOW};
 use crate::stats::{Counter, DropReason};
 use crate::time::Time;
@@ -57,13 +56,7 @@ impl Listen {
     }
 
     /// The connection stands; `early_bytes` of early data are in its receive queue.
-    pub fn established<H: KernelSockets>(
-        &mut self,
-        accepted: &Accepted,
-        early_bytes: u32,
-        host: &mut H,
-        now: Time,
-    ) -> Aftermath {
+    pub fn established(&mut self, accepted: &Accepted, early_bytes: u32, now: Time) -> Aftermath {
         let tuple = &accepted.tuple;
         let ending = self.young.end(tuple);
         self.forget(tuple, Counter::HalfOpenCompleted);
@@ -78,16 +71,19 @@ impl Listen {
         if let Some(took) = accepted.handshake {
             self.stats.record_handshake(took);
         }
-        if ending.reset {
-            // The RST met the socket's closed filter: it is repeated here, because the client will not.
-            host.destroy(tuple);
-            return Aftermath::default();
+        let repeat = |flags, header| replies::repeated(tuple, flags, &header);
+        if let Some(reset) = ending.reset {
+            // It met the socket's closed filter, and the client will not repeat it.
+            return Aftermath { ack: None, repeated: [Some(repeat(Flags::RST, reset)), None] };
         }
+        // Without the client's clock the first segments of the socket would echo 0.
+        let with_clock = ending.first.filter(|first| first.timestamps.is_some() && first.seq == accepted.irs + 1);
+        let first = with_clock.map(|first| repeat(Flags::ACK, first));
         // The FIN makes the kernel acknowledge everything; alone, data needs an ACK of ours.
         let complete = ending.bytes as u32 == early_bytes;
-        let fin = ending.fin.filter(|_| complete).map(|fin| replies::repeated_fin(tuple, &fin));
+        let fin = ending.fin.filter(|_| complete).map(|fin| repeat(Flags::FIN | Flags::ACK, fin));
         let ack = (early_bytes > 0 && fin.is_none()).then(|| replies::early_ack(accepted, early_bytes));
-        Aftermath { ack, repeated_fin: fin }
+        Aftermath { ack, repeated: [first, fin] }
     }
 
     /// No connection could be made. The client, which believes in one, is not left hanging: where there may be room

@@ -19,7 +19,7 @@ impl Listen {
             return Disposition::Drop(DropReason::Reset);
         }
         if segment.seq.in_window(entry.irs + 1, u32::from(WINDOW)) {
-            return self.challenge(tuple, &entry, segment, now);
+            return self.challenge(tuple, &entry, now);
         }
         Disposition::Drop(DropReason::Reset)
     }

@@ -56,11 +56,15 @@ impl Listen {
         if self.shared.mode() == Mode::Cookies && !known {
             return false;
         }
-        let holds = self.ask_kernel(tuple, host, now).unwrap_or(false);
-        if !holds {
-            self.held.forget(tuple);
+        match self.ask_kernel(tuple, host, now) {
+            Some(true) => true,
+            Some(false) => {
+                self.held.forget(tuple);
+                false
+            }
+            // Not asked: what is known is believed. The client will ask again.
+            None => known,
         }
-        holds
     }
 
     /// The ISN for a new handshake, with an entry while the listener is calm and has room.

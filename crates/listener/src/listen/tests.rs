@@ -168,7 +168,7 @@ impl Bench {
     fn established(&mut self, accepted: &Accepted) -> Aftermath {
         self.host.sockets.insert(accepted.tuple);
         let early = self.listen.early_data(&accepted.tuple).len() as u32;
-        self.listen.established(accepted, early, &mut self.host, self.now)
+        self.listen.established(accepted, early, self.now)
     }
 
     fn pass(&mut self, span: Duration) -> Vec<Reply> {
@@ -268,6 +268,8 @@ fn spec_03_syn_received_rst_is_judged_by_rfc_5961() {
     // In the window but not exact: a challenge ACK.
     let challenge = reply(bench.send(USUAL, Flags::RST, IRS + 2, 0, BARE));
     assert_eq!((challenge.flags, challenge.seq, challenge.ack), (Flags::ACK, syn_ack.seq + 1, IRS + 1));
+    assert_eq!(u32::from(challenge.window) << 7 | 0x7f, 65535, "scaled, as all but a SYN-ACK's is");
+    assert_eq!(challenge.options.timestamps.unwrap().tsecr, 5000);
     assert_eq!(bench.listen.half_open.len(), 1);
     // Exact: back to LISTEN, silently.
     assert_eq!(dropped(bench.send(USUAL, Flags::RST, IRS + 1, 0, BARE)), DropReason::Reset);
@@ -336,7 +338,7 @@ fn spec_06_an_adopted_connection_is_the_kernels_under_pressure_too() {
 
 #[test]
 fn spec_08_challenge_acks_are_limited_by_the_prefix_not_by_a_global_count() {
-    let mut bench = Bench::with(|config| config.replies_per_prefix = 5);
+    let mut bench = Bench::with(|config| config.replies_per_prefix = 50);
     let near = Client { from: "198.18.7.7:1", ..USUAL };
     let _ = bench.syn(near, EVERYTHING);
     let _ = bench.syn(USUAL, EVERYTHING);
@@ -377,7 +379,8 @@ fn spec_10_data_with_and_behind_the_third_segment_is_kept_once_and_in_order() {
     let after = bench.established(&accepted);
     let ack = after.ack.unwrap();
     assert_eq!((ack.flags, ack.seq, ack.ack), (Flags::ACK, syn_ack.seq + 1, IRS + 1 + 13));
-    assert!(after.repeated_fin.is_none());
+    let [clock, fin] = after.repeated;
+    assert_eq!((clock.unwrap().seq, fin), (IRS + 1, None));
 }
 
 #[test]
@@ -408,7 +411,7 @@ fn spec_12_a_fin_behind_the_handshake_is_repeated_to_the_socket() {
     let fin = Flags::FIN | Flags::ACK;
     let _ = bench.send_data(USUAL.into(), fin, IRS + 1, ack, echo(&syn_ack), b"bye");
     let after = bench.established(&accepted);
-    let repeated = after.repeated_fin.unwrap();
+    let repeated = after.repeated[1].unwrap();
     assert_eq!((repeated.flags, repeated.seq, repeated.ack), (fin, IRS + 4, syn_ack.seq + 1));
     assert_eq!(repeated.tuple, FourTuple::from(USUAL), "in the client's name");
     assert!(after.ack.is_none(), "the kernel acknowledges the FIN and all before it");
@@ -420,8 +423,24 @@ fn spec_12_a_reset_behind_the_handshake_reaches_the_socket() {
     let syn_ack = bench.syn(USUAL, EVERYTHING);
     let accepted = accepted(bench.ack(USUAL, &syn_ack));
     assert!(matches!(bench.send(USUAL, Flags::RST, IRS + 1, 0, BARE), Disposition::Captured));
-    let _ = bench.established(&accepted);
-    assert_eq!(bench.host.destroyed, [accepted.tuple]);
+    let [reset, none] = bench.established(&accepted).repeated;
+    assert_eq!((reset.unwrap().flags, reset.unwrap().seq, none), (Flags::RST, IRS + 1, None));
+}
+
+#[test]
+fn spec_18_the_socket_learns_the_clients_clock_from_its_last_segment() {
+    let mut bench = Bench::new();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    let accepted = accepted(bench.ack(USUAL, &syn_ack));
+    let [repeated, none] = bench.established(&accepted).repeated;
+    let repeated = repeated.unwrap();
+    assert_eq!(repeated.tuple, FourTuple::from(USUAL), "in the client's name");
+    assert_eq!((repeated.flags, repeated.seq, repeated.ack), (Flags::ACK, IRS + 1, syn_ack.seq + 1));
+    assert_eq!((repeated.options.timestamps, none), (echo(&syn_ack).timestamps, None));
+    // Without timestamps there is nothing to learn.
+    let syn_ack = bench.syn(USUAL_AT, BARE);
+    let accepted = self::accepted(bench.ack(USUAL_AT, &syn_ack));
+    assert_eq!(bench.established(&accepted).repeated, [None, None]);
 }
 
 #[test]
@@ -470,7 +489,7 @@ fn a_guessed_cookie_without_timestamps_ends_nobodys_connection() {
 
 #[test]
 fn connections_known_from_before_are_not_charged_for_bad_cookies_when_the_ration_is_gone() {
-    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 10);
+    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 100);
     bench.host.sockets.insert(seen(USUAL));
     assert_eq!(dropped(bench.send(USUAL, Flags::ACK, IRS, 7, BARE)), DropReason::KernelOwns);
     bench.now = bench.now + Duration::from_secs(30);
@@ -688,6 +707,28 @@ fn spec_26_a_lost_third_segment_is_made_up_for_by_data_or_by_the_repeated_syn_ac
 }
 
 #[test]
+fn spec_26_a_keepalive_makes_up_for_a_lost_third_segment() {
+    let mut bench = Bench::under_pressure();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    let ack = (syn_ack.seq + 1).value();
+    let keepalive = bench.send(USUAL, Flags::ACK, IRS, ack, echo(&syn_ack));
+    assert_eq!(accepted(keepalive).irs, IRS);
+}
+
+#[test]
+fn data_on_a_connection_that_is_no_more_is_reset_even_if_it_is_the_first() {
+    let mut bench = Bench::new();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    let accepted = accepted(bench.ack(USUAL, &syn_ack));
+    let _ = bench.established(&accepted);
+    bench.host.sockets.clear();
+    bench.now = bench.now + Duration::from_secs(5);
+    let ack = (syn_ack.seq + 1).value();
+    let data = bench.send_data(USUAL.into(), Flags::ACK, IRS + 1, ack, echo(&syn_ack), b"anyone?");
+    assert_eq!(reply(data).flags, Flags::RST);
+}
+
+#[test]
 fn spec_27_broadcast_and_multicast_are_silently_discarded() {
     let mut bench = Bench::new();
     for to in ["255.255.255.255:80", "198.18.0.255:80", "224.0.0.1:80", "239.1.2.3:80"] {
@@ -811,7 +852,7 @@ fn spec_36_fragments_are_left_to_the_kernel() {
 
 #[test]
 fn spec_41_a_prefix_gets_no_more_replies_than_its_budget() {
-    let mut bench = Bench::with(|config| config.replies_per_prefix = 100);
+    let mut bench = Bench::with(|config| config.replies_per_prefix = 1000);
     let mut replies = 0;
     for port in 1..2000 {
         let answer = bench.send(USUAL_AT.port(port), Flags::SYN, IRS, 0, BARE);
@@ -824,7 +865,7 @@ fn spec_41_a_prefix_gets_no_more_replies_than_its_budget() {
 
 #[test]
 fn spec_41_completed_handshakes_do_not_use_the_budget_up() {
-    let mut bench = Bench::with(|config| config.replies_per_prefix = 10);
+    let mut bench = Bench::with(|config| config.replies_per_prefix = 100);
     for port in 1..200 {
         let client = USUAL_AT.port(port);
         let syn_ack = bench.syn(client, EVERYTHING);
@@ -963,7 +1004,7 @@ fn a_flood_turns_to_cookies_and_calm_turns_back_each_once() {
 
 #[test]
 fn bad_cookies_of_one_prefix_are_soon_not_checked_any_more() {
-    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 50);
+    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 500);
     for port in 1..500 {
         let _ = bench.send(
             USUAL_AT.port(port),

@@ -55,7 +55,7 @@ pub struct ListenerConfig {
     pub fail_closed: bool,
     pub accept_queue: usize,
     pub connections_max: usize,
-    pub replies_per_prefix: u16,
+    pub replies_per_prefix: u32,
     pub window_scale: u8,
     pub half_open: HalfOpen,
     pub cookies: Cookies,
@@ -83,7 +83,7 @@ pub struct HalfOpen {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Cookies {
     pub accept: AcceptCookies,
-    pub bad_per_prefix: u16,
+    pub bad_per_prefix: u32,
 }
 
 /// How long a connection may do nothing.

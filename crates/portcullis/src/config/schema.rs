@@ -212,8 +212,8 @@ fn count(
     section.integer(key, legal, unit, default as u64) as usize
 }
 
-fn budget(section: &mut Section<'_, '_>, key: &'static str, unit: &str, default: u16) -> u16 {
-    section.integer(key, 1..=32_767, unit, default.into()) as u16
+fn budget(section: &mut Section<'_, '_>, key: &'static str, unit: &str, default: u32) -> u32 {
+    section.integer(key, 10..=327_670, unit, default.into()) as u32
 }
 
 fn seconds(section: &mut Section<'_, '_>, key: &'static str, least: u64, default: Duration) -> Duration {

@@ -66,10 +66,10 @@ fn every_value_of_a_full_file_arrives() {
         fail_closed = true
         accept_queue = 1
         connections_max = 2
-        replies_per_prefix = 3
+        replies_per_prefix = 30
         window_scale = 4
         half_open = { max = 4, high_percent = 90, low_percent = 0, prefix_share_percent = 100, synack_retries = 5 }
-        cookies = { accept = "always", bad_per_prefix = 5 }
+        cookies = { accept = "always", bad_per_prefix = 50 }
         timeouts = { connect_seconds = 1, idle_seconds = 0, half_close_seconds = 0, header_seconds = 2 }
         [[listener]]
         bind = ["127.0.0.1:81"]
@@ -84,10 +84,10 @@ fn every_value_of_a_full_file_arrives() {
         fail_closed: true,
         accept_queue: 1,
         connections_max: 2,
-        replies_per_prefix: 3,
+        replies_per_prefix: 30,
         window_scale: 4,
         half_open: HalfOpen { max: 4, high_percent: 90, low_percent: 0, prefix_share_percent: 100, synack_retries: 5 },
-        cookies: Cookies { accept: AcceptCookies::Always, bad_per_prefix: 5 },
+        cookies: Cookies { accept: AcceptCookies::Always, bad_per_prefix: 50 },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             idle: None,
@@ -142,13 +142,13 @@ fn a_listener_fault_has_place_key_value_and_range() {
         ("fail_closed = \"no\"", "2:15: listener.fail_closed: ", ["\"no\" (string)", "true or false"]),
         ("accept_queue = 0", "2:16: listener.accept_queue: ", ["0", "from 1 to 1048576 (connections)"]),
         ("connections_max = 0", "2:19: listener.connections_max: ", ["0", "from 1 to 16777216"]),
-        ("replies_per_prefix = 32768", "2:22: listener.replies_per_prefix: ", ["32768", "from 1 to 32767"]),
+        ("replies_per_prefix = 327671", "2:22: listener.replies_per_prefix: ", ["327671", "from 10 to 327670"]),
         ("half_open.max = 4194305", "2:17: listener.half_open.max: ", ["4194305", "from 1 to 4194304 (entries)"]),
         ("half_open.low_percent = 75", "2:25: listener.half_open.low_percent: ", ["75 is not below", "from 0 to 74"]),
         ("half_open.high_percent = 101", "2:26: listener.half_open.high_percent: ", ["101", "from 1 to 100"]),
         ("half_open.synack_retries = 6", "2:28: listener.half_open.synack_retries: ", ["6", "from 0 to 5"]),
         ("window_scale = 15", "2:16: listener.window_scale: ", ["15", "from 0 to 14"]),
-        ("cookies.bad_per_prefix = 0", "2:26: listener.cookies.bad_per_prefix: ", ["0", "from 1 to 32767"]),
+        ("cookies.bad_per_prefix = 0", "2:26: listener.cookies.bad_per_prefix: ", ["0", "from 10 to 327670"]),
         ("cookies.accept = true", "2:18: listener.cookies.accept: ", ["true (boolean)", "\"always\""]),
         ("timeouts.connect_seconds = 0", "2:28: listener.timeouts.connect_seconds: ", ["0", "from 1 to 86400"]),
         ("timeouts.idle_seconds = \"1m\"", "2:25: listener.timeouts.idle_", ["\"1m\" (string)", "0: no limit"]),

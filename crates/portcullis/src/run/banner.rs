@@ -1,9 +1,11 @@
 //! What is said at the start.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use portcullis::Listener;
 
+use super::logging::Stderr;
 use crate::config::{Backend, Choice, Config, ListenerConfig, LogFormat, Service};
 
 /// A few lines for people: what runs, where, and what to try next.
@@ -29,7 +31,9 @@ pub fn lines(config: &Config, listeners: &[Listener], admin: Option<SocketAddr>)
 pub fn show(lines: &[String], format: LogFormat) {
     for line in lines {
         match format {
-            LogFormat::Text => eprintln!("{line}"),
+            LogFormat::Text => {
+                let _ = writeln!(Stderr, "{line}");
+            }
             LogFormat::Json => tracing::info!("{}", line.trim_start()),
         }
     }

@@ -3,6 +3,7 @@
 mod banner;
 mod descriptors;
 mod logging;
+mod preflight;
 mod serve;
 mod sparse;
 mod stop;
@@ -49,6 +50,7 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, descriptors: u64)
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
+    preflight::check(config)?;
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         listeners.push(start(config, listener, master.clone()).await?);
@@ -94,8 +96,9 @@ async fn until_stopped(
         // Without a signal, a front ends only by failing; the others are stopped in good order.
         failed = fronts.join_next() => ended = outcome(failed),
     }
-    drain();
+    // In this order: a listener that ends before it was told to has failed.
     stop.drain.cancel();
+    drain();
     tokio::select! {
         () = finish(fronts, &mut ended) => return ended,
         () = tokio::time::sleep(config.shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
@@ -151,6 +154,7 @@ fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>
         })
         .listen_config(listen_config(listener))
         .accept_queue(listener.accept_queue)
+        .name(&listener.name)
         .fail_closed(listener.fail_closed);
     for name in &listener.interfaces {
         builder = builder.interface(name);

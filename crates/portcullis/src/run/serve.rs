@@ -88,7 +88,10 @@ impl Front {
                 () = self.stop.deadline.cancelled() => return Ok(()),
             };
             let connection = match accepted {
-                None => return Ok(()),
+                None if self.stop.drain.is_cancelled() => return Ok(()),
+                None => {
+                    return Err(Failure::Runtime(format!("listener \"{}\": its packet workers have ended", self.name)));
+                }
                 Some(Ok(connection)) => connection,
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };

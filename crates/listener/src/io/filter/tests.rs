@@ -68,7 +68,7 @@ fn segment(to: &str, flags: Flags) -> Vec<u8> {
 
 fn passes(guarded: &[&str], packet: &[u8], len: u32) -> bool {
     let guarded: Vec<SocketAddr> = guarded.iter().map(|addr| addr.parse().unwrap()).collect();
-    let [syns, others] = [Share::Syns, Share::Others].map(|share| run(&tap(&guarded, share), packet, len) != 0);
+    let [syns, others] = [Share::Syns, Share::Others].map(|share| run(&tap(&guarded, share, 1500), packet, len) != 0);
     assert!(!(syns && others), "no packet is seen twice");
     syns || others
 }
@@ -84,7 +84,7 @@ fn syns_have_a_tap_of_their_own() {
             (Flags::ACK, Share::Others),
             (Flags::RST, Share::Others),
         ] {
-            assert_ne!(run(&tap(&guarded, share), &segment(to, flags), 60), 0, "{to} {flags:?}");
+            assert_ne!(run(&tap(&guarded, share, 1500), &segment(to, flags), 60), 0, "{to} {flags:?}");
         }
     }
 }
@@ -118,10 +118,11 @@ fn a_wildcard_takes_every_address() {
 }
 
 #[test]
-fn established_bulk_does_not_pass_but_small_and_pushed_segments_do() {
+fn aggregated_bulk_does_not_pass_but_single_and_pushed_segments_do() {
     for to in ["198.18.0.1:80", "[2001:db8::1]:80"] {
         assert!(passes(&GUARDED, &segment(to, Flags::ACK), 52));
-        assert!(!passes(&GUARDED, &segment(to, Flags::ACK), 1500));
+        assert!(passes(&GUARDED, &segment(to, Flags::ACK), 1500));
+        assert!(!passes(&GUARDED, &segment(to, Flags::ACK), 1501));
         assert!(passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 1500));
         assert!(passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 8000));
         assert!(!passes(&GUARDED, &segment(to, Flags::ACK | Flags::PSH), 40_000));
@@ -160,7 +161,7 @@ fn the_ipv4_header_length_is_followed() {
 fn many_guards_fit_the_reach_of_jumps() {
     let guarded: Vec<SocketAddr> = (1..=1000).map(|port| SocketAddr::from(([198, 18, 0, 1], port))).collect();
     for (share, flags) in [(Share::Syns, Flags::SYN), (Share::Others, Flags::ACK)] {
-        let program = tap(&guarded, share);
+        let program = tap(&guarded, share, 1500);
         assert!(program.len() <= 4096, "the kernel's limit, {} used", program.len());
         assert_ne!(run(&program, &segment("198.18.0.1:1000", flags), 60), 0);
         assert_eq!(run(&program, &segment("198.18.0.1:1001", flags), 60), 0);
@@ -170,4 +171,11 @@ fn many_guards_fit_the_reach_of_jumps() {
 #[test]
 fn drop_all_drops() {
     assert_eq!(run(&drop_all(), &segment("198.18.0.1:80", Flags::SYN), 60), 0);
+}
+
+#[test]
+fn a_segment_is_as_long_as_the_largest_link_allows_within_what_is_captured() {
+    for (mtu, expected) in [(0, 1500), (1280, 1500), (1500, 1500), (4000, 4000), (9000, 8064)] {
+        assert_eq!(segment_max(mtu), expected);
+    }
 }
