@@ -18,37 +18,42 @@ fn check(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
+/// Set to 1, root too gets a user namespace: what needs rights in the initial one, as eBPF does, is then missing.
+const USER_NAMESPACE: &str = "TESTNET_USER_NAMESPACE";
+
 /// The lines that map root of a new user namespace to the user who makes it.
 pub(crate) struct IdMaps {
     uid: String,
     gid: String,
-    is_root: bool,
+    /// Whether a network namespace alone will do.
+    stays_root: bool,
 }
 
 impl IdMaps {
     pub(crate) fn of_caller() -> IdMaps {
         let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-        IdMaps { uid: format!("0 {uid} 1"), gid: format!("0 {gid} 1"), is_root: uid.is_root() }
+        let wanted = std::env::var(USER_NAMESPACE).is_ok_and(|value| value == "1");
+        IdMaps { uid: format!("0 {uid} 1"), gid: format!("0 {gid} 1"), stays_root: uid.is_root() && !wanted }
     }
 }
 
-/// Moves the calling process, which must have one thread, into a new user and network namespace with `lo` up.
+/// Moves the calling process, which must have one thread, into a new network namespace with `lo` up; for users, and where
+/// root may not do that, together with a user namespace.
 ///
-/// Root falls back to a network namespace alone where user namespaces are forbidden.
 /// Uses nothing but system calls, so that it may run between fork and exec.
 pub(crate) fn enter_namespaces(maps: &IdMaps) -> io::Result<()> {
-    // SAFETY: unshare takes a number and touches no memory of ours.
-    match check(unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) }) {
-        Ok(_) => {
-            write_file(c"/proc/self/setgroups", b"deny")?;
-            write_file(c"/proc/self/uid_map", maps.uid.as_bytes())?;
-            write_file(c"/proc/self/gid_map", maps.gid.as_bytes())?;
-        }
-        // SAFETY: as above.
-        Err(_) if maps.is_root => drop(check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?),
-        Err(error) => return Err(error),
+    if !(maps.stays_root && unshare(libc::CLONE_NEWNET).is_ok()) {
+        unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET)?;
+        write_file(c"/proc/self/setgroups", b"deny")?;
+        write_file(c"/proc/self/uid_map", maps.uid.as_bytes())?;
+        write_file(c"/proc/self/gid_map", maps.gid.as_bytes())?;
     }
     loopback_up()
+}
+
+fn unshare(namespaces: c_int) -> io::Result<()> {
+    // SAFETY: unshare takes a number and touches no memory of ours.
+    check(unsafe { libc::unshare(namespaces) }).map(drop)
 }
 
 fn write_file(path: &CStr, bytes: &[u8]) -> io::Result<()> {

@@ -60,7 +60,7 @@ pub(super) struct Slot<A> {
 const _: () = assert!(size_of::<Slot<[u8; 4]>>() <= 32, "an IPv4 entry is at most 32 bytes");
 const _: () = assert!(size_of::<Slot<[u8; 16]>>() <= 64, "an IPv6 entry is at most 64 bytes");
 
-/// Window scale (4 bits, 15: none), SACK, timestamps, retransmissions (3), parked, occupied.
+/// Window scale (4 bits, 15: none), SACK, timestamps, retransmissions (3), parked, occupied, wrong guesses (3).
 #[derive(Clone, Copy, Default)]
 struct Bits(u16);
 
@@ -73,6 +73,8 @@ impl Bits {
     const SENT: u16 = 7 << Bits::SENT_SHIFT;
     const PARKED: u16 = 1 << 9;
     const OCCUPIED: u16 = 1 << 10;
+    const GUESSES_SHIFT: u32 = 11;
+    const GUESSES: u16 = 7 << Bits::GUESSES_SHIFT;
 
     fn new(entry: &Entry) -> Bits {
         let flag = |on: bool, bit: u16| if on { bit } else { 0 };
@@ -82,6 +84,7 @@ impl Bits {
                 | flag(entry.offer.tsval.is_some(), Bits::TIMESTAMPS)
                 | u16::from(entry.retransmissions) << Bits::SENT_SHIFT
                 | flag(entry.parked, Bits::PARKED)
+                | u16::from(entry.guesses) << Bits::GUESSES_SHIFT
                 | Bits::OCCUPIED,
         )
     }
@@ -106,12 +109,22 @@ pub(crate) struct Entry {
     pub retransmissions: u8,
     /// The handshake is complete, but there was no room for the connection.
     pub parked: bool,
+    /// Wrong acknowledgment numbers it has seen, 0 to [`GUESSES_MAX`](Entry::GUESSES_MAX).
+    pub guesses: u8,
 }
 
 /// Initial retransmission timeout (RFC 6298 §2.1).
 const RTO: Duration = Duration::from_secs(1);
 
 impl Entry {
+    /// With so many wrong guesses an entry opens to no ACK any more: that is left to the cookie, whose budget is limited.
+    pub(crate) const GUESSES_MAX: u8 = 7;
+
+    /// Whether an ACK may complete the handshake by this entry.
+    pub(crate) fn is_open(&self) -> bool {
+        self.guesses < Entry::GUESSES_MAX
+    }
+
     /// When, counted from the SYN, the next retransmission or the end is due: 1 s, then 2, 4, 8... later.
     pub(crate) fn due_after(&self) -> Duration {
         RTO * ((2u32 << self.retransmissions) - 1)
@@ -172,6 +185,7 @@ impl<A: Addr> Slot<A> {
             arrived: self.arrived,
             retransmissions: ((self.bits.0 & Bits::SENT) >> Bits::SENT_SHIFT) as u8,
             parked: self.bits.has(Bits::PARKED),
+            guesses: ((self.bits.0 & Bits::GUESSES) >> Bits::GUESSES_SHIFT) as u8,
         }
     }
 }
@@ -199,6 +213,7 @@ mod tests {
                 arrived: Time::from_secs(5).stamp(),
                 retransmissions: 7,
                 parked,
+                guesses: if parked { 0 } else { Entry::GUESSES_MAX },
             };
             let slot = Slot::<[u8; 4]>::new(&v4, &entry);
             assert_eq!((slot.tuple(), slot.entry()), (v4, entry));
@@ -218,6 +233,7 @@ mod tests {
             arrived: Time::from_secs(0).stamp(),
             retransmissions: 0,
             parked: false,
+            guesses: 0,
         };
         let mut due = Vec::new();
         for sent in 0..4 {

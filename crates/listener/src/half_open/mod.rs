@@ -96,10 +96,32 @@ impl HalfOpen {
 
     /// Marks the entry of this tuple as complete but without a connection; `false` if there is none.
     pub(crate) fn park(&mut self, tuple: &FourTuple) -> bool {
+        self.update(tuple, |entry| entry.parked = true)
+    }
+
+    /// Notes a wrong acknowledgment number for the entry of this tuple; `true` if that was the one too many.
+    pub(crate) fn guessed(&mut self, tuple: &FourTuple) -> bool {
+        let mut shut = false;
+        self.update(tuple, |entry| {
+            shut = entry.guesses + 1 == Entry::GUESSES_MAX;
+            entry.guesses = (entry.guesses + 1).min(Entry::GUESSES_MAX);
+        });
+        shut
+    }
+
+    /// Lets no ACK complete the handshake by the entry of this tuple; it keeps its place until its time is over.
+    pub(crate) fn shut(&mut self, tuple: &FourTuple) {
+        self.update(tuple, |entry| {
+            entry.guesses = Entry::GUESSES_MAX;
+            entry.parked = false;
+        });
+    }
+
+    fn update(&mut self, tuple: &FourTuple, change: impl FnOnce(&mut Entry)) -> bool {
         let hash = self.hash(tuple);
         match tuple.peer.addr {
-            IpAddr::V4(_) => self.v4.update(hash, tuple, |entry| entry.parked = true),
-            IpAddr::V6(_) => self.v6.update(hash, tuple, |entry| entry.parked = true),
+            IpAddr::V4(_) => self.v4.update(hash, tuple, change),
+            IpAddr::V6(_) => self.v6.update(hash, tuple, change),
         }
     }
 

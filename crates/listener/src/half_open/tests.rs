@@ -29,6 +29,7 @@ fn entry(irs: u32) -> Entry {
         arrived: Time::from_secs(1).stamp(),
         retransmissions: 0,
         parked: false,
+        guesses: 0,
     }
 }
 

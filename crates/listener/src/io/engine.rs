@@ -12,8 +12,9 @@ use super::fail_closed::FailClosed;
 use super::filter::{Share, segment_max};
 use super::host::{Host, SharedInterfaces};
 use super::interfaces::Watch;
-use super::reserve::Reserved;
+use super::reserve::{Reserved, probe};
 use super::ring::Ring;
+use super::sieve::Sieve;
 use super::transmit::Transmit;
 use super::worker::{Orders, Station, Taps, Worker, clock, epoch};
 use crate::accepted::Establish;
@@ -147,6 +148,7 @@ impl Engine {
 
         let (now, epoch) = (clock(), epoch());
         let segment_max = segment_max(interfaces.get().largest_mtu());
+        let mut sieve = load_sieve(&config.listen.bind);
         let shared = Arc::new(ListenShared::new(&config.listen, now));
         let name: Arc<str> = config.name.clone().unwrap_or_else(|| names(&config.listen.bind)).into();
         let orders = Arc::new(Orders::default());
@@ -166,11 +168,15 @@ impl Engine {
         for (index, taps) in taps.into_iter().enumerate() {
             let seat = WorkerSeat { workers, seed: fresh_seed().map_err(system("drawing randomness"))? };
             let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
-            let host = Host::new(interfaces.clone(), config.interfaces.clone());
+            let settled = sieve.as_ref().map(Sieve::settled).transpose().map_err(system("opening an eBPF map"))?;
+            let host = Host::new(interfaces.clone(), config.interfaces.clone(), settled);
             let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
-            for ring in [&taps.others, &taps.syns] {
-                ring.open_for(&config.listen.bind, segment_max).map_err(system("attaching the tap's filter"))?;
-            }
+            let classic = |ring: &Ring| ring.open_for(&config.listen.bind, segment_max);
+            let others = match &mut sieve {
+                Some(sieve) => taps.others.open_with(sieve),
+                None => classic(&taps.others),
+            };
+            others.and_then(|()| classic(&taps.syns)).map_err(system("attaching the tap's filter"))?;
             let worker = Worker {
                 station: Station {
                     listen,
@@ -319,14 +325,23 @@ fn reserve(bind: &[SocketAddr]) -> Result<Vec<Reserved>, EngineError> {
     bind.iter().map(|&addr| Reserved::new(addr).map_err(|source| EngineError::Reserve { addr, source })).collect()
 }
 
-/// Whether these addresses could be guarded at this moment: takes and releases them.
+/// The filter that spares established connections the tap, where the kernel lets us.
+fn load_sieve(bind: &[SocketAddr]) -> Option<Sieve> {
+    Sieve::load(bind)
+        .inspect_err(|error| {
+            tracing::info!(%error, "no eBPF (CAP_BPF?): the tap judges by flags and size, which costs connections more");
+        })
+        .ok()
+}
+
+/// Whether these addresses could be guarded at this moment. No client notices the question.
 ///
 /// For a program that guards several: better to know before the first of them has answered a client.
 ///
 /// # Errors
 /// [`EngineError::Reserve`] for the first that could not.
 pub fn check_reservable(bind: &[SocketAddr]) -> Result<(), EngineError> {
-    reserve(bind).map(drop)
+    bind.iter().try_for_each(|&addr| probe(addr).map_err(|source| EngineError::Reserve { addr, source }))
 }
 
 fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), EngineError> {

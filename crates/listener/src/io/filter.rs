@@ -42,7 +42,7 @@ impl Share {
     pub(super) const fn snap_len(self) -> u32 {
         match self {
             Share::Syns => 1936,
-            Share::Others => 8064,
+            Share::Others => 16256,
         }
     }
 }

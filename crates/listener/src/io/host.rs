@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use wire::FourTuple;
 
 use super::interfaces::{Interfaces, Link};
+use super::sieve::Settled;
 use super::sock_diag::SockDiag;
 use crate::admission::{Arrival, LocalAddresses};
 use crate::held::KernelSockets;
@@ -50,6 +51,8 @@ pub(super) struct Host {
     /// Names of the interfaces to listen on; empty: all.
     only: Vec<String>,
     diag: SockDiag,
+    /// Told what the kernel holds, where the tap has a filter with a memory.
+    settled: Option<Settled>,
     /// The interface of the segment that is being judged: a link-local address means nothing without one.
     scope: u32,
 }
@@ -61,9 +64,22 @@ pub(super) struct Origin {
 }
 
 impl Host {
-    pub(super) fn new(shared: Arc<SharedInterfaces>, only: Vec<String>) -> io::Result<Host> {
+    pub(super) fn new(shared: Arc<SharedInterfaces>, only: Vec<String>, settled: Option<Settled>) -> io::Result<Host> {
         let version = shared.version();
-        Ok(Host { interfaces: shared.get(), version, shared, only, diag: SockDiag::open()?, scope: 0 })
+        Ok(Host { interfaces: shared.get(), version, shared, only, diag: SockDiag::open()?, settled, scope: 0 })
+    }
+
+    /// A socket stands for this connection: the tap need not show its packets any more.
+    pub(super) fn settle(&mut self, tuple: &FourTuple) {
+        if let Some(settled) = &mut self.settled {
+            settled.settle(tuple);
+        }
+    }
+
+    fn unsettle(&mut self, tuple: &FourTuple) {
+        if let Some(settled) = &mut self.settled {
+            settled.unsettle(tuple);
+        }
     }
 
     /// Takes over the interfaces if they have changed.
@@ -120,7 +136,13 @@ impl LocalAddresses for Host {
 impl KernelSockets for Host {
     /// A kernel that does not answer counts as one that holds nothing: at worst a SYN is answered twice.
     fn holds(&mut self, tuple: &FourTuple) -> bool {
-        matches!(self.diag.lookup_on(tuple, scope(tuple, self.scope)), Ok(Some(_)))
+        let holds = matches!(self.diag.lookup_on(tuple, scope(tuple, self.scope)), Ok(Some(_)));
+        if holds {
+            self.settle(tuple);
+        } else {
+            self.unsettle(tuple);
+        }
+        holds
     }
 
     fn destroy(&mut self, tuple: &FourTuple) -> bool {

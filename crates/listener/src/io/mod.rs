@@ -8,6 +8,7 @@ pub mod interfaces;
 mod netlink;
 mod reserve;
 mod ring;
+mod sieve;
 pub mod sock_diag;
 mod sys;
 mod transmit;

@@ -21,15 +21,29 @@ impl Reserved {
     /// # Errors
     /// `AddrInUse`, `AddrNotAvailable`, or `PermissionDenied` for a port below 1024 without CAP_NET_BIND_SERVICE.
     pub(super) fn new(addr: SocketAddr) -> io::Result<Reserved> {
-        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
-        if addr.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Connections of a predecessor that are still closing must not keep us from starting.
-        socket.set_reuse_address(true)?;
-        filter::attach(&socket, &filter::drop_all())?;
-        socket.bind(&addr.into())?;
+        let socket = bound(addr)?;
         socket.listen(1)?;
         Ok(Reserved(socket))
     }
+}
+
+/// Whether `addr` could be taken now. Nobody who knocks meanwhile notices: a bound socket that does not listen leaves the
+/// kernel's answer what it is.
+///
+/// # Errors
+/// As [`Reserved::new`].
+pub(super) fn probe(addr: SocketAddr) -> io::Result<()> {
+    bound(addr).map(drop)
+}
+
+fn bound(addr: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections of a predecessor that are still closing must not keep us from starting.
+    socket.set_reuse_address(true)?;
+    filter::attach(&socket, &filter::drop_all())?;
+    socket.bind(&addr.into())?;
+    Ok(socket)
 }

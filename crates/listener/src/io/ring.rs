@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use wire::Checksums;
 
 use super::filter::{self, Share};
+use super::sieve::Sieve;
 use super::sys::{self, LinkAddress, RingFrame, RingMemory};
 
 /// The shape of a ring: how many frames wait between the kernel and a worker. At the bound the kernel drops, and counts,
@@ -27,8 +28,8 @@ impl Shape {
         match share {
             // 8 MiB: four milliseconds at a million SYNs per second.
             Share::Syns => Shape { frames: 4096, frame_size: 2048 },
-            // 8 MiB.
-            Share::Others => Shape { frames: 1024, frame_size: 8192 },
+            // 8 MiB. A frame holds a first flight of ten Ethernet segments that the sender put together.
+            Share::Others => Shape { frames: 512, frame_size: 16 * 1024 },
         }
     }
 }
@@ -138,6 +139,11 @@ impl Ring {
     /// Opens the tap for these guarded addresses, in one step.
     pub(super) fn open_for(&self, guarded: &[SocketAddr], segment_max: u32) -> io::Result<()> {
         filter::attach(&self.socket, &filter::tap(guarded, self.share, segment_max))
+    }
+
+    /// Opens the tap, with an eBPF filter.
+    pub(super) fn open_with(&self, sieve: &mut Sieve) -> io::Result<()> {
+        sieve.attach(&self.socket)
     }
 
     /// Hands the next packet, if there is one, to `use_packet`, then gives its frame back. `false` when there is none.

@@ -99,6 +99,7 @@ impl<E: Establish> Worker<E> {
             let station = &mut self.station;
             match result {
                 Ok((connection, early_bytes)) => {
+                    station.host.settle(&accepted.tuple);
                     let after = station.listen.established(&accepted, early_bytes, station.now);
                     for reply in after.repeated.iter().flatten().chain(&after.ack) {
                         station.transmit.route(reply, accepted.scope_id);

@@ -28,14 +28,21 @@ impl Listen {
         if self.young.capture(tuple, segment) {
             return Disposition::Captured;
         }
-        if let Some(entry) = self.half_open.get(tuple)
+        let entry = self.half_open.get(tuple);
+        if let Some(entry) = entry.filter(Entry::is_open)
             && segment.ack == entry.iss + 1
         {
             return self.on_half_open_ack(tuple, &entry, segment, arrival, now);
         }
         match self.check_cookie(tuple, segment, now) {
             Ok((data, irs)) => self.on_cookie_ack(tuple, segment, &data, irs, arrival, host, now),
-            Err(why) => self.on_unknown_ack(tuple, segment, why, host, now),
+            Err(why) => {
+                if entry.is_some() && self.half_open.guessed(tuple) {
+                    // From here on its SYN-ACK is worth what one without an entry is.
+                    self.shared.pressure.cookie_sent(now);
+                }
+                self.on_unknown_ack(tuple, segment, why, host, now)
+            }
         }
     }
 

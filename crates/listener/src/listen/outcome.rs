@@ -135,6 +135,7 @@ impl Listen {
             arrived: Time::from_nanos(now.as_nanos().saturating_sub(age)).stamp(),
             retransmissions: 0,
             parked: true,
+            guesses: 0,
         };
         self.keep(&accepted.tuple, &entry)
     }

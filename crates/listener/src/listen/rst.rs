@@ -15,7 +15,11 @@ impl Listen {
         }
         let Some(entry) = self.half_open.get(tuple) else { return Disposition::Drop(DropReason::Reset) };
         if segment.seq == entry.irs + 1 {
-            self.forget(tuple, Counter::HalfOpenReset);
+            // Whoever guesses at an entry of its own gets no fresh one for a RST and another SYN.
+            match entry.guesses {
+                0 => self.forget(tuple, Counter::HalfOpenReset),
+                _ => self.half_open.shut(tuple),
+            }
             return Disposition::Drop(DropReason::Reset);
         }
         if segment.seq.in_window(entry.irs + 1, u32::from(WINDOW)) {

@@ -75,8 +75,15 @@ impl Listen {
             return self.cookie_without_entry(tuple, irs, offer, now);
         }
         let cookie = self.cookies.mint(tuple, irs, offer, now);
-        let entry =
-            Entry { irs, iss: cookie.isn, offer: *offer, arrived: now.stamp(), retransmissions: 0, parked: false };
+        let entry = Entry {
+            irs,
+            iss: cookie.isn,
+            offer: *offer,
+            arrived: now.stamp(),
+            retransmissions: 0,
+            parked: false,
+            guesses: 0,
+        };
         if let Err(full) = self.keep(tuple, &entry) {
             self.stats.count(match full {
                 Full::Queue => Counter::HalfOpenFull,
