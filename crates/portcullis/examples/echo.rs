@@ -8,12 +8,17 @@ mod common;
 
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 
 use portcullis::Connection;
 use tokio::io::{copy, split};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut listener = common::builder_from_args().build().await?;
     while let Some(connection) = listener.accept().await {
         tokio::spawn(serve(connection?));

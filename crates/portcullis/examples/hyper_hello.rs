@@ -9,6 +9,7 @@ mod common;
 
 use std::convert::Infallible;
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -20,7 +21,11 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis::Connection;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let mut listener = common::builder_from_args().build().await?;
     while let Some(connection) = listener.accept().await {
         tokio::spawn(serve(connection?));
@@ -40,7 +45,6 @@ async fn serve(connection: Connection) {
         .header_read_timeout(Duration::from_secs(10))
         .serve_connection(TokioIo::new(connection), service)
         .await;
-    if let Err(error) = served {
-        eprintln!("{error}");
-    }
+    // Clients that go away, or send what is no HTTP, are ordinary: a line for each would let them fill the log.
+    drop(served);
 }

@@ -8,6 +8,7 @@ mod common;
 
 use std::error::Error;
 use std::io;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +20,11 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> ExitCode {
+    common::exit_code(run().await)
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let acceptor = TlsAcceptor::from(Arc::new(self_signed()?));
     let mut listener = common::builder_from_args().build().await?;
     while let Some(connection) = listener.accept().await {

@@ -9,6 +9,7 @@ use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, 
 use listener::io::{Engine, EngineConfig, EngineError};
 use listener::{ListenConfig, MasterKey};
 
+use crate::alarm::Alarm;
 use crate::front::{Listener, Tier};
 use crate::guard::{expand_wildcards, overlap};
 use crate::kernel::KernelListeners;
@@ -53,7 +54,7 @@ pub enum BuildError {
     #[error("{0} overlaps with {1}")]
     Overlap(SocketAddr, SocketAddr),
     /// CAP_NET_RAW, CAP_NET_ADMIN or, for a port below 1024, CAP_NET_BIND_SERVICE is missing.
-    #[error("a capability is missing (CAP_NET_RAW and CAP_NET_ADMIN are needed): {0}")]
+    #[error("{why}{0}", why = missing_right(.0))]
     Rights(#[source] EngineError),
     /// The raw datapath could not start: an address in use, an unknown interface, a setting out of range.
     #[error(transparent)]
@@ -185,8 +186,10 @@ impl Builder {
         let stats = Arc::new(ConnectionStats::default());
         let (sender, receiver) = accept_queue(self.accept_queue, stats.clone());
         let gauge = sender.gauge();
-        let engine = Engine::start(config, |_worker| RawEstablisher::new(sender.clone())).map_err(engine_error)?;
-        Ok(Listener::new(Tier::Raw { receiver, gauge }, Some(engine), stats))
+        let alarm = Alarm::default();
+        let establish = |_worker| RawEstablisher::new(sender.clone()).map(|establish| alarm.watch(establish));
+        let engine = Engine::start(config, establish).map_err(engine_error)?;
+        Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(engine), stats))
     }
 }
 
@@ -209,6 +212,14 @@ fn build_kernel(guarded: &[SocketAddr]) -> Result<Listener, BuildError> {
         |&addr| KernelListener::bind(addr, stats.clone()).map_err(|source| BuildError::Kernel { addr, source });
     let listeners: Vec<_> = guarded.iter().map(listen).collect::<Result<_, _>>()?;
     Ok(Listener::new(Tier::Kernel(KernelListeners::new(listeners)), None, stats))
+}
+
+/// A port below 1024 needs a capability of its own, which the engine's error names.
+fn missing_right(error: &EngineError) -> &'static str {
+    match error {
+        EngineError::Reserve { .. } => "",
+        _ => "a capability is missing (CAP_NET_RAW and CAP_NET_ADMIN are needed): ",
+    }
 }
 
 fn engine_error(error: EngineError) -> BuildError {

@@ -17,9 +17,9 @@ a small web page behind it, and shows metrics on 127.0.0.1:9464.";
 
 const EXIT_CODES: &str = "Exit codes:
   0   done, or stopped by SIGTERM or SIGINT after the connections had finished or the deadline had passed
-  1   failed while running: address in use, no such interface, unreadable key file, ...
+  1   failed while running: address in use, no such interface, unreadable key file, a worker died, ...
   2   bad flags or configuration
-  77  CAP_NET_RAW or CAP_NET_ADMIN is missing (--datapath kernel needs neither)";
+  77  CAP_NET_RAW or CAP_NET_ADMIN is missing (--datapath kernel needs neither), or CAP_NET_BIND_SERVICE for a low port";
 
 /// The whole command line.
 #[derive(Debug, Parser)]

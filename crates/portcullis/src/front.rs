@@ -9,6 +9,7 @@ use listener::io::{Engine, EngineView};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::alarm::Alarm;
 use crate::builder::Builder;
 use crate::drain::handshakes_settled;
 use crate::kernel::KernelListeners;
@@ -41,7 +42,7 @@ pub struct Listener {
 /// Where connections come from.
 #[derive(Debug)]
 pub(crate) enum Tier {
-    Raw { receiver: AcceptReceiver, gauge: AcceptGauge },
+    Raw { receiver: AcceptReceiver, gauge: AcceptGauge, alarm: Alarm },
     Kernel(KernelListeners),
 }
 
@@ -84,14 +85,24 @@ impl Listener {
     /// Cancel safe.
     ///
     /// # Errors
-    /// Only with [`Datapath::Kernel`](crate::Datapath::Kernel), when the listening socket has failed for good. A connection that
-    /// cannot be registered with the runtime (out of memory, or of epoll watches) is reset, counted and passed over.
+    /// Once, when the listener has failed for good; then it gives `None`, and is best dropped. With
+    /// [`Datapath::Kernel`](crate::Datapath::Kernel): the listening socket is broken. Else: a packet worker has panicked, and the
+    /// clients whose packets it had are answered no more. A connection that cannot be registered with the runtime (out of
+    /// memory, or of epoll watches) is reset, counted and passed over.
     pub async fn accept(&mut self) -> Option<io::Result<Connection>> {
         match &mut self.tier {
-            Tier::Raw { receiver, .. } => loop {
-                match next(receiver, &self.door).await? {
-                    Ok(connection) => return Some(Ok(connection)),
-                    Err(error) => tracing::debug!(%error, "a connection could not be registered with the runtime"),
+            Tier::Raw { receiver, alarm, .. } => loop {
+                match next(receiver, &self.door, alarm).await? {
+                    Next::Connection(Ok(connection)) => return Some(Ok(connection)),
+                    Next::Connection(Err(error)) => {
+                        tracing::debug!(%error, "a connection could not be registered with the runtime");
+                    }
+                    Next::WorkerDied => {
+                        receiver.close();
+                        return Some(Err(io::Error::other(
+                            "a packet worker has died: its part of the clients gets no answer",
+                        )));
+                    }
                 }
             },
             Tier::Kernel(listeners) => tokio::select! {
@@ -156,15 +167,28 @@ impl Listener {
     }
 }
 
+/// What comes to a raw listener.
+enum Next {
+    Connection(io::Result<Connection>),
+    /// Told once.
+    WorkerDied,
+}
+
 /// The next connection of the accept queue; the queue closes when the door has drained.
-async fn next(receiver: &mut AcceptReceiver, door: &Door) -> Option<io::Result<Connection>> {
-    tokio::select! {
-        biased; // What is in the queue comes out of it before the end is told.
+async fn next(receiver: &mut AcceptReceiver, door: &Door, alarm: &mut Alarm) -> Option<Next> {
+    let arrived = tokio::select! {
+        biased; // An alarm cannot wait for a busy queue; what is in the queue comes out of it before the end is told.
+        () = alarm.raised() => return Some(Next::WorkerDied),
         arrived = receiver.accept() => arrived,
         () = door.drained() => {
             receiver.close();
             receiver.accept().await
         }
+    };
+    // Of the last worker's death the queue tells before the alarm does.
+    match arrived {
+        None if alarm.take() => Some(Next::WorkerDied),
+        arrived => arrived.map(Next::Connection),
     }
 }
 
@@ -205,5 +229,35 @@ impl Door {
     fn lock(&self) -> MutexGuard<'_, Option<Engine>> {
         // Nothing under the lock leaves it half done.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use connection::accept_queue;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_worker_is_told_once_whether_or_not_others_live() {
+        for others_live in [true, false] {
+            let stats = Arc::new(ConnectionStats::default());
+            let (sender, receiver) = accept_queue(8, stats.clone());
+            let (gauge, alarm) = (sender.gauge(), Alarm::default());
+            let worker = (alarm.watch(()), sender.clone());
+            let mut listener = Listener::new(Tier::Raw { receiver, gauge, alarm }, None, stats);
+            let others = others_live.then_some(sender);
+            let died = thread::spawn(move || {
+                let _worker = worker;
+                panic!("as a worker with a bug does");
+            });
+            assert!(died.join().is_err());
+            let error = listener.accept().await.expect("an error").unwrap_err();
+            assert!(error.to_string().contains("worker has died"), "{error}");
+            assert!(listener.accept().await.is_none());
+            drop(others);
+        }
     }
 }

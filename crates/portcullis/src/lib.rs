@@ -23,6 +23,7 @@
 //! same public interface.
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod builder;
 mod drain;
 mod front;

@@ -52,9 +52,9 @@ fn keygen() -> Result<(), Failure> {
 }
 
 fn read_config(file: &Path) -> Result<Config, Failure> {
-    let text = fs::read_to_string(file)
+    let bytes = fs::read(file)
         .map_err(|error| Failure::Usage(format!("{}: cannot read the config file: {error}", file.display())))?;
-    Config::from_toml(&text).map_err(|diagnostics| Failure::Usage(diagnostics.render(file)))
+    Config::from_bytes(&bytes).map_err(|diagnostics| Failure::Usage(diagnostics.render(file)))
 }
 
 /// Writes to standard output. A reader that has gone away (`portcullis config ... | head`) is no failure.

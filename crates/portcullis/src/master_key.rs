@@ -2,13 +2,14 @@
 //!
 //! `--master-key-file`, else a systemd credential, else a key that is made once and kept under the state directory.
 
+mod key_file;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use listener::MasterKey;
-use zeroize::Zeroizing;
 
 use crate::failure::Failure;
 
@@ -49,6 +50,12 @@ impl Environment {
         }
     }
 
+    /// Whether systemd has put the file there. It shows credentials to one user alone, by means that the mode does not
+    /// tell: an ACL, and the mode of the directory.
+    fn is_credential(&self, path: &Path) -> bool {
+        self.credentials.as_ref().is_some_and(|directory| path.starts_with(directory))
+    }
+
     /// The directory for what outlives a restart, if the environment has a place for it.
     fn state_directory(&self) -> Option<PathBuf> {
         if let Some(state) = &self.state {
@@ -62,39 +69,60 @@ impl Environment {
     }
 }
 
+/// A key file that the operator has named.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// By what: a flag, or a key of the config file.
+    pub by: &'static str,
+}
+
 /// Finds the key, or makes it.
 ///
 /// # Errors
-/// When a file that is named is not readable or holds no key, and when a new key cannot be kept.
-pub fn load(file: Option<&Path>, state_dir: Option<&Path>, environment: &Environment) -> Result<MasterKey, Failure> {
-    if let Some(file) = file {
-        return read(file);
+/// When a file that is named is not readable, holds no key or can be read by everybody, and when a new key cannot be kept.
+pub fn load(
+    named: Option<Named<'_>>,
+    state_dir: Option<&Path>,
+    environment: &Environment,
+) -> Result<MasterKey, Failure> {
+    if let Some(Named { file, by }) = named {
+        return key_file::read(file, environment).map_err(|why| unusable(&format!("{by} {}", file.display()), &why));
     }
     let credential = environment.credentials.as_ref().map(|directory| directory.join(CREDENTIAL));
     if let Some(credential) = credential.filter(|path| path.exists()) {
-        return read(&credential);
+        let source = format!("$CREDENTIALS_DIRECTORY/{CREDENTIAL} ({})", credential.display());
+        return key_file::read(&credential, environment).map_err(|why| unusable(&source, &why));
     }
-    let Some(directory) = state_dir.map(Path::to_owned).or_else(|| environment.state_directory()) else {
+    let configured = state_dir.map(|directory| (directory.to_owned(), "state_dir"));
+    let Some((directory, by)) =
+        configured.or_else(|| environment.state_directory().map(|found| (found, "the state directory")))
+    else {
         let message = "there is no place to keep the master key: name a file with --master-key-file, or set state_dir";
         return Err(Failure::Runtime(message.to_owned()));
     };
-    kept_in(&directory)
+    kept_in(&directory, by, environment)
+}
+
+fn unusable(source: &str, why: &str) -> Failure {
+    Failure::Runtime(format!("cannot use the master key of {source}: {why}"))
 }
 
 /// The key of the state directory, made if it is not there.
-fn kept_in(directory: &Path) -> Result<MasterKey, Failure> {
+fn kept_in(directory: &Path, by: &str, environment: &Environment) -> Result<MasterKey, Failure> {
     let path = directory.join(STATE_FILE);
     if !path.exists() {
         make(directory, &path).map_err(|error| {
             Failure::Runtime(format!(
-                "cannot keep a master key in {}: {error}\n\
+                "cannot keep a master key in {by} {}: {error}\n\
                  Make the directory writable, set state_dir, or name a key with --master-key-file \
                  (`portcullis keygen` makes one).",
                 directory.display()
             ))
         })?;
     }
-    read(&path)
+    key_file::read(&path, environment).map_err(|why| unusable(&format!("{by} {}", path.display()), &why))
 }
 
 /// Makes a key under a name of its own, then gives it the real name unless another process has done so first.
@@ -118,35 +146,6 @@ fn write_new(path: &Path, key: &MasterKey) -> io::Result<()> {
     file.write_all(key.to_hex().as_bytes())?;
     file.write_all(b"\n")?;
     file.sync_all()
-}
-
-fn read(path: &Path) -> Result<MasterKey, Failure> {
-    let failed = |error: &dyn std::fmt::Display| {
-        Failure::Runtime(format!("cannot use the master key in {} (--master-key-file): {error}", path.display()))
-    };
-    let file = File::open(path).map_err(|error| failed(&error))?;
-    let metadata = file.metadata().map_err(|error| failed(&error))?;
-    if metadata.is_file() && exposed(&metadata) {
-        let mode = metadata.permissions().mode() & 0o7777;
-        tracing::warn!("the master key in {} can be read by others (mode {mode:04o}): chmod 600 it", path.display());
-    }
-    let text = read_bounded(file).map_err(|error| failed(&error))?;
-    MasterKey::from_hex(&text).map_err(|error| failed(&error))
-}
-
-/// Whether others than the owner may read the file. systemd keeps credentials readable by root and one user through
-/// an ACL, which shows as a group bit on a file of root: that is not exposure.
-fn exposed(metadata: &fs::Metadata) -> bool {
-    let forbidden = if metadata.uid() == 0 && metadata.gid() == 0 { 0o007 } else { 0o077 };
-    metadata.permissions().mode() & forbidden != 0
-}
-
-/// Reads at most a little more than a key, into memory that never moves and is wiped.
-fn read_bounded(file: File) -> io::Result<Zeroizing<String>> {
-    const BYTES_MAX: usize = 4096;
-    let mut text = Zeroizing::new(String::with_capacity(BYTES_MAX + 1));
-    file.take(BYTES_MAX as u64).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 #[cfg(test)]

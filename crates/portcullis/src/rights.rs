@@ -1,7 +1,8 @@
 //! The capabilities that the raw datapath needs, and what to do without.
 
+use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 
@@ -32,8 +33,18 @@ pub fn check<'a>(guarded: impl IntoIterator<Item = &'a SocketAddr>) -> Result<()
     if missing.is_empty() {
         return Ok(());
     }
-    let binary = std::env::current_exe().unwrap_or_else(|_| "portcullis".into());
-    Err(Failure::Rights(explain(&needed, &missing, &binary)))
+    Err(Failure::Rights(explain(&needed, &missing, &own_path())))
+}
+
+/// The failure to listen on a port as an ordinary program does, to which the kernel said EACCES: `None` if the port is
+/// not why.
+pub fn low_port(addr: SocketAddr, error: &io::Error) -> Option<Failure> {
+    let low = error.kind() == io::ErrorKind::PermissionDenied && addr.port() < first_unprivileged_port();
+    low.then(|| Failure::Rights(explain_low_port(addr, &own_path())))
+}
+
+fn own_path() -> PathBuf {
+    std::env::current_exe().unwrap_or_else(|_| "portcullis".into())
 }
 
 /// `net.ipv4.ip_unprivileged_port_start`, which holds for IPv6 too.
@@ -55,8 +66,23 @@ fn explain(needed: &[Need], missing: &[Need], binary: &Path) -> String {
     text
 }
 
+fn explain_low_port(addr: SocketAddr, binary: &Path) -> String {
+    let (capability, purpose) = NEEDED_FOR_LOW_PORTS;
+    let port = addr.port();
+    format!(
+        "cannot listen on {addr}: rights are missing:\n  {capability}: {purpose}\n\
+         Run it as root, or grant it to the program once:\n  \
+         sudo setcap cap_net_bind_service+ep {}\n\
+         Or free the ports from {port} on for every program:\n  \
+         sudo sysctl net.ipv4.ip_unprivileged_port_start={port}\n\
+         Or take a port from {} on.",
+        shell_quoted(binary),
+        first_unprivileged_port()
+    )
+}
+
 /// The path as a shell takes it.
-fn shell_quoted(path: &Path) -> String {
+pub fn shell_quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
@@ -72,6 +98,11 @@ mod tests {
         assert!(!text.contains("CAP_NET_RAW") && text.contains("CAP_NET_ADMIN"), "{text}");
         assert!(text.contains(r"sudo setcap cap_net_raw,cap_net_admin+ep '/opt/it'\''s/portcullis'"), "{text}");
         assert!(text.contains("--datapath kernel"), "{text}");
+        let text = explain_low_port("127.0.0.1:80".parse().unwrap(), Path::new("/opt/portcullis"));
+        for part in ["127.0.0.1:80", "setcap cap_net_bind_service+ep /opt/portcullis", "ip_unprivileged_port_start=80"]
+        {
+            assert!(text.contains(part) && !text.contains("CAP_NET_RAW"), "{text}");
+        }
         let all = [NEEDED[0], NEEDED[1], NEEDED_FOR_LOW_PORTS];
         let text = explain(&all, &all[2..], Path::new("/opt/portcullis"));
         assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_net_bind_service+ep /opt/portcullis"), "{text}");

@@ -1,4 +1,7 @@
-//! The command line of the examples: `[ADDR:PORT] [--kernel]`.
+//! What the examples share: the command line `[ADDR:PORT] [--kernel]`, and the end.
+
+use std::error::Error;
+use std::process::ExitCode;
 
 use portcullis::{Builder, Datapath, Listener};
 
@@ -12,6 +15,17 @@ pub fn builder_from_args() -> Builder {
             _ => addr = arg,
         }
     }
-    eprintln!("guarding {addr}");
+    eprintln!("guarding {addr} ...");
     builder.bind(addr)
+}
+
+/// Says in a sentence why it ends. Returning the error from `main` would show it as code does.
+pub fn exit_code(ended: Result<(), Box<dyn Error>>) -> ExitCode {
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

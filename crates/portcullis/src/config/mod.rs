@@ -1,5 +1,6 @@
 //! What can be configured: the types, their defaults, and how a file becomes a [`Config`].
 
+mod duplicate;
 mod flags;
 mod parse;
 mod reader;
@@ -207,6 +208,15 @@ impl Config {
     /// Every fault there is, each with its place in the text, its key and what would be legal.
     pub fn from_toml(text: &str) -> Result<Config, Diagnostics> {
         schema::read(text)
+    }
+
+    /// Reads a file's bytes.
+    ///
+    /// # Errors
+    /// As [`from_toml`](Config::from_toml), and where the bytes are no text.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Config, Diagnostics> {
+        let text = std::str::from_utf8(bytes).map_err(|error| Diagnostics::not_utf8(bytes, error))?;
+        Config::from_toml(text)
     }
 }
 

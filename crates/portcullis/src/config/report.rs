@@ -4,6 +4,9 @@ use std::cell::RefCell;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
+use std::str::Utf8Error;
+
+use super::duplicate;
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,6 +36,19 @@ impl fmt::Display for Diagnostic {
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
 impl Diagnostics {
+    /// The one fault of a file that is no text: where the first byte stands that cannot be.
+    pub fn not_utf8(bytes: &[u8], error: Utf8Error) -> Diagnostics {
+        let offset = error.valid_up_to();
+        let (line, column) = position(std::str::from_utf8(&bytes[..offset]).unwrap_or_default(), offset);
+        let what = match bytes.get(offset) {
+            // An error without a length is that of a file that ends amid a character.
+            Some(byte) if error.error_len().is_some() => format!("the byte 0x{byte:02x} at offset {offset}"),
+            _ => format!("the end of the file, amid the character at offset {offset},"),
+        };
+        let message = format!("{what} is not UTF-8; legal: a TOML file, which is UTF-8");
+        Diagnostics(vec![Diagnostic { line, column, key: String::new(), message }])
+    }
+
     /// One line per fault, each beginning `file:line:column:` as compilers write it, and a last line with the number.
     pub fn render(&self, file: &Path) -> String {
         let mut text = String::new();
@@ -103,7 +119,14 @@ impl<'i> Report<'i> {
 fn syntax_diagnostic(source: &str, error: &toml::de::Error) -> Diagnostic {
     let offset = error.span().map_or(source.len(), |span| span.start);
     let (line, column) = position(source, offset);
-    Diagnostic { line, column, key: String::new(), message: error.message().to_owned() }
+    match duplicate::find(source, error) {
+        Some(duplicate) => {
+            let (first_line, first_column) = position(source, duplicate.first);
+            let message = format!("duplicate key: it is given at {first_line}:{first_column} already; legal: once");
+            Diagnostic { line, column, key: duplicate.key, message }
+        }
+        None => Diagnostic { line, column, key: String::new(), message: error.message().to_owned() },
+    }
 }
 
 /// Line and column (in characters), both from 1, of a byte offset.

@@ -52,6 +52,11 @@ fn read_root(mut root: Section<'_, '_>) -> Config {
         log: read_log(root.table("log"), default.log),
         listeners: Vec::new(),
     };
+    if root.is_empty_list("listener") {
+        let message = "[] (array) is not legal: nothing would be guarded; legal: one [[listener]] table or more, or no key \
+                       listener at all for one listener with the defaults";
+        root.fault(root.span_of("listener"), "listener", message);
+    }
     let mut listeners: Vec<_> = root.tables("listener").into_iter().map(read_listener).collect();
     check_names(&root, &listeners);
     check_binds(&root, &listeners, admin.as_ref());

@@ -219,8 +219,38 @@ fn faults_of_syntax_and_of_meaning_are_reported_together() {
 
 #[test]
 fn a_key_given_twice_is_a_fault() {
-    let faults = faults("workers = 1\nworkers = 2\n");
-    assert!(faults[0].starts_with("2:1: ") && faults[0].contains("duplicate"), "{faults:#?}");
+    for (text, place, first) in [
+        ("workers = 1\nworkers = 2\n", "2:1: workers: ", "at 1:1 "),
+        ("[log]\nlevel = \"info\"\n[log]\nformat = \"text\"\n", "3:2: log: ", "at 1:2 "),
+        ("log = { level = \"info\", level = \"warn\" }", "1:25: log.level: ", "at 1:9 "),
+        // Of two keys of one name, the one in the same table; of three, the first.
+        ("a.x = 1\nlog.level = \"info\"\nb.level = 1\nlog.\"level\" = \"info\"\n", "4:5: log.level: ", "at 2:5 "),
+        ("workers = 1\n\"workers\" = 2\nworkers = 3\n", "3:1: workers: ", "at 1:1 "),
+        (&listener("half_open.max = 3\nhalf_open.max = 4"), "3:11: listener.half_open.max: ", "at 2:11 "),
+    ] {
+        let faults = faults(text);
+        let fault = faults.iter().find(|fault| fault.starts_with(place)).unwrap_or_else(|| panic!("{faults:#?}"));
+        assert!(fault.contains("duplicate key") && fault.contains(first), "{fault}");
+    }
+}
+
+#[test]
+fn a_list_of_no_listeners_is_a_fault() {
+    assert_fault("listener = []", "1:12: listener: [] (array) is not legal", &["one [[listener]] table or more"]);
+}
+
+#[test]
+fn bytes_that_are_no_text_are_a_fault_with_its_place() {
+    for (bytes, place, part) in [
+        (b"workers = 1\n# \xc3\xa4\xff\n".as_slice(), "2:4: ", "byte 0xff at offset 16 is not UTF-8"),
+        (b"# \xc3", "1:3: ", "the end of the file"),
+        (b"\xff\xfew\0", "1:1: ", "byte 0xff at offset 0"),
+    ] {
+        let faults = Config::from_bytes(bytes).unwrap_err().0;
+        let fault = faults[0].to_string();
+        assert!(faults.len() == 1 && fault.starts_with(place) && fault.contains(part), "{faults:#?}");
+    }
+    assert_eq!(Config::from_bytes(b"").unwrap(), Config::default());
 }
 
 #[test]

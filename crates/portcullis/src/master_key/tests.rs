@@ -1,5 +1,7 @@
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Barrier;
 
+use super::key_file::{Exposure, exposure};
 use super::*;
 
 /// A directory that is removed with its contents.
@@ -30,6 +32,10 @@ fn hex(key: &MasterKey) -> String {
     key.to_hex().to_string()
 }
 
+fn by_flag(file: &Path) -> Named<'_> {
+    Named { file, by: "--master-key-file" }
+}
+
 fn new_hex() -> String {
     hex(&MasterKey::generate().unwrap())
 }
@@ -43,7 +49,7 @@ fn a_named_file_wins_over_a_credential_and_the_state() {
     dir.write(STATE_FILE, &kept, 0o600);
     let environment =
         Environment { credentials: Some(dir.0.clone()), state: Some(dir.0.clone()), ..Environment::default() };
-    assert_eq!(hex(&load(Some(&file), None, &environment).unwrap()), named);
+    assert_eq!(hex(&load(Some(by_flag(&file)), None, &environment).unwrap()), named);
     assert_eq!(hex(&load(None, None, &environment).unwrap()), credential);
     let environment = Environment { credentials: None, ..environment };
     assert_eq!(hex(&load(None, None, &environment).unwrap()), kept);
@@ -105,16 +111,83 @@ fn a_place_that_cannot_be_written_is_refused_with_the_way_out() {
 fn a_bad_key_file_is_refused_without_showing_it() {
     let dir = Directory::new();
     let file = dir.write("key", "deadbeef", 0o600);
-    let message = load(Some(&file), None, &Environment::default()).unwrap_err().to_string();
+    let message = load(Some(by_flag(&file)), None, &Environment::default()).unwrap_err().to_string();
     assert!(message.contains("64 hexadecimal digits") && !message.contains("deadbeef"), "{message}");
-    let message = load(Some(&dir.0.join("absent")), None, &Environment::default()).unwrap_err().to_string();
+    let message = load(Some(by_flag(&dir.0.join("absent"))), None, &Environment::default()).unwrap_err().to_string();
     assert!(message.contains("No such file"), "{message}");
 }
 
 #[test]
-fn a_key_file_that_others_can_read_is_noticed() {
+fn a_key_file_that_others_can_read_or_change_is_refused_with_the_command() {
     let dir = Directory::new();
-    let exposed_with = |mode| exposed(&fs::metadata(dir.write("key", "", mode)).unwrap());
-    assert!(!exposed_with(0o600) && !exposed_with(0o400));
-    assert!(exposed_with(0o604));
+    for mode in [0o604, 0o644, 0o602, 0o620, 0o666] {
+        let file = dir.write("it's", &new_hex(), mode);
+        let message = load(Some(by_flag(&file)), None, &Environment::default()).unwrap_err().to_string();
+        let (mode, remedy) = (format!("mode {mode:04o}"), format!(r"chmod 600 '{}/it'\''s'", dir.0.display()));
+        assert!(message.contains(&mode) && message.contains(&remedy), "{message}");
+    }
+    for mode in [0o400, 0o600, 0o440, 0o640] {
+        load(Some(by_flag(&dir.write("key", &new_hex(), mode))), None, &Environment::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_key_of_systemd_may_have_any_mode() {
+    let dir = Directory::new();
+    let file = dir.write(CREDENTIAL, &new_hex(), 0o444);
+    let environment = Environment { credentials: Some(dir.0.clone()), ..Environment::default() };
+    load(None, None, &environment).unwrap();
+    load(Some(by_flag(&file)), None, &environment).unwrap();
+}
+
+#[test]
+fn a_group_that_can_read_is_told_from_roots_own() {
+    let dir = Directory::new();
+    let metadata = fs::metadata(dir.write("key", "", 0o440)).unwrap();
+    let expected = if std::os::unix::fs::MetadataExt::gid(&metadata) == 0 { Exposure::None } else { Exposure::Group };
+    assert_eq!(exposure(&metadata), expected);
+    if Environment::of_process().root {
+        std::os::unix::fs::chown(dir.0.join("key"), None, Some(1)).unwrap();
+        assert_eq!(exposure(&fs::metadata(dir.0.join("key")).unwrap()), Exposure::Group);
+    }
+}
+
+#[test]
+fn what_is_no_regular_file_is_refused_at_once() {
+    let dir = Directory::new();
+    let fifo = dir.0.join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for (path, kind) in [(fifo.as_path(), "a pipe"), (&dir.0, "a directory"), (Path::new("/dev/zero"), "a character")] {
+        let message = load(Some(by_flag(path)), None, &Environment::default()).unwrap_err().to_string();
+        assert!(message.contains(kind) && message.contains("legal: a regular file"), "{message}");
+    }
+}
+
+#[test]
+fn a_message_names_what_named_the_key() {
+    let dir = Directory::new();
+    for name in [CREDENTIAL, STATE_FILE] {
+        dir.write(name, "bad", 0o600);
+    }
+    let message = |named, state_dir, environment: &Environment| {
+        let failure: Failure = load(named, state_dir, environment).unwrap_err();
+        failure.to_string().split(": ").next().unwrap().to_owned()
+    };
+    let (nothing, at) = (Environment::default(), dir.0.display());
+    let by_key = Named { file: Path::new("/absent"), by: "master_key_file" };
+    assert_eq!(message(Some(by_key), None, &nothing), "cannot use the master key of master_key_file /absent");
+    let credentials = Environment { credentials: Some(dir.0.clone()), ..Environment::default() };
+    assert_eq!(
+        message(None, None, &credentials),
+        format!("cannot use the master key of $CREDENTIALS_DIRECTORY/{CREDENTIAL} ({at}/{CREDENTIAL})")
+    );
+    assert_eq!(
+        message(None, Some(&dir.0), &nothing),
+        format!("cannot use the master key of state_dir {at}/{STATE_FILE}")
+    );
+    let state = Environment { state: Some(dir.0.clone()), ..Environment::default() };
+    assert_eq!(
+        message(None, None, &state),
+        format!("cannot use the master key of the state directory {at}/{STATE_FILE}")
+    );
 }

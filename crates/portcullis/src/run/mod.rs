@@ -5,6 +5,7 @@ mod descriptors;
 mod logging;
 mod preflight;
 mod serve;
+mod shortage;
 mod sparse;
 mod stop;
 mod upstream;
@@ -20,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use crate::cli::RunArgs;
 use crate::config::{Config, Datapath, ListenerConfig};
 use crate::failure::Failure;
-use crate::master_key::{self, Environment};
+use crate::master_key::{self, Environment, Named};
 use crate::{read_config, rights};
+use descriptors::Descriptors;
 use serve::Front;
 use stop::{FIN_GRACE, Signals, Stop};
 
@@ -37,35 +39,39 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Raw => {
             rights::check(config.listeners.iter().flat_map(|listener| &listener.bind))?;
-            let environment = Environment::of_process();
-            Some(master_key::load(config.master_key_file.as_deref(), config.state_dir.as_deref(), &environment)?)
+            let by = if args.master_key_file.is_some() { "--master-key-file" } else { "master_key_file" };
+            let named = config.master_key_file.as_deref().map(|file| Named { file, by });
+            Some(master_key::load(named, config.state_dir.as_deref(), &Environment::of_process())?)
         }
     };
-    let descriptors = descriptors::raise_limit();
+    let limit = descriptors::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
-    runtime.block_on(serve_all(&config, master, descriptors))
+    runtime.block_on(serve_all(&config, master, limit))
 }
 
-async fn serve_all(config: &Config, master: Option<MasterKey>, descriptors: u64) -> Result<(), Failure> {
+async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Result<(), Failure> {
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
     preflight::check(config)?;
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        listeners.push(start(config, listener, master.clone()).await?);
+        listeners.push(start(config, listener, master.clone(), limit).await?);
     }
     drop(master);
-    let sources = config.listeners.iter().zip(&listeners);
-    let sources = sources.map(|(config, listener)| listener.source(&config.name)).collect();
-    let admin = Admin::start(config, sources, readiness.clone()).await?;
+    let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
+    let admin = Admin::start(config, sources.clone(), readiness.clone()).await?;
+    let descriptors = Descriptors::now(limit);
+    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
+    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
 
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let banner = banner::lines(config, &listeners, admin.addr);
     let mut fronts = JoinSet::new();
     for (listener, config_of) in listeners.into_iter().zip(&config.listeners) {
-        fronts.spawn(Front::new(config_of, config.listeners.len(), descriptors, stop.clone()).run(listener));
+        let front = Front::new(config_of, config.listeners.len(), &descriptors, stop.clone())?;
+        fronts.spawn(front.run(listener));
     }
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
@@ -93,14 +99,20 @@ async fn until_stopped(
             "{signal}: no new connections; those open have {} s to finish, and end at once at a second signal",
             config.shutdown_deadline.as_secs()
         ),
-        // Without a signal, a front ends only by failing; the others are stopped in good order.
-        failed = fronts.join_next() => ended = outcome(failed),
+        // Without a signal, a front ends only by failing. Clients wait for a restart: nobody is given time to finish.
+        failed = fronts.join_next() => {
+            ended = outcome(failed);
+            stop.deadline.cancel();
+        }
+        () = stop.failed.cancelled() => stop.deadline.cancel(),
     }
     // In this order: a listener that ends before it was told to has failed.
     stop.drain.cancel();
     drain();
     tokio::select! {
         () = finish(fronts, &mut ended) => return ended,
+        () = stop.deadline.cancelled() => {}
+        () = stop.failed.cancelled() => {}
         () = tokio::time::sleep(config.shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
         signal = signals.next() => {
             tracing::info!("{signal} again: ending at once");
@@ -136,11 +148,21 @@ fn outcome(joined: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) 
     }
 }
 
-async fn start(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>) -> Result<Listener, Failure> {
-    let built = builder(config, listener, master).build().await;
+async fn start(
+    config: &Config,
+    listener: &ListenerConfig,
+    master: Option<MasterKey>,
+    limit: u64,
+) -> Result<Listener, Failure> {
+    let accept_queue = descriptors::accept_queue(listener.accept_queue, limit, config.listeners.len());
+    let built = builder(config, listener, master).accept_queue(accept_queue).build().await;
     built.map_err(|error| {
         let message = format!("listener \"{}\": {error}", listener.name);
-        if matches!(error, BuildError::Rights(_)) { Failure::Rights(message) } else { Failure::Runtime(message) }
+        match &error {
+            BuildError::Rights(_) => Failure::Rights(message),
+            BuildError::Kernel { addr, source } => rights::low_port(*addr, source).unwrap_or(Failure::Runtime(message)),
+            _ => Failure::Runtime(message),
+        }
     })
 }
 
@@ -153,7 +175,6 @@ fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>
             Datapath::Kernel => portcullis::Datapath::Kernel,
         })
         .listen_config(listen_config(listener))
-        .accept_queue(listener.accept_queue)
         .name(&listener.name)
         .fail_closed(listener.fail_closed);
     for name in &listener.interfaces {

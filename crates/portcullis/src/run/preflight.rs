@@ -1,12 +1,14 @@
 //! What can be found out before the first client is answered: a start that fails should take nobody with it.
 
 use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
 
 use listener::io::check_reservable;
 use portcullis::guard::expand_wildcards;
 
 use crate::config::{Backend, Config, Datapath, ListenerConfig};
 use crate::failure::Failure;
+use crate::rights;
 
 /// Checks what only this host can tell.
 ///
@@ -19,18 +21,18 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     match config.datapath {
         Datapath::Kernel => warn_of_settings_without_effect(config),
         Datapath::Auto | Datapath::Raw => {
+            config.listeners.iter().flat_map(|listener| &listener.interfaces).for_each(|name| warn_of_master(name));
             for listener in &config.listeners {
                 let named = |error| Failure::Runtime(format!("listener \"{}\": {error}", listener.name));
                 check_reservable(&expand_wildcards(&listener.bind)).map_err(named)?;
             }
         }
     }
-    match config.admin {
-        Some(admin) => TcpListener::bind(admin)
-            .map(drop)
-            .map_err(|error| Failure::runtime(format!("cannot listen on {admin} (--admin)"), error)),
-        None => Ok(()),
-    }
+    let Some(admin) = config.admin else { return Ok(()) };
+    TcpListener::bind(admin).map(drop).map_err(|error| {
+        let runtime = || Failure::runtime(format!("cannot listen on {admin} (--admin)"), &error);
+        rights::low_port(admin, &error).unwrap_or_else(runtime)
+    })
 }
 
 /// Refuses an upstream whose connections we would answer ourselves, and pass on to it again, and so on.
@@ -61,17 +63,83 @@ fn is_local(addr: SocketAddr) -> bool {
     addr.ip().is_unspecified() || UdpSocket::bind((addr.ip(), 0)).is_ok()
 }
 
-fn warn_of_settings_without_effect(config: &Config) {
-    for listener in &config.listeners {
-        if listener.fail_closed || !listener.interfaces.is_empty() {
-            tracing::warn!(listener = listener.name, "interfaces and fail_closed do nothing with datapath kernel");
-        }
+/// What comes in over a part of a bridge or bond belongs to the whole, and is answered there.
+fn warn_of_master(interface: &str) {
+    if let Some(master) = interface_master(Path::new("/sys/class/net"), interface) {
+        tracing::warn!(
+            "interface {interface} is a part of {master}, to which its packets and addresses belong: \
+             nobody is answered over it. Name {master} instead"
+        );
     }
+}
+
+/// The bridge, bond, team or VRF that an interface is a part of.
+fn interface_master(interfaces: &Path, name: &str) -> Option<String> {
+    let master = interfaces.join(name).join("master").read_link().ok()?;
+    Some(master.file_name()?.to_str()?.to_owned())
+}
+
+fn warn_of_settings_without_effect(config: &Config) {
+    let ignored = ignored_by_kernel(config);
+    if !ignored.is_empty() {
+        tracing::warn!(
+            "datapath kernel ignores {}: the kernel makes the handshakes, with limits and cookies of its own",
+            ignored.join(", ")
+        );
+    }
+}
+
+/// The settings that were given, by their names in the file, and are those of a handshake that the kernel makes.
+fn ignored_by_kernel(config: &Config) -> Vec<&'static str> {
+    let default = ListenerConfig::default();
+    let changed = |differs: fn(&ListenerConfig, &ListenerConfig) -> bool| {
+        config.listeners.iter().any(|listener| differs(listener, &default))
+    };
+    let settings = [
+        ("half_open", changed(|own, default| own.half_open != default.half_open)),
+        ("cookies", changed(|own, default| own.cookies != default.cookies)),
+        ("master_key_file", config.master_key_file.is_some()),
+        ("state_dir", config.state_dir.is_some()),
+        ("interfaces", changed(|own, default| own.interfaces != default.interfaces)),
+        ("fail_closed", changed(|own, default| own.fail_closed != default.fail_closed)),
+        ("workers", config.workers.is_some()),
+        ("accept_queue", changed(|own, default| own.accept_queue != default.accept_queue)),
+        ("replies_per_prefix", changed(|own, default| own.replies_per_prefix != default.replies_per_prefix)),
+        ("window_scale", changed(|own, default| own.window_scale != default.window_scale)),
+    ];
+    settings.into_iter().filter_map(|(name, given)| given.then_some(name)).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
     use super::*;
+    use crate::config::HalfOpen;
+
+    #[test]
+    fn the_master_of_an_interface_is_where_its_link_leads() {
+        let interfaces = std::env::temp_dir().join(format!("portcullis-sys-{:016x}", getrandom::u64().unwrap()));
+        for name in ["port0", "alone0"] {
+            fs::create_dir_all(interfaces.join(name)).unwrap();
+        }
+        symlink("../br0", interfaces.join("port0/master")).unwrap();
+        assert_eq!(interface_master(&interfaces, "port0").as_deref(), Some("br0"));
+        assert_eq!(interface_master(&interfaces, "alone0"), None);
+        assert_eq!(interface_master(&interfaces, "absent0"), None);
+        fs::remove_dir_all(interfaces).unwrap();
+    }
+
+    #[test]
+    fn each_setting_that_the_kernel_ignores_is_named_once() {
+        assert_eq!(ignored_by_kernel(&Config::default()), [""; 0]);
+        let half_open = HalfOpen { max: 7, ..ListenerConfig::default().half_open };
+        let listener = ListenerConfig { half_open, fail_closed: true, connections_max: 3, ..ListenerConfig::default() };
+        let listeners = vec![listener.clone(), listener];
+        let config = Config { listeners, master_key_file: Some("k".into()), ..Config::default() };
+        assert_eq!(ignored_by_kernel(&config), ["half_open", "master_key_file", "fail_closed"]);
+    }
 
     #[test]
     fn a_guard_is_reached_by_its_own_address_and_a_wildcard_by_any_local_one() {

@@ -8,7 +8,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::descriptors::connections_max;
+use super::descriptors::{self, Allowed, Descriptors};
 use super::stop::Stop;
 use super::upstream::Upstream;
 use crate::config::{Backend, ListenerConfig, Service, Timeouts};
@@ -39,27 +39,27 @@ enum Answerer {
 }
 
 impl Front {
-    /// For one of `listeners` listeners that share `descriptors`.
-    pub fn new(config: &ListenerConfig, listeners: usize, descriptors: u64, stop: Stop) -> Front {
-        let relayed = matches!(config.backend, Backend::Upstream(_));
-        let max = connections_max(config.connections_max, config.accept_queue, relayed, descriptors, listeners);
-        if max < config.connections_max {
-            tracing::info!(
-                listener = config.name,
-                "serving at most {max} connections at once, not {}: the limit of open files is {descriptors}",
-                config.connections_max
-            );
-        }
+    /// For one of `listeners` listeners that share the descriptors.
+    ///
+    /// # Errors
+    /// When there is none for a single connection.
+    pub fn new(
+        config: &ListenerConfig,
+        listeners: usize,
+        descriptors: &Descriptors,
+        stop: Stop,
+    ) -> Result<Front, Failure> {
+        let max = places(config, listeners, descriptors)?;
         let backend = match config.backend {
             Backend::Service(service) => Answerer::Service(service),
             Backend::Upstream(addr) => Answerer::Upstream(Upstream::new(&config.name, addr, config.timeouts)),
         };
-        Front {
+        Ok(Front {
             name: config.name.clone(),
             places: Arc::new(Semaphore::new(max)),
             handler: Arc::new(Handler { backend, timeouts: config.timeouts }),
             stop,
-        }
+        })
     }
 
     /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
@@ -70,6 +70,11 @@ impl Front {
     pub async fn run(self, mut listener: Listener) -> Result<(), Failure> {
         let tasks = TaskTracker::new();
         let accepted = self.accept_all(&mut listener, &tasks).await;
+        if let Err(failure) = &accepted {
+            // At once, not when the last connection has ended.
+            tracing::error!("{failure}: ending");
+            self.stop.failed.cancel();
+        }
         tasks.close();
         tasks.wait().await;
         listener.close().await;
@@ -100,6 +105,37 @@ impl Front {
                 handler.handle(connection, &stop).await;
                 drop(place);
             });
+        }
+    }
+}
+
+/// How many connections are served at once: as many as configured, or as the descriptors allow, which is then said.
+fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
+    let limit = descriptors.limit();
+    let accept_queue = descriptors::accept_queue(config.accept_queue, limit, listeners);
+    let relayed = matches!(config.backend, Backend::Upstream(_));
+    let (listener, wanted) = (&config.name, config.connections_max);
+    match descriptors.connections(wanted, accept_queue, relayed, listeners) {
+        Allowed::All => Ok(wanted),
+        Allowed::Fewer(max) => {
+            tracing::info!(
+                listener,
+                "serving at most {max} connections at once, not {wanted}, with {accept_queue} more in the accept queue: \
+                 the limit of open files is {limit}"
+            );
+            Ok(max)
+        }
+        Allowed::HardlyAny(0) => Err(Failure::Runtime(format!(
+            "listener \"{listener}\": the limit of open files, {limit}, leaves none for connections: raise it \
+             (ulimit -n, LimitNOFILE= of systemd)"
+        ))),
+        Allowed::HardlyAny(max) => {
+            tracing::warn!(
+                listener,
+                "serving only {max} connections at once, not {wanted}: the limit of open files is {limit}; raise it \
+                 (ulimit -n, LimitNOFILE= of systemd)"
+            );
+            Ok(max)
         }
     }
 }

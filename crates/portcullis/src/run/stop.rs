@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 /// Seconds that peers have for their FIN once ours was sent at the deadline; then they get RST.
 pub const FIN_GRACE: Duration = Duration::from_secs(1);
 
-/// The three steps of the end. Each is taken once, in this order, and stays taken.
+/// The three steps of the end, each taken once, in this order, and the alarm that may start them.
 #[derive(Clone, Debug, Default)]
 pub struct Stop {
     /// No new connections; conversations go on to their end, and http begins no new request.
@@ -18,6 +18,8 @@ pub struct Stop {
     pub deadline: CancellationToken,
     /// No more waiting: RST to everybody who is left.
     pub now: CancellationToken,
+    /// A listener has failed: the process is to end, with what it serves.
+    pub failed: CancellationToken,
 }
 
 impl Stop {
@@ -29,10 +31,11 @@ impl Stop {
     }
 }
 
-/// SIGTERM and SIGINT, which mean the same.
+/// SIGTERM and SIGINT, which mean the same, and SIGHUP, which means nothing here.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
@@ -41,14 +44,25 @@ impl Signals {
     /// # Errors
     /// Of sigaction(2).
     pub fn listen() -> io::Result<Signals> {
-        Ok(Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
     }
 
-    /// The next one's name.
+    /// The name of the next one that asks for the end. Cancel safe.
+    ///
+    /// A SIGHUP asks for a reload, which there is not: an operator who expects one must not lose the service for it.
     pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return "SIGTERM",
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP ignored: there is no reload, and nothing was changed; restart to apply a new configuration");
+                }
+            }
         }
     }
 }
