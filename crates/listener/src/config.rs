@@ -44,7 +44,8 @@ pub struct ListenConfig {
     ///
     /// A completed handshake gives its reply back, so real clients never meet the limit.
     pub replies_per_prefix: u32,
-    /// Bad cookies per second from one source prefix, to all workers together, before its ACKs are dropped unchecked. Default 4096.
+    /// Bad cookies per second from one source prefix, to all workers together, before its ACKs without timestamps are dropped
+    /// unchecked. Default 4096. Form A needs no such bound.
     pub bad_cookies_per_prefix: u32,
     /// Whether form B is accepted at any time.
     pub accept_cookies: AcceptCookies,

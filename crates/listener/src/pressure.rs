@@ -1,6 +1,6 @@
 //! When to keep half-open entries and when to answer by cookie alone: two watermarks with hysteresis.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::cookie::COOKIE_LIFETIME;
@@ -29,7 +29,7 @@ pub(crate) struct Pressure {
     half_open: AtomicU64,
     cookies: AtomicBool,
     /// SYNs answered minus handshakes completed, since the last look.
-    unanswered: AtomicU64,
+    unanswered: AtomicI64,
     /// Nanoseconds of the last moment a SYN-ACK without an entry was sent; 0: never.
     cookie_sent: AtomicU64,
     started: Time,
@@ -43,7 +43,7 @@ impl Pressure {
             entry_lifetime,
             half_open: AtomicU64::new(0),
             cookies: AtomicBool::new(false),
-            unanswered: AtomicU64::new(0),
+            unanswered: AtomicI64::new(0),
             cookie_sent: AtomicU64::new(0),
             started: now,
         }
@@ -70,14 +70,14 @@ impl Pressure {
         self.half_open.fetch_sub(entries, Ordering::Relaxed);
     }
 
-    /// A worker's account since its last: SYNs it answered for which no handshake completed.
-    pub(crate) fn report_unanswered(&self, syns: u64) {
+    /// A worker's account since its last: SYNs it answered less handshakes that were completed, be it of earlier SYNs.
+    pub(crate) fn report_unanswered(&self, syns: i64) {
         self.unanswered.fetch_add(syns, Ordering::Relaxed);
     }
 
     /// Called by one worker, once a second: turns the mode back if all is calm.
     pub(crate) fn review(&self, second: Duration) -> Option<Mode> {
-        let unanswered = self.unanswered.swap(0, Ordering::Relaxed) as f64;
+        let unanswered = self.unanswered.swap(0, Ordering::Relaxed).max(0) as f64;
         let steady = unanswered * self.entry_lifetime.as_secs_f64() / second.as_secs_f64().max(0.001);
         let calm = self.half_open() <= self.low && steady < (self.high - self.low).max(1) as f64;
         let turned = calm && self.cookies.swap(false, Ordering::Relaxed);

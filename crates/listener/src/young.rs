@@ -1,22 +1,23 @@
 //! Connections between the handshake's last segment and their socket: what the client sends meanwhile is kept here.
 
+use std::collections::HashMap;
+
 use wire::{FourTuple, Segment, SeqNum, TimestampOption};
 
 use crate::accepted::EARLY_DATA_MAX_BYTES;
 
 /// The few connections that are being adopted at this moment.
 ///
-/// At most [`Young::MAX`]: a worker adopts what one batch of frames brought before it reads the next.
+/// At most [`Young::MAX`]: a worker that has so many reads no more packets before it has adopted some.
 #[derive(Default)]
 pub(crate) struct Young {
-    flows: Vec<Flow>,
+    flows: HashMap<FourTuple, Flow>,
     /// Buffers of flows that are done, kept for the next ones.
     spare: Vec<Vec<u8>>,
 }
 
 /// What the client sent on one of them.
 pub(crate) struct Flow {
-    tuple: FourTuple,
     /// The next sequence number that continues what is here.
     next: SeqNum,
     data: Vec<u8>,
@@ -39,7 +40,9 @@ pub(crate) struct Header {
 
 impl Young {
     /// Flows at a time.
-    pub(crate) const MAX: usize = 256;
+    pub(crate) const MAX: usize = 1024;
+    /// Buffers kept.
+    const SPARE: usize = 64;
 
     pub(crate) fn is_full(&self) -> bool {
         self.flows.len() >= Young::MAX
@@ -48,27 +51,31 @@ impl Young {
     /// Begins to keep what comes on `tuple` from `first` on.
     pub(crate) fn begin(&mut self, tuple: FourTuple, first: SeqNum) {
         let data = self.spare.pop().unwrap_or_default();
-        self.flows.push(Flow { tuple, next: first, data, first: None, fin: None, reset: None });
+        self.flows.insert(tuple, Flow { next: first, data, first: None, fin: None, reset: None });
     }
 
     /// Keeps what this segment adds; `false` if its flow is not here.
     pub(crate) fn capture(&mut self, tuple: &FourTuple, segment: &Segment<'_>) -> bool {
-        let Some(flow) = self.flows.iter_mut().find(|flow| flow.tuple == *tuple) else { return false };
+        if self.flows.is_empty() {
+            return false;
+        }
+        let Some(flow) = self.flows.get_mut(tuple) else { return false };
         flow.capture(segment);
         true
     }
 
     pub(crate) fn data(&self, tuple: &FourTuple) -> &[u8] {
-        self.flows.iter().find(|flow| flow.tuple == *tuple).map_or(&[], |flow| &flow.data)
+        self.flows.get(tuple).map_or(&[], |flow| &flow.data)
     }
 
     /// Stops keeping, and tells how the flow stands.
     pub(crate) fn end(&mut self, tuple: &FourTuple) -> Ending {
-        let Some(index) = self.flows.iter().position(|flow| flow.tuple == *tuple) else { return Ending::default() };
-        let mut flow = self.flows.swap_remove(index);
+        let Some(mut flow) = self.flows.remove(tuple) else { return Ending::default() };
         let ending = Ending { bytes: flow.data.len(), first: flow.first, fin: flow.fin, reset: flow.reset };
-        flow.data.clear();
-        self.spare.push(flow.data);
+        if self.spare.len() < Young::SPARE {
+            flow.data.clear();
+            self.spare.push(flow.data);
+        }
         ending
     }
 }

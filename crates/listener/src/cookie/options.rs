@@ -16,6 +16,12 @@ pub struct Offer {
 }
 
 impl Offer {
+    /// Whether a SYN-ACK and a socket that suit the one suit the other: all is the same but the time.
+    pub(crate) fn agrees_with(&self, other: &Offer) -> bool {
+        let lasting = |offer: &Offer| (offer.mss, offer.wscale, offer.sack, offer.tsval.is_some());
+        lasting(self) == lasting(other)
+    }
+
     /// What a SYN of this family with these options offers.
     pub fn new(options: &Options, family: Family) -> Offer {
         Offer {

@@ -18,6 +18,7 @@ pub(crate) use table::Swept;
 use table::Table;
 
 use crate::budget::prefix_hash;
+use crate::cookie::Offer;
 
 /// Time in which a full sweep of the queue passes: how late a timer can be.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -94,9 +95,14 @@ impl HalfOpen {
         removed
     }
 
-    /// Marks the entry of this tuple as complete but without a connection; `false` if there is none.
-    pub(crate) fn park(&mut self, tuple: &FourTuple) -> bool {
-        self.update(tuple, |entry| entry.parked = true)
+    /// Puts this entry in the place of the one that the tuple has; `false` if it has none.
+    pub(crate) fn replace(&mut self, tuple: &FourTuple, fresh: &Entry) -> bool {
+        self.update(tuple, |entry| *entry = *fresh)
+    }
+
+    /// Replaces the options of the entry of this tuple, if there is one.
+    pub(crate) fn amend(&mut self, tuple: &FourTuple, offer: &Offer) {
+        self.update(tuple, |entry| entry.offer = *offer);
     }
 
     /// Notes a wrong acknowledgment number for the entry of this tuple; `true` if that was the one too many.
@@ -109,10 +115,12 @@ impl HalfOpen {
         shut
     }
 
-    /// Lets no ACK complete the handshake by the entry of this tuple; it keeps its place until its time is over.
-    pub(crate) fn shut(&mut self, tuple: &FourTuple) {
+    /// Lets no ACK complete the handshake by the entry of this tuple, and says nothing for it any more; it keeps its place
+    /// until its time is over, which is with the last of `retries` repetitions.
+    pub(crate) fn shut(&mut self, tuple: &FourTuple, retries: u8) {
         self.update(tuple, |entry| {
             entry.guesses = Entry::GUESSES_MAX;
+            entry.retransmissions = retries;
             entry.parked = false;
         });
     }

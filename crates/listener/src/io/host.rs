@@ -96,10 +96,20 @@ impl Host {
     /// A device below a bridge, a bond or a team shows frames that come once more on the device above, and so does one
     /// with a VLAN's tag, if the VLAN has a device; only there they count. Without such a device the kernel takes no frame
     /// of that VLAN. A priority tag names none.
-    pub(super) fn origin(&mut self, interface: u32, vlan_id: Option<u16>, to_us: bool) -> Option<Origin> {
+    ///
+    /// A link-local client on this host itself is heard on loopback; what its address means, the link says that has ours.
+    pub(super) fn origin(
+        &mut self,
+        interface: u32,
+        vlan_id: Option<u16>,
+        to_us: bool,
+        tuple: Option<&FourTuple>,
+    ) -> Option<Origin> {
         let link = self.interfaces.by_index(interface)?;
         let listening = self.only.is_empty() || self.only.contains(&link.name);
         let above = link.master.is_some() || vlan_id.is_some_and(|id| id != 0);
+        let home = tuple.filter(|_| link.loopback).map_or(0, |tuple| self.scope_of(tuple));
+        let interface = if home == 0 { interface } else { home };
         self.scope = interface;
         let arrival =
             Arrival { to_us: to_us && listening && !above, loopback: link.loopback, interface, mtu: link.mtu };
@@ -127,7 +137,8 @@ impl LocalAddresses for Host {
     }
 
     fn mtu_of(&self, addr: IpAddr) -> Option<u32> {
-        let has = |link: &&Link| link.addresses.iter().any(|address| address.addr == addr);
+        // An address that loopback lends to the whole host is reached over some other link.
+        let has = |link: &&Link| !link.loopback && link.addresses.iter().any(|address| address.addr == addr);
         let loopback = |link: &&Link| addr.is_loopback() && link.loopback;
         self.interfaces.links().find(|link| has(link) || loopback(link)).map(|link| link.mtu)
     }

@@ -22,8 +22,9 @@ use crate::listen::{Disposition, Listen};
 use crate::pressure::Mode;
 use crate::stats::{Counter, DropReason, SharedStats};
 use crate::time::Time;
+use crate::young::Young;
 
-/// Packets of each tap judged between two looks at everything else. Fewer than [`crate::young::Young::MAX`].
+/// Packets of each tap judged between two looks at everything else.
 const BATCH: usize = 128;
 
 /// Time between two looks at the timers while there are any.
@@ -51,7 +52,7 @@ pub(super) struct Station {
     pub taps: Taps,
     pub host: Host,
     pub transmit: Transmit,
-    /// Finished handshakes that wait for a connection, at most one batch's.
+    /// Finished handshakes that wait for a connection, at most [`Young::MAX`].
     pub pending: VecDeque<Accepted>,
     pub now: Time,
 }
@@ -181,7 +182,9 @@ impl Station {
         let Station { listen, taps, host, transmit, pending, now } = self;
         let ring = tap(taps);
         let mut frames = 0;
+        // What would find no room waits in the ring.
         while frames < max
+            && pending.len() < Young::MAX
             && ring.with_next(|captured| {
                 judge(&captured, listen, host, transmit, pending, *now);
             })
@@ -209,13 +212,15 @@ fn judge(
     pending: &mut VecDeque<Accepted>,
     now: Time,
 ) {
-    let Some(origin) = host.origin(captured.from.interface, captured.vlan.map(|tag| tag.id()), captured.to_us) else {
+    let packet = Packet::parse_ip(captured.bytes, captured.wire_len, captured.checksums);
+    let tuple = packet.as_ref().ok().map(|packet| &packet.tuple);
+    let vlan = captured.vlan.map(|tag| tag.id());
+    let Some(origin) = host.origin(captured.from.interface, vlan, captured.to_us, tuple) else {
         // An interface so new that its addresses have not been read yet: the client will ask again.
         return listen.stats_mut().count_drop(DropReason::NotOurFrame);
     };
-    let packet = Packet::parse_ip(captured.bytes, captured.wire_len, captured.checksums);
     match listen.on_packet(packet, &origin.arrival, host, now) {
-        Disposition::Reply(reply) if origin.routed => transmit.route(&reply, captured.from.interface),
+        Disposition::Reply(reply) if origin.routed => transmit.route(&reply, origin.arrival.interface),
         Disposition::Reply(reply) => transmit.answer(&reply, captured.from, captured.vlan),
         Disposition::Accept(accepted) => pending.push_back(accepted),
         Disposition::Captured | Disposition::Drop(_) => {}

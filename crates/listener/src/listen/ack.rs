@@ -32,7 +32,7 @@ impl Listen {
         if let Some(entry) = entry.filter(Entry::is_open)
             && segment.ack == entry.iss + 1
         {
-            return self.on_half_open_ack(tuple, &entry, segment, arrival, now);
+            return self.on_half_open_ack(tuple, &entry, segment, arrival, host, now);
         }
         match self.check_cookie(tuple, segment, now) {
             Ok((data, irs)) => self.on_cookie_ack(tuple, segment, &data, irs, arrival, host, now),
@@ -47,12 +47,13 @@ impl Listen {
     }
 
     /// RFC 9293 §3.10.7.4 in SYN-RECEIVED: first the sequence number, then the acknowledgment number.
-    fn on_half_open_ack(
+    fn on_half_open_ack<H: KernelSockets>(
         &mut self,
         tuple: &FourTuple,
         entry: &Entry,
         segment: &Segment<'_>,
         arrival: &Arrival,
+        host: &mut H,
         now: Time,
     ) -> Disposition {
         let cookie = self.cookie_of(tuple, entry);
@@ -63,6 +64,10 @@ impl Listen {
             (Some(ours), Some(ts)) => ts.tsecr == ours,
             _ => true,
         };
+        if !echoes && let Ok((data, irs)) = self.check_cookie(tuple, segment, now) {
+            // It answers another SYN-ACK of ours with the same ISN: one that was sent before there was an entry.
+            return self.on_cookie_ack(tuple, segment, &data, irs, arrival, host, now);
+        }
         if !segment.seq.in_window(entry.irs + 1, u32::from(WINDOW)) || !echoes {
             return self.challenge(tuple, entry, now);
         }
@@ -140,8 +145,9 @@ impl Listen {
                 self.held.forget(tuple);
                 Standing::Free
             }
-            (_, false) if held.iss.is_none() || form != Form::A => Standing::Held,
-            (_, false) => {
+            (None, false) => Standing::Held,
+            (Some(true), false) if held.iss.is_none() || form != Form::A => Standing::Held,
+            (Some(true), false) => {
                 if host.destroy(tuple) {
                     self.stats.count(Counter::OldSocketsDestroyed);
                 }
@@ -169,14 +175,16 @@ impl Listen {
         now: Time,
     ) -> Result<(CookieData, SeqNum), Unchecked> {
         let timestamps = segment.options().timestamps;
-        let expected = timestamps.is_some()
-            || self.config.accept_cookies == AcceptCookies::Always
-            || self.shared.pressure.cookies_outstanding(now);
-        if !expected {
-            return Err(Unchecked::NotExpected);
-        }
-        if !self.bad_cookies.has_left(tuple.peer.addr, now) {
-            return Err(Unchecked::OverBudget);
+        // Form A is too strong to be guessed at, so nobody's guesses shut it.
+        if timestamps.is_none() {
+            let expected =
+                self.config.accept_cookies == AcceptCookies::Always || self.shared.pressure.cookies_outstanding(now);
+            if !expected {
+                return Err(Unchecked::NotExpected);
+            }
+            if !self.bad_cookies.has_left(tuple.peer.addr, now) {
+                return Err(Unchecked::OverBudget);
+            }
         }
         let isn = segment.ack - 1;
         let mut check = |irs| self.cookies.check(tuple, irs, isn, timestamps, now).map(|data| (data, irs));
@@ -211,7 +219,9 @@ impl Listen {
         if held == Some(true) || last_ack || (held.is_none() && known.is_some()) {
             return Disposition::Drop(DropReason::KernelOwns);
         }
-        self.bad_cookies.take(tuple.peer.addr, now);
+        if held.is_some() {
+            self.bad_cookies.take(tuple.peer.addr, now);
+        }
         self.stats.count(match why {
             Unchecked::NotExpected => Counter::CookiesNotExpected,
             Unchecked::OverBudget => Counter::CookiesOverBudget,
@@ -219,6 +229,8 @@ impl Listen {
             Unchecked::Bad(BadCookie::Mac) => Counter::CookiesBadMac,
         });
         match (self.shared.mode(), held) {
+            // It may well be good: nobody has looked.
+            _ if why == Unchecked::OverBudget => Disposition::Drop(DropReason::OverBudget),
             (Mode::Queue, Some(_)) => self.reset(tuple, segment, now),
             (Mode::Queue, None) => Disposition::Drop(DropReason::UnknownFlow),
             (Mode::Cookies, _) => Disposition::Drop(DropReason::BadCookie),

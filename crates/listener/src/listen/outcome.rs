@@ -117,7 +117,9 @@ impl Listen {
 
     /// Keeps a finished handshake half-open: its own entry, or a new one made from what the cookie told.
     fn park(&mut self, accepted: &Accepted, now: Time) -> Result<(), Full> {
-        if self.half_open.park(&accepted.tuple) {
+        let own = self.half_open.get(&accepted.tuple);
+        if let Some(entry) = own.filter(|entry| entry.iss == accepted.iss) {
+            self.half_open.replace(&accepted.tuple, &Entry { parked: true, ..entry });
             return Ok(());
         }
         let options = &accepted.options;
@@ -137,7 +139,8 @@ impl Listen {
             parked: true,
             guesses: 0,
         };
-        self.keep(&accepted.tuple, &entry)
+        // An entry for another SYN gives way to a handshake that is complete.
+        if self.half_open.replace(&accepted.tuple, &entry) { Ok(()) } else { self.keep(&accepted.tuple, &entry) }
     }
 }
 

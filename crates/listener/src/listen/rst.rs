@@ -18,7 +18,7 @@ impl Listen {
             // Whoever guesses at an entry of its own gets no fresh one for a RST and another SYN.
             match entry.guesses {
                 0 => self.forget(tuple, Counter::HalfOpenReset),
-                _ => self.half_open.shut(tuple),
+                _ => self.half_open.shut(tuple, self.config.synack_retries),
             }
             return Disposition::Drop(DropReason::Reset);
         }

@@ -39,10 +39,10 @@ impl Listen {
         }
         let offer = Offer::new(&segment.options(), Family::of(tuple.peer.addr));
         let cookie = match entry {
-            Some(entry) if entry.irs == segment.seq => self.cookie_of(tuple, &entry),
-            // Another ISN: a new incarnation of the client, or somebody who wants to undo the old one. The entry stays
-            // for the first; the cookie alone serves the second.
-            Some(_) => self.cookie_without_entry(tuple, segment.seq, &offer, now),
+            Some(entry) if entry.irs == segment.seq && entry.offer.agrees_with(&offer) => self.cookie_of(tuple, &entry),
+            // Another ISN, or other options: a new incarnation of the client, one that tries with less, or somebody who
+            // wants to undo the old one. The entry stays for the first; the cookie alone serves the second.
+            Some(entry) => self.cookie_beside(tuple, &entry, segment.seq, &offer, now),
             None => self.cookie_with_entry(tuple, segment.seq, &offer, now),
         };
         self.stats.count(Counter::SynAcksSent);
@@ -90,6 +90,16 @@ impl Listen {
                 Full::Prefix => Counter::HalfOpenPrefixFull,
             });
             self.note_cookie_sent(now);
+        }
+        cookie
+    }
+
+    /// The ISN for a SYN on a 4-tuple whose entry stands for another SYN.
+    fn cookie_beside(&mut self, tuple: &FourTuple, entry: &Entry, irs: SeqNum, offer: &Offer, now: Time) -> Cookie {
+        let cookie = self.cookie_without_entry(tuple, irs, offer, now);
+        if (entry.irs, entry.iss) == (irs, cookie.isn) {
+            // Options so alike that the cookie does not tell them apart: an ACK will find the entry, so that has to know.
+            self.half_open.amend(tuple, offer);
         }
         cookie
     }

@@ -28,8 +28,7 @@ impl Listen {
         mut send: impl FnMut(Reply),
     ) {
         self.cookies.advance(epoch, now);
-        let answered = std::mem::take(&mut self.unanswered);
-        self.shared.pressure.report_unanswered(u64::try_from(answered).unwrap_or(0));
+        self.shared.pressure.report_unanswered(std::mem::take(&mut self.unanswered));
         let mut due = Vec::new();
         let retries = self.config.synack_retries;
         let (stats, pressure) = (&mut self.stats, &self.shared.pressure);

@@ -351,3 +351,49 @@ fn data_on_a_connection_that_is_no_more_is_reset_even_if_it_is_the_first() {
     let data = bench.send_data(USUAL.into(), Flags::ACK, IRS + 1, ack, echo(&syn_ack), b"anyone?");
     assert_eq!(reply(data).flags, Flags::RST);
 }
+
+/// A SYN-ACK and what its ACK makes of the connection must tell the same story.
+#[test]
+fn spec_05_a_repeated_syn_with_other_options_gets_what_it_asks_for() {
+    let with_mss = |mss, options: ReplyOptions| ReplyOptions { mss: Some(mss), ..options };
+    let bare = with_mss(1460, BARE);
+    for (first, second) in [
+        (EVERYTHING, bare),
+        (bare, EVERYTHING),
+        (EVERYTHING, with_mss(536, EVERYTHING)),
+        // As one to form B.
+        (with_mss(1460, BARE), with_mss(1470, BARE)),
+    ] {
+        for (answered, offered) in [(0, first), (1, second)] {
+            let mut bench = Bench::new();
+            let syn_acks = [bench.syn(USUAL, first), bench.syn(USUAL, second)];
+            let syn_ack = &syn_acks[answered];
+            assert_eq!(syn_ack.options.timestamps.is_some(), offered.timestamps.is_some());
+            assert_eq!(syn_ack.options.wscale.is_some(), offered.wscale.is_some());
+            let options = accepted(bench.ack(USUAL, syn_ack)).options;
+            assert_eq!(options.timestamps.is_some(), offered.timestamps.is_some());
+            assert_eq!(options.peer_wscale, offered.wscale);
+            if answered == 1 {
+                assert!(options.peer_mss <= offered.mss.unwrap(), "{options:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn spec_26_an_answer_to_an_earlier_syn_ack_of_the_same_isn_counts() {
+    let mut bench = Bench::under_pressure();
+    let first = bench.syn(USUAL, EVERYTHING);
+    // Calm again, a second later; the client has not had the answer yet.
+    for _ in 0..30 {
+        let _ = bench.pass(Duration::from_secs(1));
+        bench.listen.review(Duration::from_secs(1));
+    }
+    assert_eq!(bench.listen.mode(), Mode::Queue);
+    let again = ReplyOptions { timestamps: Some(TimestampOption { tsval: 35_000, tsecr: 0 }), ..EVERYTHING };
+    let second = bench.syn(USUAL, again);
+    let tsval = |syn_ack: &Reply| syn_ack.options.timestamps.unwrap().tsval;
+    assert_eq!(first.seq, second.seq);
+    assert_ne!(tsval(&first), tsval(&second), "the clock in it has moved on");
+    assert_eq!(accepted(bench.ack(USUAL, &first)).via, Via::Cookie);
+}

@@ -124,6 +124,14 @@ impl Bench {
         bench
     }
 
+    /// A listener that looks at all cookies, but at no more than fifty bad ones of a prefix in a tenth of a second.
+    fn guessed_at() -> Bench {
+        Bench::with(|config| {
+            config.accept_cookies = AcceptCookies::Always;
+            config.bad_cookies_per_prefix = 500;
+        })
+    }
+
     fn receive(&mut self, packet: &[u8]) -> Disposition {
         let parsed = Packet::parse_ip(packet, packet.len(), Checksums::Verify);
         self.listen.on_packet(parsed, &self.arrival, &mut self.host, self.now)

@@ -59,15 +59,9 @@ fn a_flood_turns_to_cookies_and_calm_turns_back_each_once() {
 
 #[test]
 fn bad_cookies_of_one_prefix_are_soon_not_checked_any_more() {
-    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 500);
+    let mut bench = Bench::guessed_at();
     for port in 1..500 {
-        let _ = bench.send(
-            USUAL_AT.port(port),
-            Flags::ACK,
-            IRS,
-            5,
-            ReplyOptions { timestamps: EVERYTHING.timestamps, ..BARE },
-        );
+        let _ = bench.send(USUAL_AT.port(port), Flags::ACK, IRS, 5, BARE);
     }
     let checked = bench.count(Counter::CookiesBadMac) + bench.count(Counter::CookiesExpired);
     assert_eq!((checked, bench.count(Counter::CookiesOverBudget)), (50, 449));
@@ -137,14 +131,14 @@ fn an_entry_that_is_guessed_at_leaves_the_handshake_to_the_cookie() {
 
 #[test]
 fn guesses_at_an_entry_are_bounded_by_the_budget_of_bad_cookies() {
-    let mut bench = Bench::with(|config| config.bad_cookies_per_prefix = 500);
+    let mut bench = Bench::guessed_at();
     let syn_ack = bench.syn(USUAL, BARE);
     // Fifty in a tenth of a second: all that this prefix has.
     for n in 0..50 {
         let _ = bench.send(USUAL, Flags::ACK, IRS + 1, (syn_ack.seq + 2 + n).value(), BARE);
     }
     let right = bench.send(USUAL, Flags::ACK, IRS + 1, (syn_ack.seq + 1).value(), BARE);
-    assert!(matches!(right, Disposition::Reply(Reply { flags: Flags::RST, .. })), "{right:?}");
+    assert_eq!(dropped(right), DropReason::OverBudget);
     assert_eq!(bench.count(Counter::CookiesOverBudget), 1);
 }
 
@@ -158,4 +152,78 @@ fn a_reset_buys_no_fresh_entry_to_guess_at() {
     // It goes with its time, and says nothing more than any other.
     assert!(bench.pass(Duration::from_secs(20)).iter().all(|sent| sent.flags == Flags::SYN | Flags::ACK));
     assert_eq!((bench.listen.half_open.len(), bench.count(Counter::HalfOpenTimedOut)), (0, 1));
+}
+
+fn somebody(n: u32) -> FourTuple {
+    let mut tuple = FourTuple::from(USUAL);
+    tuple.local.addr = Ipv4Addr::from_bits(0xc613_0000 + n).into();
+    tuple
+}
+
+#[test]
+fn bursts_of_clients_do_not_keep_the_listener_under_pressure() {
+    let mut bench = Bench::new();
+    for n in 0..3072 {
+        let _ = bench.syn(somebody(n << 2), EVERYTHING);
+    }
+    assert_eq!(bench.listen.mode(), Mode::Cookies);
+    let mut clients = 0x10_0000;
+    for _ in 0..120 {
+        // Fifty at once, whose handshakes end in another tick than they began in.
+        let begun: Vec<_> =
+            (0..50).map(|n| (somebody(clients + n), bench.syn(somebody(clients + n), EVERYTHING))).collect();
+        clients += 50;
+        let _ = bench.pass(Duration::from_millis(200));
+        for (client, syn_ack) in begun {
+            let accepted = accepted(bench.ack(client, &syn_ack));
+            let _ = bench.listen.established(&accepted, 0, bench.now);
+        }
+        let _ = bench.pass(Duration::from_millis(800));
+        bench.listen.review(Duration::from_secs(1));
+    }
+    assert_eq!(bench.listen.mode(), Mode::Queue);
+}
+
+#[test]
+fn bad_acks_in_the_name_of_a_prefix_do_not_shut_out_its_clients_with_timestamps() {
+    for mut bench in [Bench::new(), Bench::under_pressure()] {
+        bench.listen.bad_cookies = Budget::new(500, [1; 16]);
+        let syn_ack = bench.syn(USUAL, EVERYTHING);
+        for n in 0..900 {
+            let mut neighbour = FourTuple::from(USUAL);
+            neighbour.local.port = 2000 + n;
+            let _ = bench.send(neighbour, Flags::ACK, IRS, u32::from(n), echo(&syn_ack));
+        }
+        let _ = accepted(bench.ack(USUAL, &syn_ack));
+    }
+}
+
+#[test]
+fn an_ack_that_nobody_looked_at_is_not_reset() {
+    let mut bench = Bench::guessed_at();
+    for port in 1..500 {
+        let _ = bench.send(USUAL_AT.port(port), Flags::ACK, IRS, 5, BARE);
+    }
+    let mut node = CookieJar::new(MasterKey::from_bytes([7; 32]), EPOCH);
+    let offer = Offer { mss: 1460, wscale: None, sack: false, tsval: None };
+    let cookie = node.mint(&seen(USUAL_AT), IRS, &offer, bench.now);
+    let good = bench.send(USUAL_AT, Flags::ACK, IRS + 1, (cookie.isn + 1).value(), BARE);
+    assert_eq!(dropped(good), DropReason::OverBudget);
+}
+
+#[test]
+fn connections_the_kernel_holds_are_not_charged_when_it_cannot_be_asked() {
+    let mut bench = Bench::new();
+    // All of the second's questions are used up.
+    for n in 0..QUESTIONS_PER_SECOND {
+        let _ = bench.send(somebody(n << 2), Flags::ACK, IRS, n, BARE);
+    }
+    let bad = |bench: &Bench| bench.count(Counter::CookiesBadMac) + bench.count(Counter::CookiesNotExpected);
+    let before = bad(&bench);
+    for port in 1..6000 {
+        let ack = bench.send(USUAL_AT.port(port), Flags::ACK, IRS, 5, BARE);
+        assert_eq!(dropped(ack), DropReason::UnknownFlow);
+    }
+    assert_eq!(bad(&bench) - before, 5999);
+    assert!(bench.listen.bad_cookies.has_left(seen(USUAL_AT).peer.addr, bench.now));
 }

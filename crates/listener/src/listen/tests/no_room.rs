@@ -80,3 +80,30 @@ fn a_link_local_client_keeps_its_interface() {
     let syn_ack = bench.syn(USUAL, EVERYTHING);
     assert_eq!(accepted(bench.ack(USUAL, &syn_ack)).scope_id, 0);
 }
+
+#[test]
+fn a_cookie_refused_a_while_after_it_was_accepted_still_opens() {
+    let mut bench = Bench::under_pressure();
+    let syn_ack = bench.syn(USUAL, EVERYTHING);
+    bench.now = bench.now + Duration::from_millis(10);
+    let first = accepted(bench.ack(USUAL, &syn_ack));
+    // Others came first.
+    bench.now = bench.now + Duration::from_millis(30);
+    assert!(bench.listen.refused(&first, Refusal::NoDescriptors, bench.now).is_none());
+    bench.now = bench.now + Duration::from_millis(200);
+    let _ = accepted(bench.ack(USUAL, &syn_ack));
+}
+
+#[test]
+fn of_two_handshakes_on_a_tuple_the_one_that_is_complete_is_kept() {
+    let mut bench = Bench::new();
+    let entry = bench.syn(USUAL, EVERYTHING);
+    let other = reply(bench.send(USUAL, Flags::SYN, IRS + 1000, 0, EVERYTHING));
+    assert_ne!(entry.seq, other.seq);
+    let ack = (other.seq + 1).value();
+    let complete = accepted(bench.send(USUAL, Flags::ACK, IRS + 1001, ack, echo(&other)));
+    assert!(bench.listen.refused(&complete, Refusal::AcceptQueueFull, bench.now).is_none());
+    let repeated = bench.pass(Duration::from_millis(1400));
+    assert_eq!((repeated.len(), repeated[0].seq, repeated[0].ack), (1, other.seq, IRS + 1001));
+    assert_eq!(bench.listen.half_open.len(), 1);
+}

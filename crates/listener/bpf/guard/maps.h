@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// What user space and the programs share. `src/io/bpf/layout.rs` writes and reads the same bytes.
+#pragma once
+
+#include "siphash.h"
+
+#define LISTENERS_MAX 64
+#define COUNTERS 32
+#define EPOCH_SLOTS 4
+#define KEY_SETS 2 // The second holds the keys from before the wall clock jumped.
+#define MACS_MAX 8
+
+// Set before the programs are loaded.
+const volatile __u32 target_bits = 6;       // The table of targets has 2^target_bits places.
+const volatile __u64 target_factors[2] = {}; // Odd, random: whose products say where a target may stand.
+const volatile __u64 budget_factors[2] = {}; // The same for the budgets.
+const volatile __u64 ns_per_jiffy = 4000000;
+const volatile __u64 clock_offset_ns = 0; // Between jiffies and the clock of user space.
+
+enum family { FREE = 0, V4 = 4, V6 = 6 };
+
+// One guarded address and port of this host. The state of the hash after them, for each key, is kept ready.
+struct target {
+    __u64 addr[2]; // In network order; IPv4 in the first four bytes.
+    __be16 port;
+    __u16 mss;  // What we announce.
+    __u8 family; // FREE: an empty place.
+    __u8 listener;
+    __u8 reserved[2];
+    struct sip keyed[KEY_SETS * EPOCH_SLOTS];
+};
+
+enum state {
+    SILENT,   // The kernel's listening socket does not stand yet: SYNs are dropped.
+    ANSWERS,
+    DRAINING, // SYNs are dropped; handshakes that were answered may complete.
+};
+
+struct listener {
+    __u8 state;
+    __u8 reports;      // Calm: each SYN is told to user space, and one for a connection of the kernel's is left to it.
+    __u8 window_scale;
+    __u8 form_b_always;
+    __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
+    __u8 looks_up;     // ACKs with bad cookies come in numbers: those of no connection are dropped here.
+    __u16 reserved;
+    __u32 replies_max;     // To one prefix in a period, per CPU.
+    __u32 bad_cookies_max; // The same of bad cookies.
+    __u64 form_b_until;    // Jiffies: until then a cookie of form B can be outstanding. Written here.
+};
+
+#define GRANT_TIMESTAMPS 1
+#define GRANT_SACK 2
+#define GRANT_WSCALE 4
+
+// What changes with time.
+struct clockwork {
+    __u32 current;                            // Slot of the epoch whose key makes cookies.
+    __u8 accepted[KEY_SETS * EPOCH_SLOTS];    // Whether a cookie of that slot is accepted.
+    __u32 second_set;                         // Whether the second set accepts anything.
+    __u32 mac_count;                          // 0: the device has no addresses of its own.
+    __u64 macs[MACS_MAX];                     // Link-layer addresses of this host, in the low six bytes.
+};
+
+// Counted per CPU; user space adds up.
+enum counter {
+    SYNS_RECEIVED,
+    SYN_ACKS_SENT,
+    COOKIES_SENT,
+    COOKIES_VALID,
+    COOKIES_EXPIRED,
+    COOKIES_BAD_MAC,
+    COOKIES_NOT_EXPECTED,
+    COOKIES_OVER_BUDGET,
+    REPLIES_OVER_BUDGET,
+    ACCEPT_QUEUE_FULL,
+    ASSIGN_REFUSED,
+    REPORTS_LOST,
+    NO_LISTENER,
+    LEFT_TO_KERNEL,
+    DROP_BAD_CHECKSUM,
+    DROP_NOT_OUR_FRAME,
+    DROP_MARTIAN,
+    DROP_LAND,
+    DROP_PORT_ZERO,
+    DROP_BAD_FLAGS,
+    DROP_RESET,
+    DROP_BAD_COOKIE,
+    DROP_DRAINING,
+    DROP_MALFORMED,
+    DROP_NOT_UNDERSTOOD,
+    SAMPLED_BOGUS, // ACKs of no connection, one in SAMPLE of those with a bad cookie.
+};
+
+struct counters {
+    __u64 count[COUNTERS];
+};
+
+// Told to user space.
+enum kind {
+    REPORT_SYN,      // Answered; to be kept half-open.
+    REPORT_ACCEPTED, // Its handshake is complete.
+    REPORT_RST,
+    REPORT_FULL,     // Its handshake is complete, but the accept queue is full.
+    REPORT_HELD,     // A valid cookie for a 4-tuple on which the kernel holds another connection.
+};
+
+struct report {
+    __u8 kind;
+    __u8 family;
+    __u8 listener;
+    __u8 wscale; // 15: none.
+    __u8 sack;
+    __u8 timestamps;
+    __u16 mss;
+    __u64 peer[2];
+    __u64 local[2];
+    __be16 peer_port;
+    __be16 local_port;
+    __u32 irs;
+    __u32 iss;
+    __u32 tsval; // The client's.
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 64); // Set before loading: 2^target_bits.
+    __type(key, __u32);
+    __type(value, struct target);
+} targets SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, LISTENERS_MAX);
+    __type(key, __u32);
+    __type(value, struct listener);
+} listeners SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct clockwork);
+} clockwork SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, LISTENERS_MAX);
+    __type(key, __u32);
+    __type(value, struct counters);
+} counters SEC(".maps");
+
+struct {
+    __uint(type, BPF_MAP_TYPE_RINGBUF);
+    __uint(max_entries, 1 << 20);
+} reports SEC(".maps");
+
+static __always_inline void count(struct counters *counters, enum counter what)
+{
+    counters->count[what]++;
+}
