@@ -15,7 +15,7 @@ use crate::sys::{self, IdMaps};
 /// Names, for the process inside, the test it was made for.
 const INSIDE: &str = "TESTNET_INSIDE";
 /// Set to 1, tests that need namespaces say that they were skipped, and pass.
-const SKIP: &str = "PORTCULLIS_SKIP_PRIVILEGED";
+pub(crate) const SKIP: &str = "PORTCULLIS_SKIP_PRIVILEGED";
 /// A test that takes longer than this hangs: the slowest here waits for a few retransmissions.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -34,8 +34,8 @@ pub fn test_name_of<T>(_marker: T) -> &'static str {
     path.split_once("::").map_or(path, |(_crate, test)| test)
 }
 
-/// Runs the body of a test in a process of its own, in a new user namespace (as its root) and a new network namespace
-/// with `lo` up.
+/// Runs the body of a test in a process of its own, in a new network namespace with `lo` up: as root in it, by a new user
+/// namespace where the caller is not root already. With `TESTNET_USER_NAMESPACE=1` in the environment root gets one too.
 ///
 /// The process is the current test binary, told to run just the test of that name; inside, the same call runs `body`.
 /// Its output is shown, and its failure is this test's failure. After 120 s it is killed, with its process group.

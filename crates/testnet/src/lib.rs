@@ -9,6 +9,7 @@
 //! - [`Namespace`], [`veth`], [`Tun`]: more namespaces inside, and the cables between them.
 //! - [`Segment`] and [`Frame`]: TCP segments of any shape, out and in; [`Tap`] sends and captures them.
 //! - [`RawHost`] and [`Script`]: a client that speaks TCP by script, without a kernel that interferes.
+//! - [`connect_with_late_ack`]: a kernel's client whose first data completes the handshake.
 //! - [`Flood`]: packets with spoofed sources, as fast as one core makes them. It takes an [`Interface`], which only
 //!   [`veth`] makes: there is no way to point it at a real network.
 //! - [`Counters`], [`states`], [`Metrics`], [`Process`]: what an outside observer can see.
@@ -31,6 +32,7 @@
 #![deny(unsafe_code)] // `sys` alone allows it.
 
 mod checksum;
+mod client;
 mod counters;
 mod flood;
 mod http;
@@ -45,6 +47,7 @@ mod sys;
 mod tap;
 mod wait;
 
+pub use client::connect_with_late_ack;
 pub use counters::{Counters, states};
 pub use flood::{Flood, FloodKind, FloodReport, FloodSpec, Sources};
 pub use http::{Metrics, http_get};

@@ -1,17 +1,18 @@
 //! Cables between namespaces.
 
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use nix::net::if_::if_nametoindex;
 
+use crate::isolated::SKIP;
 use crate::namespace::Namespace;
 use crate::packet::{Frame, Mac};
 use crate::sys;
-use crate::wait::readable;
+use crate::wait::{eventually, readable};
 
 /// One end of a veth pair that [`veth`] made.
 #[derive(Clone, Debug)]
@@ -57,9 +58,41 @@ impl Interface {
     pub fn set_mtu(&self, bytes: u32) {
         self.namespace.ip(&format!("link set {} mtu {bytes}", self.name));
     }
+
+    /// Has TCP of this end's namespace cut its data into single segments, as before a device without offloads.
+    ///
+    /// Holds for connections made from now on.
+    pub fn send_single_segments(&self) {
+        self.namespace.ip(&format!("link set {} gso_max_segs 1", self.name));
+    }
+
+    /// Switches this end off, which takes its IPv6 addresses away.
+    pub fn down(&self) {
+        self.namespace.ip(&format!("link set {} down", self.name));
+    }
+
+    /// Switches this end on again. It may take a moment until it carries frames: see [`wait_until_up`](Self::wait_until_up).
+    pub fn up(&self) {
+        self.namespace.ip(&format!("link set {} up", self.name));
+    }
+
+    /// Waits until frames that are sent through this end are not lost: the kernel takes notice of a carrier by the way,
+    /// and on a busy machine that can be seconds later.
+    pub fn wait_until_up(&self) {
+        const PATIENCE: Duration = Duration::from_secs(30);
+        let show = format!("-oneline link show {}", self.name);
+        let is_up = || self.namespace.output("ip", &show).contains(" state UP ");
+        eventually("the interface is up", PATIENCE, is_up);
+    }
+
+    /// Pulls the cable out: both ends are gone, with their addresses.
+    pub fn remove(self) {
+        self.namespace.ip(&format!("link del {}", self.name));
+    }
 }
 
-/// Lays a cable between two namespaces: a veth pair, up, with its addresses usable on return.
+/// Lays a cable between two namespaces: a veth pair, up, with its addresses usable on return, and known to the other end:
+/// on a busy machine the question for an address may stay unanswered until a client gives up.
 ///
 /// Each end is (namespace, interface name, addresses with prefix length). Offloads stay as the kernel sets them, so
 /// frames of a kernel at the other end arrive with unfinished checksums and larger than the MTU.
@@ -75,7 +108,15 @@ pub fn veth(a: (&Namespace, &str, &[&str]), b: (&Namespace, &str, &[&str])) -> (
             namespace.ip(&format!("addr add {address} dev {name} {nodad}"));
         }
     }
-    (Interface::new(a.0, a.1), Interface::new(b.0, b.1))
+    let ends = (Interface::new(a.0, a.1), Interface::new(b.0, b.1));
+    for (near, far, addresses) in [(&ends.0, &ends.1, b.2), (&ends.1, &ends.0, a.2)] {
+        near.wait_until_up();
+        for address in addresses {
+            let (address, _prefix_len) = address.split_once('/').expect("an address with a prefix length");
+            near.namespace.neighbour(address.parse().expect("an IP address"), far.mac, &near.name);
+        }
+    }
+    ends
 }
 
 /// A tun device: an interface without a link layer, whose other end is this handle.
@@ -85,24 +126,25 @@ pub struct Tun {
 }
 
 impl Tun {
-    /// Makes the device, up, with these addresses. `None` when `/dev/net/tun` may not be opened.
+    /// Makes the device, up, with these addresses.
     ///
     /// # Panics
-    /// When the device can be opened, but no interface made or no address given.
-    pub fn new(namespace: &Namespace, name: &str, addresses: &[&str]) -> Option<Tun> {
+    /// When it cannot be made; if that is because `/dev/net/tun` cannot be opened, the message says what to do.
+    pub fn new(namespace: &Namespace, name: &str, addresses: &[&str]) -> Tun {
         let file = namespace.run(|| {
             // The device belongs to the namespace in which the file was opened.
             let mut open = OpenOptions::new();
-            let file = open.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun").ok()?;
+            let file = open.read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun");
+            let file = file.unwrap_or_else(|error| panic!("{}", explain_no_tun(&error)));
             sys::tun_attach(file.as_fd(), name).expect("make a tun device in a namespace of our own");
-            Some(file)
-        })?;
+            file
+        });
         namespace.ip(&format!("link set {name} up"));
         for address in addresses {
             let nodad = if address.contains(':') { "nodad" } else { "" };
             namespace.ip(&format!("addr add {address} dev {name} {nodad}"));
         }
-        Some(Tun { file })
+        Tun { file }
     }
 
     /// Hands an IP packet to the kernel, as if it came in through the device.
@@ -134,14 +176,22 @@ impl Tun {
     }
 }
 
+fn explain_no_tun(error: &io::Error) -> String {
+    format!(
+        "cannot open /dev/net/tun: {error}\n\
+         It needs the module `tun`, and in a container the device (--device /dev/net/tun), readable for this user.\n\
+         To go on without the tests that need rights, this one among them, set {SKIP}=1."
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::isolated;
     use crate::packet::{Flags, Segment};
+    use crate::{Tap, isolated};
 
     #[test]
     fn kernels_talk_over_a_veth_in_both_families() {
@@ -165,13 +215,48 @@ mod tests {
     }
 
     #[test]
+    fn single_segments_are_what_is_asked_for() {
+        isolated!(|| {
+            let (a, b) = (Namespace::new(), Namespace::new());
+            let (far, near) = veth((&a, "veth-a", &["198.18.0.1/24"]), (&b, "veth-b", &["198.18.0.2/24"]));
+            let listener = a.run(|| TcpListener::bind("198.18.0.1:80").unwrap());
+            let largest = || {
+                let tap = Tap::new(&far);
+                b.run(|| TcpStream::connect("198.18.0.1:80").unwrap()).write_all(&[7; 9000]).unwrap();
+                listener.accept().unwrap().0.read_to_end(&mut Vec::new()).unwrap();
+                let (mut most, end) = (0, Duration::from_secs(5));
+                tap.find(end, |frame| {
+                    most = most.max(frame.ip_len);
+                    frame.flags.has(Flags::FIN)
+                });
+                most
+            };
+            assert!(largest() > 1500);
+            near.send_single_segments();
+            assert_eq!(largest(), 1500);
+        });
+    }
+
+    #[test]
+    fn a_cable_can_be_pulled_and_laid_again() {
+        isolated!(|| {
+            let (a, b) = (Namespace::new(), Namespace::new());
+            for _ in 0..2 {
+                let (far, _near) = veth((&a, "veth-a", &["198.18.0.1/24"]), (&b, "veth-b", &["198.18.0.2/24"]));
+                let listener = a.run(|| TcpListener::bind("198.18.0.1:80").unwrap());
+                b.run(|| TcpStream::connect("198.18.0.1:80").unwrap());
+                listener.accept().unwrap();
+                far.remove();
+                assert!(a.run(|| TcpListener::bind("198.18.0.1:81")).is_err());
+            }
+        });
+    }
+
+    #[test]
     fn a_tun_device_carries_bare_ip_packets() {
         isolated!(|| {
             let namespace = Namespace::new();
-            let Some(tun) = Tun::new(&namespace, "tun0", &["198.18.7.1/24"]) else {
-                println!("no tun here");
-                return;
-            };
+            let tun = Tun::new(&namespace, "tun0", &["198.18.7.1/24"]);
             let listener = namespace.run(|| TcpListener::bind("198.18.7.1:80").unwrap());
             let (client, server) = ("198.18.7.2:1025".parse().unwrap(), listener.local_addr().unwrap());
             // A device that has just come up may lose the first packets: a client repeats its SYN.

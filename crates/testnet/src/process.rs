@@ -71,6 +71,20 @@ impl Process {
         kib.expect("VmRSS of a live process").parse::<u64>().expect("a number of KiB") * 1024
     }
 
+    /// Processor time used so far, in user and kernel mode, to 10 ms (`utime` and `stime` of proc(5)).
+    ///
+    /// # Panics
+    /// When the process has ended.
+    pub fn cpu_time(&self) -> Duration {
+        // USER_HZ: what the kernel shows to user space, whatever its own clock. 100 on everything Rust runs on.
+        const TICK: Duration = Duration::from_millis(10);
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).expect("stat of a live process");
+        // The name, which may hold anything, is the second field and in parentheses; utime and stime are 14 and 15.
+        let behind_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks = behind_name.split_whitespace().skip(11).take(2);
+        TICK * ticks.map(|ticks| ticks.parse::<u32>().expect("a number of ticks")).sum()
+    }
+
     /// Open file descriptors.
     ///
     /// # Panics
@@ -124,6 +138,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::eventually;
 
     fn sleeper() -> Process {
         let mut command = Command::new("sleep");
@@ -140,6 +155,15 @@ mod tests {
         process.signal(Signal::SIGTERM);
         assert_eq!(process.wait(Duration::from_secs(5)).map(|status| status.success()), Some(false));
         assert!(process.has_ended());
+    }
+
+    #[test]
+    fn processor_time_is_that_of_the_process() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "while :; do :; done"]);
+        let (busy, idle) = (Process::spawn(command).unwrap(), sleeper());
+        eventually("a busy process uses time", Duration::from_secs(20), || busy.cpu_time().as_millis() >= 100);
+        assert!(idle.cpu_time() < busy.cpu_time());
     }
 
     #[test]

@@ -22,6 +22,11 @@ struct options {
     bool timestamps;
 };
 
+static __always_inline struct options no_options(void)
+{
+    return (struct options){.wscale = WSCALE_NONE};
+}
+
 #define WORD(a, b, c, d) ((__u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 
 struct option_bytes {
@@ -50,15 +55,13 @@ __noinline int walk_options(const struct option_bytes *bytes, __u32 len, struct 
         if (size < 2 || at + size > len || at + size > 40)
             break;
         if (kind == 2 && size == 4 && at <= 36) {
-            if (!found->mss)
-                found->mss = bytes->at[at + 2] << 8 | bytes->at[at + 3];
+            found->mss = bytes->at[at + 2] << 8 | bytes->at[at + 3];
         } else if (kind == 3 && size == 3 && at <= 37) {
             __u8 shift = bytes->at[at + 2];
-            if (found->wscale == WSCALE_NONE)
-                found->wscale = shift > WSCALE_MAX ? WSCALE_MAX : shift;
+            found->wscale = shift > WSCALE_MAX ? WSCALE_MAX : shift;
         } else if (kind == 4 && size == 2) {
             found->sack = true;
-        } else if (kind == 8 && size == 10 && at <= 30 && !found->timestamps) {
+        } else if (kind == 8 && size == 10 && at <= 30) {
             const __u8 *value = bytes->at + at + 2;
             found->tsval = WORD(value[0], value[1], value[2], value[3]);
             found->tsecr = WORD(value[4], value[5], value[6], value[7]);
@@ -67,4 +70,66 @@ __noinline int walk_options(const struct option_bytes *bytes, __u32 len, struct 
         at += size;
     }
     return 0;
+}
+
+// Walks the block byte by byte.
+static __always_inline bool walk_block(const __u32 *words, __u32 count, const void *end, struct options *found)
+{
+    struct option_bytes bytes = {};
+    for (int i = 0; i < OPTION_WORDS_MAX; i++) {
+        if (i >= count)
+            break;
+        if ((void *)(words + i + 1) > end)
+            return false;
+        *(__u32 *)(bytes.at + 4 * i) = words[i];
+    }
+    *found = no_options();
+    walk_options(&bytes, 4 * count, found);
+    return true;
+}
+
+// Reads the block of `count` words, and adds them to the sum. False if it is not all there.
+static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
+{
+    bool ended = false, odd = false;
+    int stamps = 0; // Words of a timestamps option still to come.
+    *found = no_options();
+#pragma unroll
+    for (int i = 0; i < OPTION_WORDS_MAX; i++) {
+        if (i >= count)
+            break;
+        if ((void *)(words + i + 1) > end)
+            return false;
+        *sum += words[i];
+        __u32 word = bpf_ntohl(words[i]);
+        if (ended)
+            continue;
+        if (stamps == 2) {
+            found->tsval = word;
+            stamps = 1;
+        } else if (stamps == 1) {
+            found->tsecr = word;
+            found->timestamps = true;
+            stamps = 0;
+        } else if (word >> 16 == 0x0204) {
+            found->mss = word;
+        } else if (word == WORD(4, 2, 8, 10)) {
+            found->sack = true;
+            stamps = 2;
+        } else if (word == WORD(1, 1, 8, 10)) {
+            stamps = 2;
+        } else if (word >> 8 == 0x010303) {
+            found->wscale = (__u8)word > WSCALE_MAX ? WSCALE_MAX : (__u8)word;
+        } else if (word == WORD(1, 1, 4, 2)) {
+            found->sack = true;
+        } else if (word == WORD(4, 2, 0, 0)) {
+            found->sack = true;
+            ended = true;
+        } else if (word == 0) {
+            ended = true;
+        } else if (word != WORD(1, 1, 1, 1)) {
+            odd = true;
+        }
+    }
+    return odd || stamps ? walk_block(words, count, end, found) : true;
 }

@@ -185,6 +185,7 @@ impl Engine {
                     transmit: Transmit::new().map_err(system("opening a raw socket"))?,
                     pending: Default::default(),
                     now,
+                    abstains_until: now,
                 },
                 establish: establish(index).map_err(system("preparing to adopt connections"))?,
                 orders: orders.clone(),
@@ -224,15 +225,18 @@ impl Engine {
         let thread = spawn("portcullis-links", move || {
             use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
             use std::os::fd::AsFd;
+            let mut stale = false;
             while !orders.stop.load(Ordering::Relaxed) {
                 let mut fds =
                     [PollFd::new(watch.as_fd(), PollFlags::POLLIN), PollFd::new(woken.as_fd(), PollFlags::POLLIN)];
-                let _ = poll(&mut fds, PollTimeout::NONE);
+                let _ = poll(&mut fds, if stale { PollTimeout::from(1000u16) } else { PollTimeout::NONE });
                 let told = fds[1].any().unwrap_or(false);
-                if watch.changed()
-                    && let Err(error) = interfaces.refresh()
-                {
-                    tracing::warn!(%error, "could not read the interfaces; going on with what was known");
+                if watch.changed() || stale {
+                    let refreshed = interfaces.refresh();
+                    if let (Err(error), false) = (&refreshed, stale) {
+                        tracing::warn!(%error, "could not read the interfaces; trying again each second");
+                    }
+                    stale = refreshed.is_err();
                 }
                 if told && !orders.stop.load(Ordering::Relaxed) {
                     let _ = io::Read::read(&mut &woken, &mut [0; 16]);

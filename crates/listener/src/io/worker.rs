@@ -16,7 +16,7 @@ use super::host::Host;
 use super::ring::{Captured, Ring};
 use super::sys;
 use super::transmit::Transmit;
-use crate::accepted::{Accepted, EarlyData, Establish};
+use crate::accepted::{Accepted, EarlyData, Establish, Refusal};
 use crate::cookie::Epoch;
 use crate::listen::{Disposition, Listen};
 use crate::pressure::Mode;
@@ -29,6 +29,10 @@ const BATCH: usize = 128;
 
 /// Time between two looks at the timers while there are any.
 const TICK: Duration = Duration::from_millis(50);
+
+/// How long a worker makes no connection after it found no descriptor left. One that somebody closes, or that the admin
+/// server gives up to answer a scrape, is then not at once taken from under their hands.
+const ABSTAIN: Duration = Duration::from_millis(20);
 
 /// The longest a worker sleeps: key epochs go on even when nothing happens.
 const IDLE: Duration = Duration::from_secs(1);
@@ -55,6 +59,8 @@ pub(super) struct Station {
     /// Finished handshakes that wait for a connection, at most [`Young::MAX`].
     pub pending: VecDeque<Accepted>,
     pub now: Time,
+    /// No connection is made before: see [`ABSTAIN`].
+    pub abstains_until: Time,
 }
 
 pub(super) struct Worker<E> {
@@ -95,8 +101,7 @@ impl<E: Establish> Worker<E> {
 
     fn make_connections(&mut self) {
         while let Some(accepted) = self.station.pending.pop_front() {
-            let mut early = Watching { station: &mut self.station, tuple: accepted.tuple };
-            let result = self.establish.establish(&accepted, &mut early);
+            let result = self.make_connection(&accepted);
             let station = &mut self.station;
             match result {
                 Ok((connection, early_bytes)) => {
@@ -114,6 +119,18 @@ impl<E: Establish> Worker<E> {
                 }
             }
         }
+    }
+
+    fn make_connection(&mut self, accepted: &Accepted) -> Result<(E::Connection, u32), Refusal> {
+        if self.station.now < self.station.abstains_until {
+            return Err(Refusal::NoDescriptors);
+        }
+        let mut early = Watching { station: &mut self.station, tuple: accepted.tuple };
+        let result = self.establish.establish(accepted, &mut early);
+        if matches!(result, Err(Refusal::NoDescriptors)) {
+            self.station.abstains_until = self.station.now + ABSTAIN;
+        }
+        result
     }
 
     fn review(&mut self, since_last: Duration) {
@@ -179,7 +196,7 @@ impl Station {
     }
 
     fn receive_from(&mut self, tap: impl Fn(&mut Taps) -> &mut Ring, max: usize) -> usize {
-        let Station { listen, taps, host, transmit, pending, now } = self;
+        let Station { listen, taps, host, transmit, pending, now, .. } = self;
         let ring = tap(taps);
         let mut frames = 0;
         // What would find no room waits in the ring.

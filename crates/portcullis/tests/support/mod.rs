@@ -7,13 +7,14 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{self, ExitStatus};
+use std::process::{self, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use testnet::{
-    Counters, Frame, Interface, Metrics, Namespace, Process, RawHost, Signal, eventually, http_get, states, veth,
+    Counters, Flags, Frame, Interface, Metrics, Namespace, Process, RawHost, Script, Signal, eventually, http_get,
+    states, veth,
 };
 
 /// The guarded port.
@@ -25,6 +26,8 @@ pub const V6: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb
 pub const BOTH: [SocketAddr; 2] = [V4, V6];
 /// Nothing here takes longer, unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -52,11 +55,22 @@ pub struct Lab {
 impl Lab {
     pub fn new() -> Lab {
         let (server, client) = (Namespace::new(), Namespace::new());
-        let (server_end, client_end) = veth(
-            (&server, "srv0", &["198.18.0.1/24", "2001:db8::1/64"]),
-            (&client, "cli0", &["198.18.0.2/24", "2001:db8::2/64"]),
-        );
+        let (server_end, client_end) = Lab::cable(&server, &client);
         Lab { server, client, server_end, client_end }
+    }
+
+    fn cable(server: &Namespace, client: &Namespace) -> (Interface, Interface) {
+        veth(
+            (server, "srv0", &["198.18.0.1/24", "2001:db8::1/64"]),
+            (client, "cli0", &["198.18.0.2/24", "2001:db8::2/64"]),
+        )
+    }
+
+    /// Pulls the cable out, does something, and lays another one, with the same names and addresses.
+    pub fn replace_cable(&mut self, meanwhile: impl FnOnce(&Lab)) {
+        self.server_end.clone().remove();
+        meanwhile(self);
+        (self.server_end, self.client_end) = Lab::cable(&self.server, &self.client);
     }
 
     /// A client without a kernel, in the family of this server address.
@@ -103,6 +117,22 @@ pub fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0]) {
         Ok(count) => count == 0,
         Err(error) => error.kind() == ErrorKind::ConnectionReset,
+    }
+}
+
+/// Sends the bytes and reads as many back.
+pub fn echo(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut back = vec![0; bytes.len()];
+    stream.write_all(bytes)?;
+    stream.read_exact(&mut back)?;
+    Ok(back)
+}
+
+/// Checks that nothing more comes for a connection but ACKs of what was sent: those of early data may be late, as any
+/// may be on a network.
+pub fn expect_no_more_than_acks(script: &mut Script<'_>, quiet: Duration) {
+    while let Some(late) = script.next(quiet) {
+        assert!(late.flags == Flags::ACK && late.payload.is_empty(), "after the end: {late:?}");
     }
 }
 
@@ -172,18 +202,39 @@ impl Door {
 
     /// Starts with a configuration file that names the listeners, and waits until it is ready.
     pub fn configured(lab: &Lab, config: &Path) -> Door {
-        let config = config.to_str().expect("a path of ours");
-        let mut door = Door::spawn(lab, &"42".repeat(32), &["--config", config]);
+        Door::ready(lab, lab.server.command(BINARY), config)
+    }
+
+    /// Starts with a configuration file from a shell that has run this first: `ulimit -n 64`, `exec 2>&-`.
+    pub fn through(lab: &Lab, shell: &str, config: &Path) -> Door {
+        let mut command = lab.server.command("sh");
+        command.args(["-c", &format!("{shell}; exec \"$0\" \"$@\""), BINARY]);
+        Door::ready(lab, command, config)
+    }
+
+    /// Starts with a configuration file, and standard error going there.
+    pub fn with_stderr(lab: &Lab, stderr: impl Into<Stdio>, config: &Path) -> Door {
+        let mut command = lab.server.command(BINARY);
+        command.stderr(stderr);
+        Door::ready(lab, command, config)
+    }
+
+    fn ready(lab: &Lab, command: Command, config: &Path) -> Door {
+        let mut door = Door::run(lab, command, &"42".repeat(32), &["--config", config.to_str().expect("ours")]);
         door.wait_until_ready();
         door
     }
 
     fn spawn(lab: &Lab, key: &str, arguments: &[&str]) -> Door {
+        Door::run(lab, lab.server.command(BINARY), key, arguments)
+    }
+
+    /// Runs a command that leads to the binary.
+    fn run(lab: &Lab, mut command: Command, key: &str, arguments: &[&str]) -> Door {
         let scratch = Scratch::new();
-        let mut command = lab.server.command(env!("CARGO_BIN_EXE_portcullis"));
         command.args(["run", "--datapath", &datapath(), "--admin", &ADMIN.to_string()]).args(arguments);
         command.arg("--master-key-file").arg(scratch.file("master.key", key));
-        command.env("STATE_DIRECTORY", &scratch.0).stdin(process::Stdio::null());
+        command.env("STATE_DIRECTORY", &scratch.0).stdin(Stdio::null());
         let process = Process::spawn(command).expect("start portcullis");
         Door { process, namespace: lab.server.clone(), _scratch: scratch, resets_before: 0 }
     }
@@ -248,6 +299,20 @@ impl Door {
 
     pub fn rss_bytes(&self) -> u64 {
         self.process.rss_bytes()
+    }
+
+    pub fn cpu_time(&self) -> Duration {
+        self.process.cpu_time()
+    }
+
+    pub fn open_descriptors(&self) -> usize {
+        self.process.open_descriptors()
+    }
+
+    /// Lets the process, which runs already, have no more than this many descriptors.
+    pub fn limit_descriptors(&self, limit: usize) {
+        let pid = self.process.pid();
+        self.namespace.output("prlimit", &format!("--pid {pid} --nofile={limit}:{limit}"));
     }
 
     pub fn signal(&mut self, signal: Signal) {
