@@ -10,6 +10,7 @@
 
 mod ack;
 mod outcome;
+mod reported;
 mod rst;
 mod syn;
 #[cfg(test)]

@@ -176,7 +176,12 @@ impl Stats {
 
     /// Counts one dropped segment.
     pub fn count_drop(&mut self, reason: DropReason) {
-        self.words[COUNTERS + reason as usize] += 1;
+        self.add_drops(reason, 1);
+    }
+
+    /// Counts `n` dropped segments.
+    pub fn add_drops(&mut self, reason: DropReason, n: u64) {
+        self.words[COUNTERS + reason as usize] += n;
     }
 
     /// Records the time one handshake took.

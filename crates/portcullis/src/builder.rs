@@ -6,11 +6,11 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, adopt};
-use listener::io::{Engine, EngineConfig, EngineError};
+use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig, EngineError};
 use listener::{ListenConfig, MasterKey};
 
 use crate::alarm::Alarm;
-use crate::front::{Listener, Tier};
+use crate::front::{Guard, Listener, Tier};
 use crate::guard::{expand_wildcards, overlap};
 use crate::kernel::KernelListeners;
 
@@ -20,6 +20,9 @@ pub enum Datapath {
     /// The best that protects and works here: `Raw`, as of now. Never `Kernel`.
     #[default]
     Auto,
+    /// SYNs are answered, and handshakes completed, by eBPF programs in the kernel. Needs Linux 6.9 with BTF, CAP_BPF and
+    /// CAP_NET_ADMIN in the initial user namespace, and CAP_NET_RAW.
+    Bpf,
     /// SYNs are seen and answered through packet sockets. Needs CAP_NET_RAW and CAP_NET_ADMIN.
     Raw,
     /// The kernel's own listener: for development, and to compare with. Needs nothing, protects from nothing.
@@ -32,6 +35,7 @@ pub enum Datapath {
 pub struct Builder {
     bind: io::Result<Vec<SocketAddr>>,
     datapath: Datapath,
+    bpf_hook: BpfHook,
     listen: ListenConfig,
     interfaces: Vec<String>,
     workers: Option<NonZeroUsize>,
@@ -77,6 +81,7 @@ impl Builder {
         Builder {
             bind: Ok(Vec::new()),
             datapath: Datapath::default(),
+            bpf_hook: BpfHook::default(),
             listen: ListenConfig::default(),
             interfaces: Vec::new(),
             workers: None,
@@ -104,6 +109,12 @@ impl Builder {
     /// Which way to the wire. Default: [`Datapath::Auto`].
     pub fn datapath(mut self, datapath: Datapath) -> Builder {
         self.datapath = datapath;
+        self
+    }
+
+    /// Where [`Datapath::Bpf`] answers SYNs. Default: in the driver where that pays, else behind it.
+    pub fn bpf_hook(mut self, hook: BpfHook) -> Builder {
+        self.bpf_hook = hook;
         self
     }
 
@@ -169,6 +180,7 @@ impl Builder {
         let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
         match self.datapath {
             Datapath::Auto | Datapath::Raw => self.build_raw(guarded),
+            Datapath::Bpf => self.build_bpf(guarded),
             Datapath::Kernel => build_kernel(&guarded),
         }
     }
@@ -189,7 +201,25 @@ impl Builder {
         let alarm = Alarm::default();
         let establish = |_worker| RawEstablisher::new(sender.clone()).map(|establish| alarm.watch(establish));
         let engine = Engine::start(config, establish).map_err(engine_error)?;
-        Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(engine), stats))
+        Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(Guard::Raw(engine)), stats))
+    }
+
+    fn build_bpf(self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {
+        let master = self.master_key.map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
+        let config = BpfConfig {
+            listen: ListenConfig { bind: guarded.clone(), ..self.listen },
+            interfaces: self.interfaces,
+            hook: self.bpf_hook,
+            fail_closed: self.fail_closed,
+            master,
+            name: self.name,
+        };
+        let stats = Arc::new(ConnectionStats::default());
+        // The programs keep silent for these addresses until the sockets stand.
+        let mut engine = BpfEngine::start(config).map_err(engine_error)?;
+        let listeners = kernel_listeners(&guarded, &stats)?;
+        engine.open().map_err(engine_error)?;
+        Ok(Listener::new(Tier::Bpf(listeners), Some(Guard::Bpf(engine)), stats))
     }
 }
 
@@ -208,10 +238,13 @@ fn guarded(bind: io::Result<Vec<SocketAddr>>) -> Result<Vec<SocketAddr>, BuildEr
 
 fn build_kernel(guarded: &[SocketAddr]) -> Result<Listener, BuildError> {
     let stats = Arc::new(ConnectionStats::default());
+    Ok(Listener::new(Tier::Kernel(kernel_listeners(guarded, &stats)?), None, stats))
+}
+
+fn kernel_listeners(guarded: &[SocketAddr], stats: &Arc<ConnectionStats>) -> Result<KernelListeners, BuildError> {
     let listen =
         |&addr| KernelListener::bind(addr, stats.clone()).map_err(|source| BuildError::Kernel { addr, source });
-    let listeners: Vec<_> = guarded.iter().map(listen).collect::<Result<_, _>>()?;
-    Ok(Listener::new(Tier::Kernel(KernelListeners::new(listeners)), None, stats))
+    guarded.iter().map(listen).collect::<Result<_, _>>().map(KernelListeners::new)
 }
 
 /// A port below 1024 needs a capability of its own, which the engine's error names.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
+    BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
 };
 
 const ABOUT: &str = "A SYN-flood-resistant TCP front door.
@@ -62,10 +62,13 @@ pub struct RunArgs {
     /// Guard this address; may be given several times. [::]:PORT guards IPv4 as well [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDR:PORT", value_parser = guarded_address)]
     pub listen: Vec<SocketAddr>,
-    /// How packets are reached: raw answers SYNs itself, kernel lets the kernel do it, auto takes the best that
-    /// protects and never falls back to kernel [default: auto]
-    #[arg(long, value_name = "auto|raw|kernel", value_parser = word::<Datapath>)]
+    /// How packets are reached: raw answers SYNs itself, bpf has the kernel do so by programs of ours, kernel lets the
+    /// kernel do as it does, auto takes the best that protects, as of now raw, and never falls back to kernel [default: auto]
+    #[arg(long, value_name = "auto|bpf|raw|kernel", value_parser = word::<Datapath>)]
     pub datapath: Option<Datapath>,
+    /// Where bpf answers SYNs: xdp in the driver of every device, tc behind it, auto in drivers of real cards [default: auto]
+    #[arg(long, value_name = "auto|xdp|tc", value_parser = word::<BpfHook>)]
+    pub bpf_hook: Option<BpfHook>,
     /// Connect each accepted connection to this TCP server and copy both ways
     #[arg(long, value_name = "ADDR:PORT", value_parser = upstream_address, conflicts_with = "service")]
     pub upstream: Option<SocketAddr>,

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats};
-use listener::io::{Engine, EngineView};
+use listener::io::{BpfEngine, Engine, EngineView};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +43,31 @@ pub struct Listener {
 #[derive(Debug)]
 pub(crate) enum Tier {
     Raw { receiver: AcceptReceiver, gauge: AcceptGauge, alarm: Alarm },
+    Bpf(KernelListeners),
     Kernel(KernelListeners),
+}
+
+/// What guards the addresses.
+#[derive(Debug)]
+pub(crate) enum Guard {
+    Raw(Engine),
+    Bpf(BpfEngine),
+}
+
+impl Guard {
+    fn view(&self) -> EngineView {
+        match self {
+            Guard::Raw(engine) => engine.view(),
+            Guard::Bpf(engine) => engine.view(),
+        }
+    }
+
+    fn drain(&self) {
+        match self {
+            Guard::Raw(engine) => engine.drain(),
+            Guard::Bpf(engine) => engine.drain(),
+        }
+    }
 }
 
 /// Drains a listener from another task. Cheap to clone.
@@ -56,7 +80,7 @@ pub struct Control {
 #[derive(Debug)]
 struct Door {
     /// `None` in the kernel tier, and once closed.
-    engine: Mutex<Option<Engine>>,
+    engine: Mutex<Option<Guard>>,
     view: Option<EngineView>,
     draining: CancellationToken,
     drain_began: OnceLock<Instant>,
@@ -68,10 +92,10 @@ impl Listener {
         Builder::new()
     }
 
-    pub(crate) fn new(tier: Tier, engine: Option<Engine>, stats: Arc<ConnectionStats>) -> Listener {
-        let view = engine.as_ref().map(Engine::view);
+    pub(crate) fn new(tier: Tier, engine: Option<Guard>, stats: Arc<ConnectionStats>) -> Listener {
+        let view = engine.as_ref().map(Guard::view);
         let endpoints = match (&tier, &view) {
-            (Tier::Kernel(listeners), _) => listeners.local_addrs(),
+            (Tier::Kernel(listeners) | Tier::Bpf(listeners), _) => listeners.local_addrs(),
             (Tier::Raw { .. }, view) => view.as_ref().map_or_else(Vec::new, EngineView::endpoints),
         };
         let door =
@@ -103,6 +127,14 @@ impl Listener {
                             "a packet worker has died: its part of the clients gets no answer",
                         )));
                     }
+                }
+            },
+            Tier::Bpf(listeners) => tokio::select! {
+                biased;
+                accepted = listeners.accept(), if !listeners.is_empty() => Some(accepted),
+                () = self.door.drained() => {
+                    listeners.close();
+                    None
                 }
             },
             Tier::Kernel(listeners) => tokio::select! {
@@ -142,10 +174,11 @@ impl Listener {
         &self.endpoints
     }
 
-    /// The datapath in use: `raw` or `kernel`.
+    /// The datapath in use: `bpf`, `raw` or `kernel`.
     pub fn tier(&self) -> &'static str {
         match self.tier {
             Tier::Raw { .. } => "raw",
+            Tier::Bpf(_) => "bpf",
             Tier::Kernel(_) => exporter::KERNEL_TIER,
         }
     }
@@ -154,7 +187,7 @@ impl Listener {
     pub fn source(&self, name: impl Into<String>) -> Arc<dyn exporter::Source> {
         let gauge = match &self.tier {
             Tier::Raw { gauge, .. } => Some(gauge.clone()),
-            Tier::Kernel(_) => None,
+            Tier::Bpf(_) | Tier::Kernel(_) => None,
         };
         Arc::new(ListenerSource {
             name: name.into(),
@@ -222,11 +255,11 @@ impl Door {
         }
     }
 
-    fn take_engine(&self) -> Option<Engine> {
+    fn take_engine(&self) -> Option<Guard> {
         self.lock().take()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Engine>> {
+    fn lock(&self) -> MutexGuard<'_, Option<Guard>> {
         // Nothing under the lock leaves it half done.
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -34,4 +34,5 @@ mod source;
 pub use builder::{BuildError, Builder, Datapath};
 pub use connection::{CloseOutcome, Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
 pub use front::{Control, Listener};
+pub use listener::io::BpfHook;
 pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};

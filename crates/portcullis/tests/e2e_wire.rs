@@ -274,7 +274,9 @@ fn spec_01_a_stray_ack_or_syn_ack_is_reset_by_its_own_number() {
                 assert_eq!((answer.flags, answer.seq), (Flags::RST, 0x1234_5678), "RFC 9293 §3.10.7.2: {answer:?}");
             }
         }
-        field.door.assert_no_resets(); // They were ours, not the kernel's.
+        if support::is_raw() {
+            field.door.assert_no_resets(); // They were ours, not the kernel's.
+        }
     });
 }
 
@@ -294,6 +296,9 @@ fn spec_36_fragments_are_left_to_the_kernel() {
     isolated!(|| {
         let field = Field::new();
         let syn = field.script(3000, V4).with_timestamps(5).syn_segment();
+        if !support::is_raw() {
+            return; // The kernel puts them together, and answers.
+        }
         field.v4.send_fragments(&syn, 16);
         assert_eq!(field.answers(V4), [], "a tiny first fragment");
         field.v4.send_fragments(&syn, 24);
@@ -314,7 +319,9 @@ fn spec_37_ipv6_extension_headers_are_walked() {
         let routing_0 = field.syn(V6).extension(43, vec![0, 1, 0, 0, 0, 0]);
         field.assert_silent("routing type 0 (RFC 5095)", V6, &routing_0);
         let endless = (0..40).fold(field.syn(V6), |syn, _| syn.extension(60, padding()));
-        field.assert_silent("forty extension headers", V6, &endless);
+        if support::is_raw() {
+            field.assert_silent("forty extension headers", V6, &endless);
+        }
     });
 }
 
@@ -352,8 +359,8 @@ fn spec_38_a_vlan_without_a_device_here_gets_no_answer() {
             for tci in [1, 100, 5 << 13 | 100, 4094] {
                 let before = field.dropped("not_our_frame");
                 field.assert_silent(&format!("a frame tagged {tci:#06x}"), server, &field.syn(server).vlan(tci));
-                // Silence alone could mean that the frame never arrived.
-                let seen = || field.dropped("not_our_frame") > before;
+                // Silence alone could mean that the frame never arrived. What passes to the kernel is not counted.
+                let seen = || field.dropped("not_our_frame") > before || !support::is_raw();
                 testnet::eventually("the door saw the frame and refused it", PATIENCE, seen);
             }
         }
@@ -374,7 +381,8 @@ fn spec_05_a_repeated_syn_gets_the_same_syn_ack() {
             script.send(&syn);
             let second = script.expect_syn_ack();
             assert!(support::say_the_same(&first, &second), "{first:?} then {second:?}");
-            assert_eq!(field.door.half_open(), f64::from(u8::from(server == V6)) + 1.0, "one entry for both");
+            let entries = f64::from(u8::from(server == V6)) + 1.0;
+            testnet::eventually("one entry for both", PATIENCE, || field.door.half_open() == entries);
         }
     });
 }

@@ -90,19 +90,15 @@ static __always_inline __u16 encode_narrow(const struct options *offer, enum fam
 static __always_inline struct cookie mint(const struct sip *keyed, __u32 slot, const struct peer *peer, enum family family,
                                           const struct options *offer, __u64 ns)
 {
-    __u32 epoch = slot << 30;
-    if (offer->timestamps) {
-        __u16 options = encode_wide(offer, family);
-        __u16 clock = clock_at(ns);
-        __u64 mac = cookie_mac(keyed, peer, family, options, FORM_A);
-        return (struct cookie){
-            .isn = epoch | (mac & MAC_WIDE),
-            .tsval = (__u32)timestamp_tag(mac, clock) << 16 | options << 7 | clock,
-        };
-    }
-    __u16 options = encode_narrow(offer, family);
-    __u64 mac = cookie_mac(keyed, peer, family, options, FORM_B);
-    return (struct cookie){.isn = epoch | options << 25 | (mac & MAC_NARROW)};
+    bool wide = offer->timestamps;
+    __u16 options = wide ? encode_wide(offer, family) : encode_narrow(offer, family);
+    __u16 clock = clock_at(ns);
+    __u64 mac = cookie_mac(keyed, peer, family, options, wide ? FORM_A : FORM_B);
+    __u32 isn = wide ? mac & MAC_WIDE : options << 25 | (mac & MAC_NARROW);
+    return (struct cookie){
+        .isn = slot << 30 | isn,
+        .tsval = (__u32)timestamp_tag(mac, clock) << 16 | options << 7 | clock,
+    };
 }
 
 // What a cookie that validated says of the client's options.
@@ -112,26 +108,24 @@ struct remembered {
     bool sack;
 };
 
-static __always_inline bool check_wide(const struct sip *keyed, const struct peer *peer, enum family family, __u32 isn, __u32 tsecr,
-                                       struct remembered *offer)
+// Whether the ISN, and in form A the TSecr, are a cookie for this peer.
+static __always_inline bool is_cookie(const struct sip *keyed, const struct peer *peer, enum family family, __u32 isn,
+                                      const struct options *echo)
 {
-    __u16 options = tsecr >> 7 & 0x1ff;
-    __u64 mac = cookie_mac(keyed, peer, family, options, FORM_A);
-    __u32 wrong = ((__u32)mac ^ isn) & MAC_WIDE;
-    wrong |= (__u16)(timestamp_tag(mac, tsecr & CLOCK_MASK) ^ tsecr >> 16);
-    offer->mss = mss_wide[family == V6][options & 7];
-    offer->wscale = options >> 5 & 15;
-    offer->sack = options >> 4 & 1;
-    return wrong == 0;
+    bool wide = echo->timestamps;
+    __u16 options = wide ? echo->tsecr >> 7 & 0x1ff : isn >> 25 & 31;
+    __u64 mac = cookie_mac(keyed, peer, family, options, wide ? FORM_A : FORM_B);
+    __u32 wrong = ((__u32)mac ^ isn) & (wide ? MAC_WIDE : MAC_NARROW);
+    __u16 tag = timestamp_tag(mac, echo->tsecr & CLOCK_MASK) ^ echo->tsecr >> 16;
+    return !(wrong | (wide ? tag : 0));
 }
 
-static __always_inline bool check_narrow(const struct sip *keyed, const struct peer *peer, enum family family, __u32 isn,
-                                         struct remembered *offer)
+static __always_inline struct remembered remember(enum family family, __u32 isn, const struct options *echo)
 {
-    __u16 options = isn >> 25 & 31;
-    __u64 mac = cookie_mac(keyed, peer, family, options, FORM_B);
-    offer->mss = mss_narrow[family == V6][options & 3];
-    offer->wscale = wscale_narrow[options >> 3 & 3];
-    offer->sack = options >> 2 & 1;
-    return (((__u32)mac ^ isn) & MAC_NARROW) == 0;
+    if (echo->timestamps) {
+        __u16 options = echo->tsecr >> 7;
+        return (struct remembered){mss_wide[family == V6][options & 7], options >> 5 & 15, options >> 4 & 1};
+    }
+    __u16 options = isn >> 25;
+    return (struct remembered){mss_narrow[family == V6][options & 3], wscale_narrow[options >> 3 & 3], options >> 2 & 1};
 }

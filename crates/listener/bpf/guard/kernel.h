@@ -12,6 +12,12 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+// Linux 6.6; not yet in the headers of Debian 12.
+#ifndef TCX_NEXT
+#define TCX_NEXT -1
+#define TCX_DROP 2
+#endif
+
 #define relocated __attribute__((preserve_access_index))
 
 // `struct sock`: the accept queue of a listening socket.

@@ -16,11 +16,11 @@ const volatile __u32 target_bits = 6;       // The table of targets has 2^target
 const volatile __u64 target_factors[2] = {}; // Odd, random: whose products say where a target may stand.
 const volatile __u64 budget_factors[2] = {}; // The same for the budgets.
 const volatile __u64 ns_per_jiffy = 4000000;
-const volatile __u64 clock_offset_ns = 0; // Between jiffies and the clock of user space.
 
 enum family { FREE = 0, V4 = 4, V6 = 6 };
 
-// One guarded address and port of this host. The state of the hash after them, for each key, is kept ready.
+// One guarded address and port of this host. The state of the hash after them, for each key, is kept ready. With port 0: an address
+// that nobody else can have.
 struct target {
     __u64 addr[2]; // In network order; IPv4 in the first four bytes.
     __be16 port;
@@ -50,9 +50,10 @@ struct listener {
     __u64 form_b_until;    // Jiffies: until then a cookie of form B can be outstanding. Written here.
 };
 
-#define GRANT_TIMESTAMPS 1
-#define GRANT_SACK 2
-#define GRANT_WSCALE 4
+// Bits of `grants`.
+#define GRANT_TIMESTAMPS 0
+#define GRANT_SACK 1
+#define GRANT_WSCALE 2
 
 // What changes with time.
 struct clockwork {
@@ -61,6 +62,7 @@ struct clockwork {
     __u32 second_set;                         // Whether the second set accepts anything.
     __u32 mac_count;                          // 0: the device has no addresses of its own.
     __u64 macs[MACS_MAX];                     // Link-layer addresses of this host, in the low six bytes.
+    __u64 offset_ns;                          // From jiffies to the clock of user space.
 };
 
 // Counted per CPU; user space adds up.
@@ -90,7 +92,8 @@ enum counter {
     DROP_DRAINING,
     DROP_MALFORMED,
     DROP_NOT_UNDERSTOOD,
-    SAMPLED_BOGUS, // ACKs of no connection, one in SAMPLE of those with a bad cookie.
+    ACKS_PASSED,   // ACKs with a bad cookie that nobody looked up: nearly all of them are connections'.
+    SAMPLED_BOGUS, // Of those that were looked up, the ones of no connection.
 };
 
 struct counters {
@@ -121,6 +124,7 @@ struct report {
     __u32 irs;
     __u32 iss;
     __u32 tsval; // The client's.
+    __u64 ns;
 };
 
 struct {

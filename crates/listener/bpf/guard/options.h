@@ -20,6 +20,10 @@ struct options {
     __u8 wscale;
     bool sack;
     bool timestamps;
+    // Of the walk: its place, and its end. Here the verifier forgets what it knows of them, and need not look at every way through
+    // a block of every length.
+    __u8 at;
+    __u8 len; // Of the block, in bytes.
 };
 
 static __always_inline struct options no_options(void)
@@ -29,107 +33,104 @@ static __always_inline struct options no_options(void)
 
 #define WORD(a, b, c, d) ((__u32)(a) << 24 | (b) << 16 | (c) << 8 | (d))
 
-struct option_bytes {
-    __u8 at[40];
+// A block of options, with room behind it so that no masked index lies outside.
+#define MASK 63
+struct block {
+    union {
+        __u8 bytes[MASK + 1];
+        __u32 words[(MASK + 1) / 4];
+    };
 };
 
-// RFC 9293 §3.1, MUST-7: an option's length is respected; with one that cannot be, the rest is not looked at.
-__noinline int walk_options(const struct option_bytes *bytes, __u32 len, struct options *found)
+// RFC 9293 §3.1, MUST-7: an option's length is respected; with one that cannot be, the rest is not looked at. A known option of
+// a wrong length is as good as unknown.
+static __always_inline void walk_options(const struct block *block, struct options *found)
 {
-    if (!bytes || !found || len > sizeof(bytes->at))
-        return 0;
-    __u32 at = 0;
-    for (int i = 0; i < 40; i++) {
-        if (at >= len || at >= 40)
+    const __u8 *bytes = block->bytes;
+    for (__u32 i = 0; i < 40; i++) {
+        __u32 at = found->at & MASK;
+        __u32 len = found->len;
+        if (at >= len || bytes[at] == 0)
             break;
-        __u8 kind = bytes->at[at];
-        if (kind == 0)
+        __u8 kind = bytes[at];
+        __u8 size = kind == 1 ? 1 : bytes[(at + 1) & MASK];
+        if ((kind != 1 && size < 2) || at + size > len)
             break;
-        if (kind == 1) {
-            at++;
-            continue;
-        }
-        if (at + 1 >= len || at + 1 >= 40)
-            break;
-        __u8 size = bytes->at[at + 1];
-        if (size < 2 || at + size > len || at + size > 40)
-            break;
-        if (kind == 2 && size == 4 && at <= 36) {
-            found->mss = bytes->at[at + 2] << 8 | bytes->at[at + 3];
-        } else if (kind == 3 && size == 3 && at <= 37) {
-            __u8 shift = bytes->at[at + 2];
-            found->wscale = shift > WSCALE_MAX ? WSCALE_MAX : shift;
+        __u8 a = bytes[(at + 2) & MASK], b = bytes[(at + 3) & MASK];
+        if (kind == 2 && size == 4) {
+            found->mss = a << 8 | b;
+        } else if (kind == 3 && size == 3) {
+            found->wscale = a > WSCALE_MAX ? WSCALE_MAX : a;
         } else if (kind == 4 && size == 2) {
             found->sack = true;
-        } else if (kind == 8 && size == 10 && at <= 30) {
-            const __u8 *value = bytes->at + at + 2;
-            found->tsval = WORD(value[0], value[1], value[2], value[3]);
-            found->tsecr = WORD(value[4], value[5], value[6], value[7]);
+        } else if (kind == 8 && size == 10) {
+            found->tsval = WORD(a, b, bytes[(at + 4) & MASK], bytes[(at + 5) & MASK]);
+            found->tsecr = WORD(bytes[(at + 6) & MASK], bytes[(at + 7) & MASK], bytes[(at + 8) & MASK], bytes[(at + 9) & MASK]);
             found->timestamps = true;
         }
-        at += size;
+        found->at = at + size;
     }
-    return 0;
 }
 
-// Walks the block byte by byte.
-static __always_inline bool walk_block(const __u32 *words, __u32 count, const void *end, struct options *found)
+// Reads a block by its words; false if it is not laid out so.
+static __always_inline bool read_words(const struct block *block, __u32 count, struct options *found)
 {
-    struct option_bytes bytes = {};
-    for (int i = 0; i < OPTION_WORDS_MAX; i++) {
+    for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
         if (i >= count)
             break;
-        if ((void *)(words + i + 1) > end)
-            return false;
-        *(__u32 *)(bytes.at + 4 * i) = words[i];
-    }
-    *found = no_options();
-    walk_options(&bytes, 4 * count, found);
-    return true;
-}
-
-// Reads the block of `count` words, and adds them to the sum. False if it is not all there.
-static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
-{
-    bool ended = false, odd = false;
-    int stamps = 0; // Words of a timestamps option still to come.
-    *found = no_options();
-#pragma unroll
-    for (int i = 0; i < OPTION_WORDS_MAX; i++) {
-        if (i >= count)
-            break;
-        if ((void *)(words + i + 1) > end)
-            return false;
-        *sum += words[i];
-        __u32 word = bpf_ntohl(words[i]);
-        if (ended)
-            continue;
-        if (stamps == 2) {
-            found->tsval = word;
-            stamps = 1;
-        } else if (stamps == 1) {
-            found->tsecr = word;
-            found->timestamps = true;
-            stamps = 0;
-        } else if (word >> 16 == 0x0204) {
+        __u32 word = bpf_ntohl(block->words[i & 15]);
+        if (word >> 16 == 0x0204) {
             found->mss = word;
-        } else if (word == WORD(4, 2, 8, 10)) {
-            found->sack = true;
-            stamps = 2;
-        } else if (word == WORD(1, 1, 8, 10)) {
-            stamps = 2;
+        } else if (word == WORD(4, 2, 8, 10) || word == WORD(1, 1, 8, 10)) {
+            if (i + 2 >= count)
+                return false;
+            found->sack |= word >> 24 == 4;
+            found->tsval = bpf_ntohl(block->words[(i + 1) & 15]);
+            found->tsecr = bpf_ntohl(block->words[(i + 2) & 15]);
+            found->timestamps = true;
+            i += 2;
         } else if (word >> 8 == 0x010303) {
             found->wscale = (__u8)word > WSCALE_MAX ? WSCALE_MAX : (__u8)word;
         } else if (word == WORD(1, 1, 4, 2)) {
             found->sack = true;
         } else if (word == WORD(4, 2, 0, 0)) {
             found->sack = true;
-            ended = true;
-        } else if (word == 0) {
-            ended = true;
+            break;
         } else if (word != WORD(1, 1, 1, 1)) {
-            odd = true;
+            return false;
         }
     }
-    return odd || stamps ? walk_block(words, count, end, found) : true;
+    return true;
+}
+
+// The options of a block of `count` words. A function of its own, so that it is verified once.
+__noinline int parse_options(const struct block *block, __u32 count, struct options *found)
+{
+    if (!block || !found || count > OPTION_WORDS_MAX)
+        return 0;
+    *found = no_options();
+    found->len = 4 * count;
+    if (!read_words(block, count, found)) {
+        __u8 len = found->len;
+        *found = no_options();
+        found->len = len;
+        walk_options(block, found);
+    }
+    return 0;
+}
+
+// Reads the `count` words behind a TCP header, and adds them to the sum. False if they are not all there.
+static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
+{
+    struct block block = {};
+    for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
+        if (i >= count)
+            break;
+        if ((void *)(words + i + 1) > end)
+            return false;
+        block.words[i] = words[i];
+        *sum += words[i];
+    }
+    parse_options(&block, count, found);
+    return true;
 }

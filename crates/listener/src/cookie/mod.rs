@@ -12,6 +12,7 @@
 //! with 2^-46 in form A and 2^-25 in form B; `docs/threat-model.md` does the arithmetic.
 
 mod key;
+mod keyed;
 mod mac;
 mod options;
 
@@ -20,6 +21,7 @@ use std::time::Duration;
 use wire::{FourTuple, SeqNum, TimestampOption};
 
 pub use key::{Epoch, MasterKey, MasterKeyError};
+pub(crate) use keyed::{KEY_SLOTS, KeySlots, KeyedState};
 use mac::EpochKey;
 pub use options::{Family, Offer, Remembered};
 use options::{decode_narrow, decode_wide, encode_narrow, encode_wide};
@@ -202,9 +204,13 @@ impl KeySet {
 
     /// The key that a cookie names, if its epoch is the previous, the current or the next.
     fn accepted(&mut self, isn: SeqNum) -> Result<&mut EpochKey, BadCookie> {
-        let current = self.current;
-        let key = self.slot(isn);
-        if key.epoch.0.abs_diff(current.0) <= 1 { Ok(key) } else { Err(BadCookie::Expired) }
+        let epoch = self.slot(isn).epoch;
+        if self.accepts(epoch) { Ok(self.slot(isn)) } else { Err(BadCookie::Expired) }
+    }
+
+    /// Whether cookies of this epoch are accepted.
+    fn accepts(&self, epoch: Epoch) -> bool {
+        epoch.0.abs_diff(self.current.0) <= 1
     }
 }
 

@@ -153,12 +153,12 @@ impl Engine {
         let name: Arc<str> = config.name.clone().unwrap_or_else(|| names(&config.listen.bind)).into();
         let orders = Arc::new(Orders::default());
         let mut engine = Engine {
-            view: EngineView {
-                endpoints: config.listen.bind.clone().into(),
-                shared: shared.clone(),
-                stats: (0..workers).map(|_| Arc::new(SharedStats::default())).collect(),
-                half_open_limit: config.listen.half_open_max as u64,
-            },
+            view: EngineView::new(
+                &config.listen.bind,
+                shared.clone(),
+                (0..workers).map(|_| Arc::new(SharedStats::default())).collect(),
+                config.listen.half_open_max as u64,
+            ),
             orders: orders.clone(),
             wakes: Vec::new(),
             threads: Vec::new(),
@@ -271,6 +271,15 @@ impl Drop for Engine {
 }
 
 impl EngineView {
+    pub(super) fn new(
+        bind: &[SocketAddr],
+        shared: Arc<ListenShared>,
+        stats: Arc<[Arc<SharedStats>]>,
+        half_open_limit: u64,
+    ) -> EngineView {
+        EngineView { endpoints: bind.into(), shared, stats, half_open_limit }
+    }
+
     /// The guarded addresses.
     pub fn endpoints(&self) -> Vec<SocketAddr> {
         self.endpoints.to_vec()
@@ -348,7 +357,7 @@ pub fn check_reservable(bind: &[SocketAddr]) -> Result<(), EngineError> {
     bind.iter().try_for_each(|&addr| probe(addr).map_err(|source| EngineError::Reserve { addr, source }))
 }
 
-fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), EngineError> {
+pub(super) fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), EngineError> {
     let interfaces = interfaces.get();
     match wanted.iter().find(|name| interfaces.by_name(name).is_none()) {
         None => Ok(()),
@@ -359,20 +368,20 @@ fn check_names(wanted: &[String], interfaces: &SharedInterfaces) -> Result<(), E
     }
 }
 
-fn names(bind: &[SocketAddr]) -> String {
+pub(super) fn names(bind: &[SocketAddr]) -> String {
     bind.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn fresh_seed() -> io::Result<[u8; 16]> {
+pub(super) fn fresh_seed() -> io::Result<[u8; 16]> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     Ok(seed)
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.into()).spawn(body)
 }
 
-fn system(what: &'static str) -> impl FnOnce(io::Error) -> EngineError {
+pub(super) fn system(what: &'static str) -> impl FnOnce(io::Error) -> EngineError {
     move |source| EngineError::System { what, source }
 }

@@ -41,6 +41,8 @@ pub struct Link {
     pub loopback: bool,
     /// Hardware type, one of `ARPHRD_*`.
     pub hardware_type: u16,
+    /// Its link-layer address, for devices that have one of six bytes.
+    pub mac: Option<[u8; 6]>,
     /// The bridge, bond, team or VRF it belongs to, by index.
     pub master: Option<u32>,
     /// For a VLAN device: whose frames it takes, and which.
@@ -125,6 +127,11 @@ impl Interfaces {
             }
             IpAddr::V6(_) => self.local.contains(&addr),
         }
+    }
+
+    /// The broadcast addresses of our networks.
+    pub fn broadcasts(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.broadcast.iter().copied()
     }
 
     /// Whether this is 255.255.255.255 or the broadcast address of one of our networks.
@@ -266,6 +273,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         up: flags & libc::IFF_UP as u32 != 0,
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         hardware_type: read_u16(body, 2)?,
+        mac: None,
         master: None,
         vlan: None,
         addresses: Vec::new(),
@@ -276,6 +284,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
     for (kind, value) in Attributes(attributes) {
         match kind {
             libc::IFLA_IFNAME => link.name = read_name(value),
+            libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
             libc::IFLA_MTU => link.mtu = read_u32(value, 0)?,
             libc::IFLA_MASTER => link.master = read_u32(value, 0),
             libc::IFLA_LINK => parent = read_u32(value, 0),

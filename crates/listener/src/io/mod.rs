@@ -1,5 +1,6 @@
 //! Everything that touches the kernel: packet rings, raw sockets, netlink, threads and the clock.
 
+mod bpf;
 mod engine;
 mod fail_closed;
 mod filter;
@@ -14,4 +15,5 @@ mod sys;
 mod transmit;
 mod worker;
 
+pub use bpf::{BpfConfig, BpfEngine, BpfHook};
 pub use engine::{Engine, EngineConfig, EngineError, EngineView, check_reservable};

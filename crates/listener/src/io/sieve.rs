@@ -124,7 +124,7 @@ fn program(ebpf: &mut Ebpf) -> io::Result<&mut SocketFilter> {
 }
 
 /// The loader tells the cause apart from what it was doing; a log line needs both.
-fn in_full(error: impl Error) -> io::Error {
+pub(super) fn in_full(error: impl Error) -> io::Error {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
     io::Error::other(text)

@@ -37,6 +37,7 @@ impl Config {
             listener.bind.clone_from(&args.listen);
         }
         self.datapath = args.datapath.unwrap_or(self.datapath);
+        self.bpf_hook = args.bpf_hook.unwrap_or(self.bpf_hook);
         self.admin = args.admin.map_or(self.admin, |admin| admin.0);
         self.log.format = args.log_format.unwrap_or(self.log.format);
         self.master_key_file = args.master_key_file.clone().or(self.master_key_file);

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use listener::{AcceptCookies, ListenConfig};
+pub use portcullis::BpfHook;
 
 pub use parse::{admin_address, guarded_address, interface_name, upstream_address};
 pub use reader::Choice;
@@ -25,6 +26,7 @@ pub const DEFAULT_TOML: &str = include_str!("default.toml");
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub datapath: Datapath,
+    pub bpf_hook: BpfHook,
     /// `None`: no admin server.
     pub admin: Option<SocketAddr>,
     pub master_key_file: Option<PathBuf>,
@@ -102,6 +104,7 @@ pub struct Timeouts {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Datapath {
     Auto,
+    Bpf,
     Raw,
     Kernel,
 }
@@ -132,7 +135,12 @@ pub enum LogLevel {
 
 impl Choice for Datapath {
     const WORDS: &'static [(&'static str, Datapath)] =
-        &[("auto", Datapath::Auto), ("raw", Datapath::Raw), ("kernel", Datapath::Kernel)];
+        &[("auto", Datapath::Auto), ("bpf", Datapath::Bpf), ("raw", Datapath::Raw), ("kernel", Datapath::Kernel)];
+}
+
+impl Choice for BpfHook {
+    const WORDS: &'static [(&'static str, BpfHook)] =
+        &[("auto", BpfHook::Auto), ("xdp", BpfHook::Xdp), ("tc", BpfHook::Tc)];
 }
 
 impl Choice for Service {
@@ -159,6 +167,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             datapath: Datapath::Auto,
+            bpf_hook: BpfHook::Auto,
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             master_key_file: None,
             state_dir: None,

@@ -40,10 +40,12 @@ pub(super) fn read(text: &str) -> Result<Config, Diagnostics> {
 fn read_root(mut root: Section<'_, '_>) -> Config {
     let default = Config::default();
     let datapath = root.choice("datapath").map_or(default.datapath, |found| found.value);
+    let bpf_hook = root.choice("bpf_hook").map_or(default.bpf_hook, |found| found.value);
     let admin = root.string("admin", ADMIN, admin_address);
     let workers = root.integer("workers", 0..=64, "threads; 0: one for each core", 0);
     let config = Config {
         datapath,
+        bpf_hook,
         admin: admin.as_ref().map_or(default.admin, |found| found.value),
         master_key_file: root.string("master_key_file", PATH, path).map(|found| found.value),
         state_dir: root.string("state_dir", PATH, path).map(|found| found.value),

@@ -52,6 +52,7 @@ fn every_value_of_a_full_file_arrives() {
     let config = Config::from_toml(
         r#"
         datapath = "raw"
+        bpf_hook = "tc"
         admin = "none"
         master_key_file = "/k"
         state_dir = "/s"
@@ -98,6 +99,7 @@ fn every_value_of_a_full_file_arrives() {
     let second = ListenerConfig { bind: vec!["127.0.0.1:81".parse().unwrap()], ..ListenerConfig::default() };
     let expected = Config {
         datapath: Datapath::Raw,
+        bpf_hook: BpfHook::Tc,
         admin: None,
         master_key_file: Some("/k".into()),
         state_dir: Some("/s".into()),
@@ -112,7 +114,7 @@ fn every_value_of_a_full_file_arrives() {
 #[test]
 fn a_top_level_fault_has_place_key_value_and_range() {
     for (text, place, parts) in [
-        ("datapath = \"xdp\"", "1:12: datapath: ", ["\"xdp\"", r#"one of "auto", "raw", "kernel""#]),
+        ("datapath = \"xdp\"", "1:12: datapath: ", ["\"xdp\"", r#"one of "auto", "bpf", "raw", "kernel""#]),
         ("\n datapath = 3", "2:13: datapath: ", ["3 (integer)", "\"auto\""]),
         ("admin = \"localhost:1\"", "1:9: admin: ", ["\"localhost:1\"", "\"none\""]),
         ("workers = 65", "1:11: workers: ", ["65", "from 0 to 64 (threads"]),

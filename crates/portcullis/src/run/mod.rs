@@ -37,7 +37,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     logging::init(config.log);
     let master = match config.datapath {
         Datapath::Kernel => None,
-        Datapath::Auto | Datapath::Raw => {
+        Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
             rights::check(config.listeners.iter().flat_map(|listener| &listener.bind))?;
             let by = if args.master_key_file.is_some() { "--master-key-file" } else { "master_key_file" };
             let named = config.master_key_file.as_deref().map(|file| Named { file, by });
@@ -171,9 +171,11 @@ fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>
         .bind(&*listener.bind)
         .datapath(match config.datapath {
             Datapath::Auto => portcullis::Datapath::Auto,
+            Datapath::Bpf => portcullis::Datapath::Bpf,
             Datapath::Raw => portcullis::Datapath::Raw,
             Datapath::Kernel => portcullis::Datapath::Kernel,
         })
+        .bpf_hook(config.bpf_hook)
         .listen_config(listen_config(listener))
         .name(&listener.name)
         .fail_closed(listener.fail_closed);

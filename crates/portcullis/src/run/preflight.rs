@@ -20,7 +20,7 @@ pub fn check(config: &Config) -> Result<(), Failure> {
     }
     match config.datapath {
         Datapath::Kernel => warn_of_settings_without_effect(config),
-        Datapath::Auto | Datapath::Raw => {
+        Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
             config.listeners.iter().flat_map(|listener| &listener.interfaces).for_each(|name| warn_of_master(name));
             for listener in &config.listeners {
                 let named = |error| Failure::Runtime(format!("listener \"{}\": {error}", listener.name));

@@ -31,13 +31,18 @@ const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
-/// Chooses the datapath under test. Default `raw`. With `kernel` the tests are checked against the kernel's own
-/// listener; those of what only the door does fail then.
+/// Chooses the datapath under test: `raw`, the default, or `bpf`. With `kernel` the tests are checked against the kernel's
+/// own listener; those of what only the door does fail then.
 const DATAPATH: &str = "PORTCULLIS_E2E_DATAPATH";
 
-/// Whether the door under test owns LISTEN and SYN-RECEIVED.
+/// Whether all that comes to the guarded addresses is judged by the door under test: refused, too.
 pub fn is_raw() -> bool {
     datapath() == "raw"
+}
+
+/// Whether the kernel alone answers SYNs.
+pub fn is_kernel() -> bool {
+    datapath() == "kernel"
 }
 
 fn datapath() -> String {

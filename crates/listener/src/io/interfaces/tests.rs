@@ -14,6 +14,7 @@ fn link(index: u32, up: bool, loopback: bool) -> Link {
         up,
         loopback,
         hardware_type: libc::ARPHRD_ETHER,
+        mac: None,
         master: None,
         vlan: None,
         addresses: Vec::new(),

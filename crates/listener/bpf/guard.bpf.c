@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// The fast door. Two hooks, one judgement:
+//
+//   guard_xdp  at the driver: answers SYNs before the network stack sees them
+//   guard_tc   at tcx ingress: answers SYNs where XDP does not, and makes connections of handshakes' last segments
+//
+// A packet for none of our targets passes with two look-ups in a table.
+
+#include "guard/ack.h"
+
+enum hook { AT_XDP, AT_TC };
+
+// The loopback device of every network namespace.
+#define LOOPBACK 1
+
+// Looks up the flow's local end. False if it is none of ours.
+static __always_inline bool find_door(struct flow *flow, struct door *door)
+{
+    const __u32 zero = 0;
+    // Port 0 is nobody's, and has a meaning of its own in the table.
+    if (!flow->local_port)
+        return false;
+    door->target = find_target(flow->family, flow->local, flow->local_port);
+    if (!door->target)
+        return false;
+    flow->listener = door->target->listener;
+    __u32 index = flow->listener;
+    door->listener = bpf_map_lookup_elem(&listeners, &index);
+    door->counters = bpf_map_lookup_elem(&counters, &index);
+    door->clock = bpf_map_lookup_elem(&clockwork, &zero);
+    if (!door->listener || !door->counters || !door->clock)
+        return false;
+    flow->ns = bpf_jiffies64() * ns_per_jiffy + door->clock->offset_ns;
+    return true;
+}
+
+static __always_inline enum verdict drop(const struct door *door, enum counter why)
+{
+    count(door->counters, why);
+    return DROP;
+}
+
+// A SYN that is not plain (data, no room for the answer's options): the kernel's while calm, nobody's under pressure.
+static __always_inline enum verdict leave(const struct door *door)
+{
+    if (!door->listener->reports)
+        return drop(door, DROP_NOT_UNDERSTOOD);
+    count(door->counters, LEFT_TO_KERNEL);
+    return PASS;
+}
+
+// Everything but a SYN and an ACK.
+static __always_inline enum verdict on_other(const struct flow *flow, const struct door *door, __u8 flags)
+{
+    if (flags & TCP_RST) {
+        struct options none = no_options();
+        if (door->listener->reports)
+            report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns());
+        return PASS;
+    }
+    // SYN+ACK is refused by the kernel as it sees fit. No flags at all, FIN alone, SYN+FIN: nobody's.
+    bool odd = !(flags & TCP_ACK) || (flags & (TCP_SYN | TCP_FIN)) == (TCP_SYN | TCP_FIN);
+    return odd ? drop(door, DROP_BAD_FLAGS) : PASS;
+}
+
+static __always_inline void *begin_of(void *ctx, enum hook hook)
+{
+    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data : ((struct __sk_buff *)ctx)->data);
+}
+
+static __always_inline const void *end_of(void *ctx, enum hook hook)
+{
+    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data_end : ((struct __sk_buff *)ctx)->data_end);
+}
+
+// Judges a TCP segment; of a SYN that is to be answered the segment, but not the headers below it, is rewritten.
+// `tcp_len` is header and data, `addresses` the sum over both addresses.
+static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct flow *flow, const struct door *door, __u32 tcp_at,
+                                               __u32 tcp_len, __u64 addresses, bool loopback)
+{
+    struct tcp *tcp = begin_of(ctx, hook) + tcp_at;
+    const void *end = end_of(ctx, hook);
+    if ((void *)(tcp + 1) > end)
+        return drop(door, DROP_MALFORMED);
+    __u32 words = (tcp->offset >> 4) - 5;
+    if (words > OPTION_WORDS_MAX)
+        return drop(door, DROP_MALFORMED);
+    flow->peer.port = bpf_ntohs(tcp->source);
+    flow->peer.irs = bpf_ntohl(tcp->seq);
+    __u8 flags = tcp->flags;
+    bool syn = (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
+    bool ack = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK;
+    if (!syn && !(ack && hook == AT_TC))
+        return ack ? PASS : on_other(flow, door, flags);
+    if (!flow->peer.port)
+        return drop(door, DROP_PORT_ZERO);
+    if (is_land(flow))
+        return drop(door, DROP_LAND);
+    if (is_martian(flow, loopback))
+        return drop(door, DROP_MARTIAN);
+
+    struct options options;
+    __u64 segment = add_words(0, tcp, 5);
+    if (!read_options((__u32 *)(tcp + 1), words, end, &options, &segment))
+        return drop(door, DROP_MALFORMED);
+    // From here on the verifier knows no more of a block of one length than of another, and looks at them all at once.
+    words = options.len / 4;
+    tcp = begin_of(ctx, hook) + tcp_at;
+    end = end_of(ctx, hook);
+    if ((void *)(tcp + 1) > end)
+        return drop(door, DROP_MALFORMED);
+    if (hook == AT_TC && ack) {
+        flow->peer.irs--;
+        return judge_ack(ctx, flow, door, bpf_ntohl(tcp->ack) - 1, &options);
+    }
+
+    if (tcp_len < 20 + 4 * words)
+        return drop(door, DROP_MALFORMED);
+    if (tcp_len != 20 + 4 * words)
+        return leave(door);
+    __u64 pseudo = addresses + pseudo_tail(tcp_len);
+    enum sum_state sums = judge_sum(pseudo, segment, tcp->check);
+    if (sums == SUM_WRONG)
+        return drop(door, DROP_BAD_CHECKSUM);
+    // A frame that the driver sends has its sum finished by nobody after us.
+    if (hook == AT_XDP)
+        sums = SUM_RIGHT;
+    grant(&options, door->listener->grants);
+    if (!options.mss)
+        options.mss = flow->family == V4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
+    if (answer_words(&options) > words)
+        return leave(door);
+    struct cookie cookie;
+    enum verdict verdict = judge_syn(ctx, flow, door, &options, &cookie);
+    if (verdict != TRANSMIT)
+        return verdict;
+    struct block answer;
+    write_options(&options, door->target->mss, cookie.tsval, door->listener->window_scale, &answer);
+    return write_segment(tcp, end, words, &answer, &cookie, pseudo, sums) ? TRANSMIT : DROP;
+}
+
+static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at, bool loopback)
+{
+    struct ipv4 *ip = begin_of(ctx, hook) + at;
+    const void *end = end_of(ctx, hook);
+    struct tcp *tcp = (struct tcp *)(ip + 1);
+    if ((void *)(tcp + 1) > end || ip->version_ihl != 0x45 || ip->protocol != IPPROTO_TCP || ip->fragment & bpf_htons(0x3fff))
+        return PASS;
+    struct flow flow = {.family = V4, .peer.addr = {ip->source}, .local = {ip->dest}, .local_port = tcp->dest};
+    struct door door;
+    if (!find_door(&flow, &door))
+        return PASS;
+    if (fold(add_words(0, ip, 5)) != 0xffff)
+        return drop(&door, DROP_BAD_CHECKSUM);
+    __u64 addresses = (__u64)ip->source + ip->dest;
+    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), bpf_ntohs(ip->len) - 20, addresses, loopback);
+    ip = begin_of(ctx, hook) + at;
+    if (verdict == TRANSMIT && (void *)(ip + 1) <= end_of(ctx, hook)) {
+        // TOS 0, ID 0, DF; the length is what it was.
+        __u32 *fixed = (__u32 *)ip;
+        __be32 first = (__u32)ip->len << 16 | 0x45;
+        __be32 flags = bpf_htonl(0x4000);
+        __be32 ttl = bpf_htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
+        __be32 source = ip->source;
+        fixed[0] = first;
+        fixed[1] = flags;
+        fixed[2] = ttl | (__u32)(__u16)~fold(addresses + first + flags + ttl) << 16;
+        ip->source = ip->dest;
+        ip->dest = source;
+    }
+    return verdict;
+}
+
+static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at, bool loopback)
+{
+    struct ipv6 *ip = begin_of(ctx, hook) + at;
+    const void *end = end_of(ctx, hook);
+    struct tcp *tcp = (struct tcp *)(ip + 1);
+    if ((void *)(tcp + 1) > end || (ip->version_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000) || ip->next != IPPROTO_TCP)
+        return PASS;
+    struct flow flow = {
+        .family = V6,
+        .peer.addr = {ip->source[0], ip->source[1]},
+        .local = {ip->dest[0], ip->dest[1]},
+        .local_port = tcp->dest,
+    };
+    struct door door;
+    if (!find_door(&flow, &door))
+        return PASS;
+    __u64 addresses = add_words(0, ip->source, 8);
+    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), bpf_ntohs(ip->len), addresses, loopback);
+    ip = begin_of(ctx, hook) + at;
+    if (verdict == TRANSMIT && (void *)(ip + 1) <= end_of(ctx, hook)) {
+        ip->version_label = bpf_htonl(0x60000000);
+        ip->hops = HOP_LIMIT;
+        ip->source[0] = flow.local[0];
+        ip->source[1] = flow.local[1];
+        ip->dest[0] = flow.peer.addr[0];
+        ip->dest[1] = flow.peer.addr[1];
+    }
+    return verdict;
+}
+
+static __always_inline enum verdict on_packet(void *ctx, enum hook hook, __u32 at, __be16 protocol, bool loopback)
+{
+    if (protocol == bpf_htons(ETH_P_IP))
+        return on_ipv4(ctx, hook, at, loopback);
+    if (protocol == bpf_htons(ETH_P_IPV6))
+        return on_ipv6(ctx, hook, at, loopback);
+    return PASS;
+}
+
+static __always_inline void swap_link_addresses(struct ethhdr *link)
+{
+    __u16 *half = (__u16 *)link;
+    __u16 dest[3] = {half[0], half[1], half[2]};
+#pragma unroll
+    for (__u32 i = 0; i < 3; i++) {
+        half[i] = half[i + 3];
+        half[i + 3] = dest[i];
+    }
+}
+
+// Whether the frame is for this host, and for it alone.
+static __always_inline bool is_ours(const struct ethhdr *link)
+{
+    const __u32 zero = 0;
+    const struct clockwork *clock = bpf_map_lookup_elem(&clockwork, &zero);
+    const __u16 *half = (const __u16 *)link;
+    __u64 mac = half[0] | (__u64)half[1] << 16 | (__u64)half[2] << 32;
+    if (!clock)
+        return false;
+    for (__u32 i = 0; i < MACS_MAX; i++) {
+        if (i >= clock->mac_count)
+            break;
+        if (clock->macs[i] == mac)
+            return true;
+    }
+    return false;
+}
+
+SEC("xdp")
+int guard_xdp(struct xdp_md *ctx)
+{
+    struct ethhdr *link = begin_of(ctx, AT_XDP);
+    if ((void *)(link + 1) > end_of(ctx, AT_XDP) || !is_ours(link))
+        return XDP_PASS;
+    switch (on_packet(ctx, AT_XDP, ETH_HLEN, link->h_proto, false)) {
+    case TRANSMIT:
+        swap_link_addresses(link);
+        return XDP_TX;
+    case DROP:
+        return XDP_DROP;
+    default:
+        return XDP_PASS;
+    }
+}
+
+// Once for both programs below, and verified once.
+__noinline int on_tc_packet(struct __sk_buff *skb, __u32 at)
+{
+    if (at > ETH_HLEN)
+        return PASS;
+    return on_packet(skb, AT_TC, at, skb->protocol, skb->ifindex == LOOPBACK);
+}
+
+static __always_inline int at_tc(struct __sk_buff *skb, __u32 link_len)
+{
+    // Other hosts' frames, and those of a VLAN, which are for the VLAN's own device.
+    if (skb->pkt_type != 0 || (skb->vlan_present && skb->vlan_tci & 0xfff))
+        return TCX_NEXT;
+    __u32 headers = skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX;
+    if (begin_of(skb, AT_TC) + headers > end_of(skb, AT_TC) && bpf_skb_pull_data(skb, headers))
+        return TCX_NEXT;
+    switch (on_tc_packet(skb, link_len)) {
+    case TRANSMIT: {
+        struct ethhdr *link = begin_of(skb, AT_TC);
+        if (link_len && (void *)(link + 1) <= end_of(skb, AT_TC))
+            swap_link_addresses(link);
+        return bpf_redirect(skb->ifindex, 0);
+    }
+    case DROP:
+        return TCX_DROP;
+    default:
+        return TCX_NEXT;
+    }
+}
+
+SEC("classifier")
+int guard_tc(struct __sk_buff *skb)
+{
+    return at_tc(skb, ETH_HLEN);
+}
+
+// For devices without a link layer, such as tun.
+SEC("classifier")
+int guard_tc_ip(struct __sk_buff *skb)
+{
+    return at_tc(skb, 0);
+}
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, __u64);
+} jiffies SEC(".maps");
+
+// Run once by user space, to set its clock and ours by each other.
+SEC("classifier")
+int read_jiffies(struct __sk_buff *skb)
+{
+    const __u32 zero = 0;
+    __u64 now = bpf_jiffies64();
+    (void)skb;
+    return bpf_map_update_elem(&jiffies, &zero, &now, 0);
+}
+
+char _license[] SEC("license") = "Dual MIT/GPL";

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// ACK: the third segment of a handshake becomes a connection of the kernel's listening socket; all others pass.
+#pragma once
+
+#include "syn.h"
+
+// Of the ACKs with a bad cookie one in so many is looked up, to see whether they are connections' or somebody's guesses.
+#define SAMPLE 64
+
+// Whether this segment repeats one of the connection that the kernel holds on this 4-tuple already.
+static __always_inline bool is_own(struct tcp_sock *tp, const struct flow *flow, __u32 iss)
+{
+    // Both sequence numbers at which the connection began, each as far back as bytes went since.
+    __u32 theirs = tp->rcv_nxt - (__u32)tp->bytes_received;
+    __u32 ours = tp->snd_una - (__u32)tp->bytes_acked;
+    // A FIN counts in the sequence numbers and not in the bytes.
+    return theirs - (flow->peer.irs + 1) <= 1 && ours - (iss + 1) <= 1;
+}
+
+// Form B is weak enough to be guessed at. What it must pass before it costs a hash.
+static __always_inline bool passes_gates(const struct flow *flow, const struct door *door)
+{
+    struct listener *listener = door->listener;
+    if (!listener->form_b_always && listener->form_b_until < flow->ns)
+        return false;
+    if (!listener->looks_up)
+        return true;
+    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+    return has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
+}
+
+// An ACK that completes nothing: nearly always a connection's. It passes, unless such ACKs of no connection come in numbers.
+static __always_inline enum verdict on_bad_ack(struct __sk_buff *skb, const struct flow *flow, const struct door *door)
+{
+    bool looks_up = door->listener->looks_up;
+    if (!looks_up && door->counters->count[ACKS_PASSED]++ % SAMPLE)
+        return PASS;
+    if (kernel_holds(skb, flow))
+        return PASS;
+    count(door->counters, SAMPLED_BOGUS);
+    if (!looks_up)
+        return PASS;
+    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+    has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
+    count(door->counters, COOKIES_BAD_MAC);
+    count(door->counters, DROP_BAD_COOKIE);
+    return DROP;
+}
+
+// Milliseconds since the SYN-ACK, rounded down; 0 where the cookie does not say.
+static __always_inline __u32 age_ms(const struct options *options, __u64 ns)
+{
+    __u32 units = (clock_at(ns) - options->tsecr) & CLOCK_MASK;
+    return units ? (units - 1) * ((1 << CLOCK_SHIFT) / 1000) / 1000 : 0;
+}
+
+static __always_inline struct req_attrs attributes(const struct options *options, const struct remembered *offer, __u8 window_scale,
+                                                   __u64 ns)
+{
+    bool scaled = offer->wscale != WSCALE_NONE;
+    return (struct req_attrs){
+        .rcv_tsval = options->tsval,
+        // The clock in the SYN-ACK, run on to this moment: so the kernel's first estimate of the round trip is right.
+        .rcv_tsecr = options->timestamps ? options->tsecr + age_ms(options, ns) : 0,
+        .mss = offer->mss,
+        .rcv_wscale = scaled ? window_scale : 0,
+        .snd_wscale = scaled ? offer->wscale : 0,
+        .wscale_ok = scaled,
+        .sack_ok = offer->sack,
+        .tstamp_ok = options->timestamps,
+    };
+}
+
+// The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
+// verified once; therefore it looks up again what the caller knows.
+__noinline int accept(struct __sk_buff *skb, const struct flow *flow, const struct options *options, __u32 iss)
+{
+    if (!flow || !options)
+        return PASS;
+    __u32 index = flow->listener;
+    struct listener *listener = bpf_map_lookup_elem(&listeners, &index);
+    struct counters *here = bpf_map_lookup_elem(&counters, &index);
+    if (!listener || !here)
+        return PASS;
+    struct bpf_sock_tuple tuple = {};
+    __u32 len = tuple_of(flow, &tuple);
+    struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
+    if (!sk) {
+        count(here, NO_LISTENER);
+        return PASS;
+    }
+    struct remembered offer = remember(flow->family, iss, options);
+    __u64 ns = bpf_ktime_get_boot_ns();
+    enum verdict verdict = PASS;
+    struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
+    if (sk->state != BPF_TCP_LISTEN) {
+        if (!tp || !is_own(tp, flow, iss))
+            report(flow, REPORT_HELD, options, iss, ns);
+    } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
+        count(here, ACCEPT_QUEUE_FULL);
+        struct options told = *options;
+        told.mss = offer.mss;
+        told.wscale = offer.wscale;
+        told.sack = offer.sack;
+        report(flow, REPORT_FULL, &told, iss, ns);
+        verdict = DROP;
+    } else if (tp) {
+        struct req_attrs attrs = attributes(options, &offer, listener->window_scale, ns);
+        if (assign_reqsk(skb, (struct bpf_sock *)tp, &attrs)) {
+            count(here, ASSIGN_REFUSED);
+        } else {
+            count(here, COOKIES_VALID);
+            if (listener->reports && !report(flow, REPORT_ACCEPTED, options, iss, ns))
+                count(here, REPORTS_LOST);
+        }
+    }
+    bpf_sk_release(sk);
+    return verdict;
+}
+
+static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struct flow *flow, const struct door *door, __u32 iss,
+                                              const struct options *options)
+{
+    if (!options->timestamps && !passes_gates(flow, door))
+        return on_bad_ack(skb, flow, door);
+#pragma clang loop unroll(disable)
+    for (__u32 set = 0; set < KEY_SETS; set++) {
+        __u32 slot = set * EPOCH_SLOTS + (iss >> 30);
+        if (slot < KEY_SETS * EPOCH_SLOTS && door->clock->accepted[slot] &&
+            is_cookie(&door->target->keyed[slot], &flow->peer, flow->family, iss, options))
+            return accept(skb, flow, options, iss);
+        if (!door->clock->second_set)
+            break;
+    }
+    return on_bad_ack(skb, flow, door);
+}

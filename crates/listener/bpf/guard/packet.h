@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// Headers, and the sums over them. What is not of the plainest kind (IPv4 options, extension headers, fragments) is not
+// understood here and goes to the kernel.
+#pragma once
+
+#include "maps.h"
+
+// Link layer, IP and TCP of the longest SYN: 14 or 18, 40, 60.
+#define HEADERS_MAX 118
+
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_RST 0x04
+#define TCP_ACK 0x10
+
+struct tcp {
+    __be16 source, dest;
+    __be32 seq, ack;
+    __u8 offset; // Of the data, in words: the high four bits.
+    __u8 flags;
+    __be16 window;
+    __sum16 check;
+    __be16 urgent;
+};
+
+struct ipv4 {
+    __u8 version_ihl, tos;
+    __be16 len, id, fragment;
+    __u8 ttl, protocol;
+    __sum16 check;
+    __be32 source, dest;
+};
+
+struct ipv6 {
+    __be32 version_label;
+    __be16 len;
+    __u8 next, hops;
+    __u64 source[2], dest[2];
+};
+
+// What an XDP program answers with, in the terms of both hooks.
+enum verdict { PASS, DROP, TRANSMIT };
+
+static __always_inline __u64 add_words(__u64 sum, const void *words, __u32 count)
+{
+#pragma unroll
+    for (__u32 i = 0; i < count; i++)
+        sum += ((const __u32 *)words)[i];
+    return sum;
+}
+
+// The ones' complement sum of 32-bit words, folded to 16 bits (RFC 1071).
+static __always_inline __u16 fold(__u64 sum)
+{
+    sum = (sum >> 32) + (__u32)sum;
+    sum = (sum >> 32) + (__u32)sum;
+    __u32 half = (sum >> 16) + (__u16)sum;
+    half = (half >> 16) + (__u16)half;
+    return half;
+}
+
+// The rest of the pseudo-header besides the addresses.
+static __always_inline __u32 pseudo_tail(__u32 tcp_len)
+{
+    return bpf_htons(tcp_len) + bpf_htons(IPPROTO_TCP);
+}
+
+enum sum_state {
+    SUM_WRONG,
+    SUM_RIGHT,
+    SUM_UNFINISHED, // Left to a device: what stands there is the sum of the pseudo-header.
+};
+
+static __always_inline enum sum_state judge_sum(__u64 pseudo, __u64 segment, __sum16 check)
+{
+    if (fold(pseudo + segment) == 0xffff)
+        return SUM_RIGHT;
+    return fold(pseudo) == check ? SUM_UNFINISHED : SUM_WRONG;
+}
+
+// ---- Targets
+
+static __always_inline const struct target *target_at(__u64 key, int which, enum family family, const __u64 addr[2], __be16 port)
+{
+    __u32 index = (key * target_factors[which]) >> (64 - target_bits);
+    const struct target *target = bpf_map_lookup_elem(&targets, &index);
+    if (!target || target->family != family || target->port != port || target->addr[0] != addr[0])
+        return NULL;
+    return family == V6 && target->addr[1] != addr[1] ? NULL : target;
+}
+
+// Each target stands in one of two places.
+static __always_inline const struct target *find_target(enum family family, const __u64 addr[2], __be16 port)
+{
+    __u64 key = addr[0] ^ (__u64)port << 40;
+    if (family == V6)
+        key = (addr[0] ^ port) + (addr[1] << 31 | addr[1] >> 33);
+    const struct target *target = target_at(key, 0, family, addr, port);
+    return target ? target : target_at(key, 1, family, addr, port);
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// SYN: answered in place with a SYN-ACK whose ISN is a cookie.
+#pragma once
+
+#include "budget.h"
+#include "cookie.h"
+#include "packet.h"
+
+// The window of a SYN-ACK, which is never scaled (RFC 7323 §2.2).
+#define WINDOW 0xffff
+#define HOP_LIMIT 64
+#define COOKIE_LIFETIME_NS 64000000000ULL
+
+// A flow, as one of its packets arrives.
+struct flow {
+    __u8 family;
+    __u8 listener;
+    __be16 local_port;
+    struct peer peer;
+    __u64 local[2];
+    __u64 ns; // Time by the clock of user space, up to two jiffies late.
+};
+
+// What is known here of the flow's local end.
+struct door {
+    const struct target *target;
+    struct listener *listener;
+    struct counters *counters;
+    const struct clockwork *clock;
+};
+
+// RFC 1122 §3.2.1.3, RFC 6890: sources that cannot be. This host's own addresses, off the wire, and its subnets' broadcasts stand
+// in the table with port 0.
+static __always_inline bool is_martian(const struct flow *flow, bool loopback)
+{
+    if (!loopback && find_target(flow->family, flow->peer.addr, 0))
+        return true;
+    if (flow->family == V4) {
+        __u8 first = flow->peer.addr[0];
+        return first == 0 || first >= 224 || (first == 127 && !loopback);
+    }
+    const __u64 *addr = flow->peer.addr;
+    bool multicast = (__u8)addr[0] == 0xff;
+    bool low = addr[0] == 0 && (__u32)addr[1] == 0; // ::/96, which has ::1 and nothing else that could be.
+    bool mapped = addr[0] == 0 && (__u32)addr[1] == 0xffff0000;
+    bool one = low && addr[1] == 0x0100000000000000ULL;
+    return multicast || mapped || (low && !(one && loopback));
+}
+
+static __always_inline bool is_land(const struct flow *flow)
+{
+    return flow->peer.addr[0] == flow->local[0] && (flow->family == V4 || flow->peer.addr[1] == flow->local[1]) &&
+           flow->peer.port == bpf_ntohs(flow->local_port);
+}
+
+static __always_inline __u32 tuple_of(const struct flow *flow, struct bpf_sock_tuple *tuple)
+{
+    if (flow->family == V4) {
+        tuple->ipv4.saddr = flow->peer.addr[0];
+        tuple->ipv4.daddr = flow->local[0];
+        tuple->ipv4.sport = bpf_htons(flow->peer.port);
+        tuple->ipv4.dport = flow->local_port;
+        return sizeof(tuple->ipv4);
+    }
+    __builtin_memcpy(tuple->ipv6.saddr, flow->peer.addr, 16);
+    __builtin_memcpy(tuple->ipv6.daddr, flow->local, 16);
+    tuple->ipv6.sport = bpf_htons(flow->peer.port);
+    tuple->ipv6.dport = flow->local_port;
+    return sizeof(tuple->ipv6);
+}
+
+// Whether the kernel holds a socket for this 4-tuple, in any state but LISTEN.
+static __always_inline bool kernel_holds(void *ctx, const struct flow *flow)
+{
+    struct bpf_sock_tuple tuple = {};
+    __u32 len = tuple_of(flow, &tuple);
+    struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, &tuple, len, BPF_F_CURRENT_NETNS, 0);
+    if (!sk)
+        return false;
+    bool held = sk->state != BPF_TCP_LISTEN;
+    bpf_sk_release(sk);
+    return held;
+}
+
+// Tells user space. False if there is no room for a report.
+static __always_inline bool report(const struct flow *flow, enum kind kind, const struct options *offer, __u32 iss, __u64 ns)
+{
+    struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
+    if (!report)
+        return false;
+    *report = (struct report){
+        .kind = kind,
+        .family = flow->family,
+        .listener = flow->listener,
+        .wscale = offer->wscale,
+        .sack = offer->sack,
+        .timestamps = offer->timestamps,
+        .mss = offer->mss,
+        .peer = {flow->peer.addr[0], flow->peer.addr[1]},
+        .local = {flow->local[0], flow->local[1]},
+        .peer_port = bpf_htons(flow->peer.port),
+        .local_port = flow->local_port,
+        .irs = flow->peer.irs,
+        .iss = iss,
+        .tsval = offer->tsval,
+        .ns = ns,
+    };
+    bpf_ringbuf_submit(report, 0);
+    return true;
+}
+
+// What the kernel's settings do not allow is not agreed to: the kernel would refuse the connection later.
+static __always_inline void grant(struct options *offer, __u8 grants)
+{
+    offer->timestamps &= grants >> GRANT_TIMESTAMPS & 1;
+    offer->sack &= grants >> GRANT_SACK & 1;
+    if (!(grants >> GRANT_WSCALE & 1))
+        offer->wscale = WSCALE_NONE;
+}
+
+// Words that the options of a SYN-ACK take.
+static __always_inline __u32 answer_words(const struct options *offer)
+{
+    return 1 + (offer->timestamps ? 3 : offer->sack) + (offer->wscale != WSCALE_NONE);
+}
+
+// The option block of a SYN-ACK, in the order of Linux, with NOPs behind it. A function of its own, so that it is verified once.
+__noinline int write_options(const struct options *offer, __u16 mss, __u32 tsval, __u8 wscale, struct block *answer)
+{
+    if (!offer || !answer)
+        return 0;
+    __u32 at = 1;
+    answer->words[0] = bpf_htonl(WORD(2, 4, 0, 0) | mss);
+    answer->words[1] = answer->words[2] = answer->words[3] = answer->words[4] = WORD(1, 1, 1, 1);
+    if (offer->timestamps) {
+        answer->words[1] = offer->sack ? bpf_htonl(WORD(4, 2, 8, 10)) : bpf_htonl(WORD(1, 1, 8, 10));
+        answer->words[2] = bpf_htonl(tsval);
+        answer->words[3] = bpf_htonl(offer->tsval);
+        at = 4;
+    } else if (offer->sack) {
+        answer->words[1] = bpf_htonl(WORD(1, 1, 4, 2));
+        at = 2;
+    }
+    if (offer->wscale != WSCALE_NONE)
+        answer->words[at] = bpf_htonl(WORD(1, 3, 3, wscale));
+    return 0;
+}
+
+// Writes the SYN-ACK over the SYN. The header keeps its length, with NOPs behind the options: `words` of them in all.
+static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u32 words, const struct block *answer,
+                                          const struct cookie *cookie, __u64 pseudo, enum sum_state sums)
+{
+    __u32 *options = (__u32 *)(tcp + 1);
+    __u64 sum = pseudo;
+    for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
+        if (i >= words)
+            break;
+        if ((void *)(options + i + 1) > end)
+            return false;
+        __u32 word = i < 5 ? answer->words[i] : WORD(1, 1, 1, 1);
+        options[i] = word;
+        sum += word;
+    }
+    __be32 ports = (__u32)tcp->source << 16 | tcp->dest;
+    __be32 seq = bpf_htonl(cookie->isn);
+    __be32 ack = bpf_htonl(bpf_ntohl(tcp->seq) + 1);
+    __be32 control = bpf_htonl((5 + words) << 28 | (TCP_SYN | TCP_ACK) << 16 | WINDOW);
+    __u32 *fixed = (__u32 *)tcp;
+    fixed[0] = ports;
+    fixed[1] = seq;
+    fixed[2] = ack;
+    fixed[3] = control;
+    sum += ports;
+    sum += seq;
+    sum += ack;
+    sum += control;
+    // A sum that is left to a device stays so: the pseudo-header has not changed.
+    fixed[4] = sums == SUM_UNFINISHED ? fold(pseudo) : (__u16)~fold(sum);
+    return true;
+}
+
+// Judges a SYN for one of our targets. On TRANSMIT `cookie` is to be written.
+static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow, const struct door *door, const struct options *offer,
+                                              struct cookie *cookie)
+{
+    struct listener *listener = door->listener;
+    count(door->counters, SYNS_RECEIVED);
+    if (listener->state != ANSWERS) {
+        count(door->counters, DROP_DRAINING);
+        return DROP;
+    }
+    // While calm, a SYN for a connection of the kernel's is the kernel's: RFC 5961 §4, RFC 6191.
+    if (listener->reports && kernel_holds(ctx, flow)) {
+        count(door->counters, LEFT_TO_KERNEL);
+        return PASS;
+    }
+    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+    if (!has_budget(&reply_budget, source, listener->replies_max, period_of(flow->ns), true)) {
+        count(door->counters, REPLIES_OVER_BUDGET);
+        return DROP;
+    }
+    __u32 slot = door->clock->current & (EPOCH_SLOTS - 1);
+    // While calm there is time for the exact time: user space measures handshakes by it.
+    __u64 ns = listener->reports ? bpf_ktime_get_boot_ns() : flow->ns;
+    *cookie = mint(&door->target->keyed[slot], slot, &flow->peer, flow->family, offer, ns);
+    count(door->counters, SYN_ACKS_SENT);
+    if (listener->reports) {
+        if (!report(flow, REPORT_SYN, offer, cookie->isn, ns))
+            count(door->counters, REPORTS_LOST);
+    } else {
+        count(door->counters, COOKIES_SENT);
+    }
+    // Once in a second is exact enough, and keeps the cache line quiet under a flood.
+    if (!offer->timestamps && listener->form_b_until < flow->ns + COOKIE_LIFETIME_NS)
+        listener->form_b_until = flow->ns + COOKIE_LIFETIME_NS + 1000000000ULL;
+    return TRANSMIT;
+}

@@ -1,0 +1,196 @@
+//! The fast door of one listener: its programs, and the thread that keeps them.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use super::attach::{Attached, BpfHook};
+use super::keeper::{Duties, Keeper};
+use super::layout::{Clockwork, Grants, ListenerWords, State};
+use super::programs::{Constants, Programs};
+use super::settings::{Settings, ns_per_jiffy};
+use super::targets::{Placement, random_factors, targets_of};
+use crate::config::{AcceptCookies, ListenConfig};
+use crate::cookie::{COOKIE_LIFETIME, MasterKey};
+use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system};
+use crate::io::fail_closed::FailClosed;
+use crate::io::host::{Host, SharedInterfaces};
+use crate::io::interfaces::Watch;
+use crate::io::transmit::Transmit;
+use crate::io::worker::{Orders, clock, epoch};
+use crate::listen::{Listen, ListenShared, WorkerSeat};
+use crate::stats::SharedStats;
+
+/// Settings of a fast door.
+#[derive(Clone, Debug)]
+pub struct BpfConfig {
+    /// What to guard, and how.
+    pub listen: ListenConfig,
+    /// Names of the interfaces to guard. Empty, the default: all of them, those to come included.
+    pub interfaces: Vec<String>,
+    /// Where SYNs are answered.
+    pub hook: BpfHook,
+    /// Whether a crash leaves a rule behind that drops what would be refused (needs `nft`). Default: no.
+    pub fail_closed: bool,
+    /// The secret of the cookies.
+    pub master: MasterKey,
+    /// What log lines call this listener. Default: its addresses.
+    pub name: Option<String>,
+}
+
+/// A fast door. Dropping it takes the programs away.
+#[derive(Debug)]
+pub struct BpfEngine {
+    view: EngineView,
+    orders: Arc<Orders>,
+    wake: UnixStream,
+    thread: Option<JoinHandle<()>>,
+    fail_closed: Option<FailClosed>,
+    bind: Vec<SocketAddr>,
+    wants_fail_closed: bool,
+}
+
+impl BpfEngine {
+    /// Brings the programs to the interfaces. They answer nothing yet, and let nothing through to the guarded addresses, until
+    /// the kernel's listening sockets stand and [`open`](BpfEngine::open) is called.
+    ///
+    /// # Errors
+    /// [`EngineError`]: `Unsupported` inside it where the kernel cannot do this, and the message says what it lacks.
+    pub fn start(config: BpfConfig) -> Result<BpfEngine, EngineError> {
+        config.listen.validate()?;
+        let settings = Settings::read().map_err(system("reading the kernel's settings"))?;
+        if !settings.takes_cookies {
+            let error = io::Error::new(io::ErrorKind::Unsupported, "net.ipv4.tcp_syncookies is 0; it must be 1 or 2");
+            return Err(system("preparing eBPF")(error));
+        }
+        let interfaces = Arc::new(SharedInterfaces::read().map_err(system("reading the interfaces"))?);
+        crate::io::engine::check_names(&config.interfaces, &interfaces)?;
+        let watch = Watch::open().map_err(system("watching the interfaces"))?;
+
+        let snapshot = interfaces.get();
+        let count = targets_of(&config.listen.bind, &snapshot, 0).len();
+        let placement = Placement::for_count(count).map_err(system("drawing randomness"))?;
+        let constants = Constants {
+            target_bits: placement.bits,
+            target_factors: placement.factors,
+            budget_factors: random_factors().map_err(system("drawing randomness"))?,
+            ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
+        };
+        let mut programs = Programs::load(&constants).map_err(system("loading the eBPF programs"))?;
+        let jiffies = programs.jiffies().map_err(system("reading the kernel's clock"))?;
+        // A jiffy has begun already when it is read; so the programs' time never runs ahead of ours.
+        let jiffies_ns = (jiffies + 1).wrapping_mul(constants.ns_per_jiffy);
+        let offset_ns = clock().as_nanos().wrapping_sub(jiffies_ns);
+        let mut attached = Attached::default();
+        attached
+            .update(&mut programs, &snapshot, &config.interfaces, config.hook)
+            .map_err(system("attaching the eBPF programs"))?;
+
+        let (now, epoch) = (clock(), epoch());
+        let shared = Arc::new(ListenShared::new(&config.listen, now));
+        let seat = WorkerSeat { workers: 1, seed: fresh_seed().map_err(system("drawing randomness"))? };
+        let listen = Listen::new(config.listen.clone(), shared.clone(), config.master, seat, epoch, now);
+        let host = Host::new(interfaces.clone(), config.interfaces.clone(), None);
+        let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
+        let published = Arc::new(SharedStats::default());
+        let orders = Arc::new(Orders::default());
+        let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
+        let keeper = Keeper::new(Duties {
+            programs,
+            attached,
+            placement,
+            words: words(&config.listen, settings.grants),
+            // A predecessor's cookies may be out for as long as one lives.
+            form_b_until: now + COOKIE_LIFETIME,
+            clockwork: Clockwork { offset_ns, ..Clockwork::default() },
+            listen,
+            host: host.map_err(system("opening sock_diag"))?,
+            transmit: Transmit::new().map_err(system("opening a raw socket"))?,
+            interfaces,
+            watch,
+            only: config.interfaces,
+            hook: config.hook,
+            bind: config.listen.bind.clone(),
+            orders: orders.clone(),
+            woken,
+            published: published.clone(),
+            name,
+        });
+        let keeper = keeper.map_err(system("filling the eBPF maps"))?;
+        let thread = spawn("portcullis-bpf", move || keeper.run()).map_err(system("starting a thread"))?;
+        let bind = config.listen.bind;
+        Ok(BpfEngine {
+            view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64),
+            orders,
+            wake,
+            thread: Some(thread),
+            fail_closed: None,
+            bind,
+            wants_fail_closed: config.fail_closed,
+        })
+    }
+
+    /// The kernel's listening sockets stand: from now on SYNs are answered.
+    ///
+    /// # Errors
+    /// Of `nft`, with `fail_closed`.
+    pub fn open(&mut self) -> Result<(), EngineError> {
+        if self.wants_fail_closed {
+            let rule = FailClosed::install(&self.bind).map_err(system("setting the fail-closed rule"))?;
+            self.fail_closed = Some(rule);
+        } else {
+            FailClosed::clear_leftover(&self.bind);
+        }
+        self.orders.open.store(true, Ordering::Release);
+        self.wake();
+        Ok(())
+    }
+
+    /// What is to be seen from outside.
+    pub fn view(&self) -> EngineView {
+        self.view.clone()
+    }
+
+    /// Stops answering SYNs. Handshakes that were answered already may still complete; connections go on.
+    pub fn drain(&self) {
+        self.orders.drain.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // A full pipe means the thread has been told already.
+        let _ = (&self.wake).write(&[1]);
+    }
+}
+
+impl Drop for BpfEngine {
+    fn drop(&mut self) {
+        self.orders.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the keeper of the eBPF programs had panicked");
+        }
+        self.fail_closed = None;
+    }
+}
+
+/// Periods of a budget in a second, as the programs have it.
+const PERIODS_PER_SECOND: u32 = 10;
+
+fn words(listen: &ListenConfig, grants: Grants) -> ListenerWords {
+    ListenerWords {
+        state: State::Silent,
+        reports: true,
+        window_scale: listen.window_scale,
+        form_b_always: listen.accept_cookies == AcceptCookies::Always,
+        grants,
+        looks_up: false,
+        replies_max: (listen.replies_per_prefix / PERIODS_PER_SECOND).max(1),
+        bad_cookies_max: (listen.bad_cookies_per_prefix / PERIODS_PER_SECOND).max(1),
+    }
+}

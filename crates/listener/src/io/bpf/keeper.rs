@@ -1,0 +1,346 @@
+//! The thread that keeps the programs: it takes their reports, gives them keys and orders, and adds up what they count.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use tracing::{info, warn};
+
+use super::attach::{Attached, BpfHook};
+use super::counts;
+use super::layout::{Clockwork, Counted, Kind, ListenerWords, RawCounters, RawTarget, Report, State};
+use super::programs::Programs;
+use super::settings::Settings;
+use super::targets::{Placement, targets_of};
+use crate::cookie::KeySlots;
+use crate::held::KernelSockets;
+use crate::io::host::{Host, SharedInterfaces};
+use crate::io::interfaces::Watch;
+use crate::io::sieve::in_full;
+use crate::io::transmit::Transmit;
+use crate::io::worker::{Orders, clock, epoch};
+use crate::listen::Listen;
+use crate::pressure::Mode;
+use crate::stats::{Counter, SharedStats};
+use crate::time::Time;
+
+/// Reports taken between two looks at everything else.
+const BATCH: usize = 4096;
+
+/// Time between two looks at the timers and the counts while there is something to look for.
+const TICK: Duration = Duration::from_millis(50);
+
+/// The longest sleep.
+const IDLE: Duration = Duration::from_secs(1);
+
+/// ACKs of no connection in a second, at which they are looked up and dropped one by one; and at or below which, for
+/// [`CALM`], no longer.
+const BOGUS_HIGH: u64 = 20_000;
+const BOGUS_LOW: u64 = 5_000;
+const CALM: Duration = Duration::from_secs(10);
+
+/// The programs look one in so many of such ACKs up, while they do not look up all.
+const SAMPLE: u64 = 64;
+
+/// What a keeper has, and what it needs for it.
+pub(super) struct Duties {
+    pub programs: Programs,
+    pub attached: Attached,
+    pub placement: Placement,
+    pub words: ListenerWords,
+    pub form_b_until: Time,
+    pub clockwork: Clockwork,
+    pub listen: Listen,
+    pub host: Host,
+    pub transmit: Transmit,
+    pub interfaces: Arc<SharedInterfaces>,
+    pub watch: Watch,
+    pub only: Vec<String>,
+    pub hook: BpfHook,
+    pub bind: Vec<SocketAddr>,
+    pub orders: Arc<Orders>,
+    pub woken: UnixStream,
+    pub published: Arc<SharedStats>,
+    pub name: Arc<str>,
+}
+
+pub(super) struct Keeper {
+    has: Duties,
+    keys: KeySlots,
+    /// What stands in the table of targets.
+    table: Vec<RawTarget>,
+    written: Option<ListenerWords>,
+    counted: RawCounters,
+    /// The counts at the last tick and at the last review.
+    ticked: RawCounters,
+    reviewed: RawCounters,
+    quiet_since: Time,
+    stale: bool,
+}
+
+impl Keeper {
+    /// Fills the maps: from here on the programs know what is guarded, and keep silent about it.
+    pub(super) fn new(has: Duties) -> io::Result<Keeper> {
+        let keys = has.listen.keys_unless(None).ok_or_else(|| io::Error::other("no keys"))?;
+        let table = vec![[0; super::layout::TARGET_WORDS]; 1 << has.placement.bits];
+        let zero = [0; super::layout::COUNTED];
+        let mut keeper = Keeper {
+            has,
+            keys,
+            table,
+            written: None,
+            counted: zero,
+            ticked: zero,
+            reviewed: zero,
+            quiet_since: clock(),
+            stale: false,
+        };
+        keeper.write_clockwork()?;
+        keeper.write_words()?;
+        keeper.write_targets()?;
+        Ok(keeper)
+    }
+
+    pub(super) fn run(mut self) {
+        let (mut ticked, mut reviewed) = (clock(), clock());
+        while !self.has.orders.stop.load(Ordering::Relaxed) {
+            self.follow_orders();
+            let reports = self.take_reports();
+            self.read_counts();
+            let now = clock();
+            if now.since(ticked) >= TICK {
+                self.tick(now, now.since(ticked));
+                ticked = now;
+            }
+            if now.since(reviewed) >= Duration::from_secs(1) {
+                self.review(now, now.since(reviewed));
+                reviewed = now;
+            }
+            self.log_switch();
+            self.update_words();
+            self.publish();
+            if reports == 0 {
+                self.sleep();
+            }
+        }
+        // The programs go with their links; until the sockets are closed too, the kernel answers by itself.
+        self.read_counts();
+        self.publish();
+    }
+
+    fn follow_orders(&mut self) {
+        let Orders { drain, open, .. } = &*self.has.orders;
+        self.has.words.state = match (open.load(Ordering::Acquire), drain.load(Ordering::Relaxed)) {
+            (false, _) => State::Silent,
+            (true, false) => State::Answers,
+            (true, true) => State::Draining,
+        };
+    }
+
+    /// Takes up to a batch of reports; returns how many there were.
+    fn take_reports(&mut self) -> usize {
+        self.has.host.update();
+        let mut taken = 0;
+        while taken < BATCH {
+            let Some(item) = self.has.programs.reports.next() else { break };
+            let report = Report::parse(&item);
+            drop(item);
+            taken += 1;
+            if let Some(report) = report {
+                self.on_report(&report);
+            }
+        }
+        taken
+    }
+
+    fn on_report(&mut self, report: &Report) {
+        let Report { tuple, irs, iss, offer, at, .. } = report;
+        let listen = &mut self.has.listen;
+        match report.kind {
+            Kind::Syn => listen.reported_syn(tuple, *irs, *iss, offer, *at),
+            Kind::Accepted => listen.reported_accepted(tuple, *at),
+            // Of a RST the sequence number stands where that of a SYN does.
+            Kind::Reset => {
+                if let Some(reply) = listen.reported_reset(tuple, *irs, *at) {
+                    let scope = self.has.host.scope_of(tuple);
+                    self.has.transmit.route(&reply, scope);
+                }
+            }
+            Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
+            // On the strength of form A alone: see `Listen::standing`.
+            Kind::Held if offer.tsval.is_some() => {
+                if self.has.host.destroy(tuple) {
+                    listen.stats_mut().count(Counter::OldSocketsDestroyed);
+                }
+            }
+            Kind::Held => {}
+        }
+    }
+
+    fn tick(&mut self, now: Time, elapsed: Duration) {
+        let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
+        let (answered, completed) = (since(Counted::SynAcksSent), since(Counted::CookiesValid));
+        self.ticked = self.counted;
+        let Duties { listen, host, transmit, .. } = &mut self.has;
+        listen.reported_counts(answered, completed);
+        let mut due = Vec::new();
+        listen.tick(now, epoch(), elapsed, host, |reply| due.push(reply));
+        for reply in due {
+            // Whoever got in meanwhile by the data behind the handshake is not to be reset.
+            let over = reply.flags.contains(wire::Flags::RST) && host.holds(&reply.tuple);
+            if !over {
+                let scope = host.scope_of(&reply.tuple);
+                transmit.route(&reply, scope);
+            }
+        }
+        if let Some(keys) = listen.keys_unless(Some(self.keys.version)) {
+            self.keys = keys;
+            let written = self.write_targets().and_then(|()| self.write_clockwork());
+            self.tell(written, "could not give the programs new keys");
+        }
+    }
+
+    fn review(&mut self, now: Time, since_last: Duration) {
+        self.has.listen.review(since_last);
+        self.judge_bogus(now, since_last);
+        let errors = self.has.transmit.take_errors();
+        self.has.listen.stats_mut().add(Counter::TransmitErrors, errors);
+        if let Ok(settings) = Settings::read() {
+            self.has.words.grants = settings.grants;
+        }
+        if self.stale {
+            self.on_links();
+        }
+    }
+
+    /// Whether guessed cookies come in numbers.
+    fn judge_bogus(&mut self, now: Time, since_last: Duration) {
+        let what = Counted::SampledBogus as usize;
+        let seen = self.counted[what] - self.reviewed[what];
+        self.reviewed = self.counted;
+        let looks_up = self.has.words.looks_up;
+        let all = if looks_up { seen } else { seen * SAMPLE };
+        let rate = (all as f64 / since_last.as_secs_f64()) as u64;
+        if rate > BOGUS_LOW {
+            self.quiet_since = now;
+        }
+        if !looks_up && rate > BOGUS_HIGH {
+            self.has.words.looks_up = true;
+            warn!(listener = %self.has.name, rate, "guessed cookies in numbers: ACKs of no connection are dropped");
+        } else if looks_up && now.since(self.quiet_since) >= CALM {
+            self.has.words.looks_up = false;
+            info!(listener = %self.has.name, "no more guessed cookies in numbers");
+        }
+    }
+
+    fn log_switch(&mut self) {
+        match self.has.listen.take_switch() {
+            Some(Mode::Cookies) => {
+                warn!(listener = %self.has.name, "half-open queue at its high watermark: answering with cookies alone");
+            }
+            Some(Mode::Queue) => info!(listener = %self.has.name, "calm again: keeping half-open entries"),
+            None => {}
+        }
+    }
+
+    /// Tells the programs what has changed.
+    fn update_words(&mut self) {
+        self.has.words.reports = self.has.listen.mode() == Mode::Queue;
+        if self.written != Some(self.has.words) {
+            let written = self.write_words();
+            self.tell(written, "could not give the programs their orders");
+        }
+    }
+
+    fn read_counts(&mut self) {
+        if let Ok(counters) = self.has.programs.counters.get(&0, 0) {
+            for (index, sum) in self.counted.iter_mut().enumerate() {
+                *sum = counters.iter().map(|cpu| cpu[index]).sum();
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let mut stats = self.has.listen.stats().clone();
+        counts::add_to(&mut stats, &self.counted);
+        self.has.published.publish(&stats);
+    }
+
+    fn on_links(&mut self) {
+        let refreshed = self.has.interfaces.refresh();
+        let Duties { programs, attached, interfaces, only, hook, .. } = &mut self.has;
+        let snapshot = interfaces.get();
+        let outcome = refreshed.and_then(|()| attached.update(programs, &snapshot, only, *hook));
+        let outcome = outcome.and_then(|()| self.write_targets()).and_then(|()| self.write_clockwork());
+        let failed = outcome.is_err();
+        if !self.stale {
+            self.tell(outcome, "could not follow a change of the interfaces; trying again each second");
+        }
+        self.stale = failed;
+    }
+
+    fn tell(&self, outcome: io::Result<()>, what: &str) {
+        if let Err(error) = outcome {
+            warn!(listener = %self.has.name, %error, "{what}");
+        }
+    }
+
+    fn write_words(&mut self) -> io::Result<()> {
+        let map = &mut self.has.programs.listeners;
+        // The programs themselves move this moment on.
+        let known = map.get(&0, 0).map_or(0, |raw| raw[2]);
+        let until = known.max(self.has.form_b_until.as_nanos());
+        map.set(0, self.has.words.to_raw(until), 0).map_err(in_full)?;
+        self.written = Some(self.has.words);
+        Ok(())
+    }
+
+    /// Keys before the numbers that say which of them count.
+    fn write_clockwork(&mut self) -> io::Result<()> {
+        let clockwork = &mut self.has.clockwork;
+        clockwork.current = self.keys.current;
+        clockwork.accepted = self.keys.accepted;
+        clockwork.macs = self.has.attached.macs();
+        self.has.programs.clockwork.set(0, clockwork.to_raw(), 0).map_err(in_full)
+    }
+
+    fn write_targets(&mut self) -> io::Result<()> {
+        let targets = targets_of(&self.has.bind, &self.has.interfaces.get(), 0);
+        let Some(placed) = self.has.placement.place(&targets) else {
+            return Err(io::Error::other(format!("no room for {} guarded addresses", targets.len())));
+        };
+        for (index, target) in placed.into_iter().enumerate() {
+            let raw = target
+                .map_or([0; super::layout::TARGET_WORDS], |target| target.to_raw(&self.keys.states(target.local)));
+            if self.table[index] != raw {
+                self.has.programs.targets.set(index as u32, raw, 0).map_err(in_full)?;
+                self.table[index] = raw;
+            }
+        }
+        Ok(())
+    }
+
+    /// Until a report comes, an order, a change of the links, or the next tick.
+    fn sleep(&mut self) {
+        let busy = self.has.listen.has_timers() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
+        let timeout = PollTimeout::try_from(if busy { TICK } else { IDLE }).unwrap_or(PollTimeout::from(50u8));
+        let mut fds = [
+            PollFd::new(self.has.programs.reports.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.has.woken.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.has.watch.as_fd(), PollFlags::POLLIN),
+        ];
+        // An interrupted or failed poll only means one look too many.
+        let _ = poll(&mut fds, timeout);
+        if fds[1].any().unwrap_or(false) {
+            let _ = io::Read::read(&mut self.has.woken, &mut [0; 16]);
+        }
+        if self.has.watch.changed() {
+            self.on_links();
+        }
+    }
+}

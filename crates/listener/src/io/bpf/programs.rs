@@ -1,0 +1,103 @@
+//! The loaded programs and their maps.
+
+use std::io;
+
+use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::programs::{Program, SchedClassifier, TestRun, Xdp};
+use aya::{Ebpf, EbpfLoader, TestRunOptions};
+
+use super::layout::{RawClockwork, RawCounters, RawListener, RawTarget};
+use super::object;
+use crate::io::sieve::in_full;
+
+/// What the programs are told before they are loaded.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Constants {
+    /// The table of targets has two to this many places.
+    pub target_bits: u32,
+    /// Odd and random.
+    pub target_factors: [u64; 2],
+    /// Odd and random, and secret.
+    pub budget_factors: [u64; 2],
+    pub ns_per_jiffy: u64,
+}
+
+pub(super) struct Programs {
+    pub ebpf: Ebpf,
+    pub targets: Array<MapData, RawTarget>,
+    pub listeners: Array<MapData, RawListener>,
+    pub clockwork: Array<MapData, RawClockwork>,
+    pub counters: PerCpuArray<MapData, RawCounters>,
+    pub reports: RingBuf<MapData>,
+}
+
+impl Programs {
+    /// Loads the programs; they are attached nowhere yet.
+    pub(super) fn load(constants: &Constants) -> io::Result<Programs> {
+        let object = object::for_this_kernel()?;
+        let Constants { target_bits, target_factors, budget_factors, ns_per_jiffy } = constants;
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries("targets", 1 << target_bits)
+            .override_global("target_bits", target_bits, true)
+            .override_global("target_factors", target_factors, true)
+            .override_global("budget_factors", budget_factors, true)
+            .override_global("ns_per_jiffy", ns_per_jiffy, true);
+        let mut ebpf = loader.load(&object).map_err(in_full)?;
+        let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("no map {name}")));
+        let [targets, listeners, clockwork] = ["targets", "listeners", "clockwork"].map(&mut take);
+        let [counters, reports] = ["counters", "reports"].map(&mut take);
+        let mut programs = Programs {
+            targets: Array::try_from(targets?).map_err(in_full)?,
+            listeners: Array::try_from(listeners?).map_err(in_full)?,
+            clockwork: Array::try_from(clockwork?).map_err(in_full)?,
+            counters: PerCpuArray::try_from(counters?).map_err(in_full)?,
+            reports: RingBuf::try_from(reports?).map_err(in_full)?,
+            ebpf,
+        };
+        programs.at_driver()?.load().map_err(in_full)?;
+        for link in [Link::Ethernet, Link::None] {
+            programs.behind_driver(link)?.load().map_err(in_full)?;
+        }
+        Ok(programs)
+    }
+
+    /// The program that answers SYNs in the driver.
+    pub(super) fn at_driver(&mut self) -> io::Result<&mut Xdp> {
+        self.program("guard_xdp")?.try_into().map_err(in_full)
+    }
+
+    /// The program that does so behind it, and makes connections.
+    pub(super) fn behind_driver(&mut self, link: Link) -> io::Result<&mut SchedClassifier> {
+        let name = match link {
+            Link::Ethernet => "guard_tc",
+            Link::None => "guard_tc_ip",
+        };
+        self.program(name)?.try_into().map_err(in_full)
+    }
+
+    /// The kernel's clock of jiffies, read by a program.
+    pub(super) fn jiffies(&mut self) -> io::Result<u64> {
+        let reader: &mut SchedClassifier = self.program("read_jiffies")?.try_into().map_err(in_full)?;
+        if reader.fd().is_err() {
+            reader.load().map_err(in_full)?;
+        }
+        let frame = [0; 64];
+        reader.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() }).map_err(in_full)?;
+        let map = self.ebpf.map("jiffies").ok_or_else(|| io::Error::other("no map jiffies"))?;
+        let map: Array<_, u64> = Array::try_from(map).map_err(in_full)?;
+        map.get(&0, 0).map_err(in_full)
+    }
+
+    fn program(&mut self, name: &str) -> io::Result<&mut Program> {
+        self.ebpf.program_mut(name).ok_or_else(|| io::Error::other(format!("no program {name}")))
+    }
+}
+
+/// What stands before the IP header in a device's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Link {
+    Ethernet,
+    /// Nothing: tun.
+    None,
+}
