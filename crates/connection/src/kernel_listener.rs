@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use listener::Via;
@@ -12,9 +12,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Handshake};
 use crate::stats::ConnectionStats;
-
-/// Finished handshakes the kernel keeps for us; it takes the lesser of this and `net.core.somaxconn`.
-const BACKLOG: i32 = 4096;
+use crate::sys::{self, ListenQueue};
 
 /// The pause after the first failure for want of descriptors or memory; each further one doubles it.
 const BACK_OFF_MIN: Duration = Duration::from_millis(5);
@@ -26,15 +24,17 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(10);
 /// Listens through the kernel. Needs no capability, and has no defence but the kernel's own.
 #[derive(Debug)]
 pub struct KernelListener {
-    inner: TcpListener,
+    inner: Arc<TcpListener>,
     local: SocketAddr,
+    via: Via,
     stats: Arc<ConnectionStats>,
     back_off: BackOff,
 }
 
 impl KernelListener {
     /// Listens on an address; port 0 lets the kernel choose. An IPv6 address takes IPv6 connections alone, `[::]` too, so that
-    /// `0.0.0.0` can be listened on beside it. Connections are counted in `stats`.
+    /// `0.0.0.0` can be listened on beside it. The kernel keeps `backlog` finished handshakes for us, or `net.core.somaxconn`
+    /// if that is less. Connections are counted in `stats`.
     ///
     /// # Errors
     ///
@@ -43,7 +43,7 @@ impl KernelListener {
     /// # Panics
     ///
     /// Outside a tokio runtime with I/O enabled.
-    pub fn bind(addr: SocketAddr, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
+    pub fn bind(addr: SocketAddr, backlog: u32, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
         let socket = Socket::new(Domain::for_address(addr), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if addr.is_ipv6() {
             socket.set_only_v6(true)?;
@@ -51,15 +51,25 @@ impl KernelListener {
         // A restart must not wait for the TIME-WAIT of old connections.
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
-        socket.listen(BACKLOG)?;
-        let inner = TcpListener::from_std(socket.into())?;
+        socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+        let inner = Arc::new(TcpListener::from_std(socket.into())?);
         let local = inner.local_addr()?;
-        Ok(KernelListener { inner, local, stats, back_off: BackOff::default() })
+        Ok(KernelListener { inner, local, via: Via::Kernel, stats, back_off: BackOff::default() })
     }
 
     /// The address listened on, with the port the kernel chose.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Says how the handshakes of this listener's connections come about, if not by the kernel alone.
+    pub fn with_via(self, via: Via) -> KernelListener {
+        KernelListener { via, ..self }
+    }
+
+    /// A view of the kernel's queue. It does not keep the socket open.
+    pub fn gauge(&self) -> KernelGauge {
+        KernelGauge { socket: Arc::downgrade(&self.inner) }
     }
 
     /// The next connection.
@@ -95,8 +105,21 @@ impl KernelListener {
     fn adopt(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
         let local = stream.local_addr()?;
-        let handshake = Handshake { via: Via::Kernel, options: None, duration: None };
+        let handshake = Handshake { via: self.via, options: None, duration: None };
         Ok(Connection::new(stream, local, peer, handshake, &self.stats))
+    }
+}
+
+/// The queue of a kernel listener, seen from outside.
+#[derive(Clone, Debug)]
+pub struct KernelGauge {
+    socket: Weak<TcpListener>,
+}
+
+impl KernelGauge {
+    /// Connections that wait to be accepted, and how many may; zeros once the listener is gone.
+    pub fn queue(&self) -> ListenQueue {
+        self.socket.upgrade().and_then(|socket| sys::listen_queue(&*socket).ok()).unwrap_or_default()
     }
 }
 

@@ -41,6 +41,7 @@ pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
 pub use close::CloseOutcome;
 pub use connection::{Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
-pub use kernel_listener::KernelListener;
+pub use kernel_listener::{KernelGauge, KernelListener};
 pub use relay::{RELAY_BUFFER_BYTES, RelayEnd, RelayOutcome, relay};
 pub use stats::{CloseReason, ConnectionStats};
+pub use sys::ListenQueue;

@@ -165,6 +165,22 @@ pub(crate) fn tcp_state(socket: &impl AsFd) -> io::Result<TcpState> {
     TcpState::from_linux(number).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// The accept queue of a listening socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenQueue {
+    /// Connections that wait.
+    pub waiting: u32,
+    /// So many may.
+    pub limit: u32,
+}
+
+/// The accept queue of a listening socket: of those, `TCP_INFO` tells it in the fields `tcpi_unacked` and `tcpi_sacked`.
+pub(crate) fn listen_queue(socket: &impl AsFd) -> io::Result<ListenQueue> {
+    let words = get::<[u32; 8]>(socket, TCP_INFO)?;
+    // The kernel lets one more wait than the backlog says.
+    Ok(ListenQueue { waiting: words[6], limit: words[7].saturating_add(1) })
+}
+
 /// [setsockopt(2)](https://man7.org/linux/man-pages/man2/setsockopt.2.html) at level TCP. `T` is plain data of the option's layout.
 fn set<T: ?Sized>(socket: &impl AsFd, name: c_int, value: &T) -> io::Result<()> {
     set_at(libc::IPPROTO_TCP, socket, name, value)
@@ -182,6 +198,7 @@ fn set_at<T: ?Sized>(level: c_int, socket: &impl AsFd, name: c_int, value: &T) -
 trait Plain: Copy {}
 impl Plain for u8 {}
 impl Plain for u32 {}
+impl<const N: usize> Plain for [u32; N] {}
 
 /// [getsockopt(2)](https://man7.org/linux/man-pages/man2/getsockopt.2.html) at level TCP; an option longer than `T` is cut off.
 fn get<T: Plain>(socket: &impl AsFd, name: c_int) -> io::Result<T> {
@@ -223,6 +240,15 @@ mod tests {
         assert_eq!(tcp_state(&listener).unwrap(), TcpState::Listen);
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(tcp_state(&client).unwrap(), TcpState::Established);
+    }
+
+    #[test]
+    fn listening_sockets_tell_their_queue() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        socket2::SockRef::from(&listener).listen(7).unwrap();
+        assert_eq!(listen_queue(&listener).unwrap(), ListenQueue { waiting: 0, limit: 8 });
+        let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(listener.local_addr().unwrap()).unwrap()).collect();
+        assert_eq!(listen_queue(&listener).unwrap().waiting, 3);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, adopt};
 use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig, EngineError};
-use listener::{ListenConfig, MasterKey};
+use listener::{ListenConfig, MasterKey, Via};
 
 use crate::alarm::Alarm;
 use crate::front::{Guard, Listener, Tier};
@@ -132,8 +132,9 @@ impl Builder {
 
     /// Finished handshakes that may wait for [`accept`](Listener::accept), at least 1. Default 4096.
     ///
-    /// Each costs a descriptor. When full, a handshake stays half-open, and the client's next segment asks again.
-    /// With [`Datapath::Kernel`], the queue is the kernel's and this setting does nothing.
+    /// Each costs a descriptor. When full, a handshake stays half-open, and the client's next segment asks again. With
+    /// [`Datapath::Bpf`] and [`Datapath::Kernel`] the queue is the kernel's, one for each address, and its bound is
+    /// `net.core.somaxconn` if that is less.
     pub fn accept_queue(mut self, limit: usize) -> Builder {
         self.accept_queue = limit;
         self
@@ -181,7 +182,7 @@ impl Builder {
         match self.datapath {
             Datapath::Auto | Datapath::Raw => self.build_raw(guarded),
             Datapath::Bpf => self.build_bpf(guarded),
-            Datapath::Kernel => build_kernel(&guarded),
+            Datapath::Kernel => build_kernel(&guarded, self.accept_queue),
         }
     }
 
@@ -217,7 +218,7 @@ impl Builder {
         let stats = Arc::new(ConnectionStats::default());
         // The programs keep silent for these addresses until the sockets stand.
         let mut engine = BpfEngine::start(config).map_err(engine_error)?;
-        let listeners = kernel_listeners(&guarded, &stats)?;
+        let listeners = kernel_listeners(&guarded, self.accept_queue, Via::Cookie, &stats)?;
         engine.open().map_err(engine_error)?;
         Ok(Listener::new(Tier::Bpf(listeners), Some(Guard::Bpf(engine)), stats))
     }
@@ -236,14 +237,24 @@ fn guarded(bind: io::Result<Vec<SocketAddr>>) -> Result<Vec<SocketAddr>, BuildEr
     Ok(guarded)
 }
 
-fn build_kernel(guarded: &[SocketAddr]) -> Result<Listener, BuildError> {
+fn build_kernel(guarded: &[SocketAddr], accept_queue: usize) -> Result<Listener, BuildError> {
     let stats = Arc::new(ConnectionStats::default());
-    Ok(Listener::new(Tier::Kernel(kernel_listeners(guarded, &stats)?), None, stats))
+    let listeners = kernel_listeners(guarded, accept_queue, Via::Kernel, &stats)?;
+    Ok(Listener::new(Tier::Kernel(listeners), None, stats))
 }
 
-fn kernel_listeners(guarded: &[SocketAddr], stats: &Arc<ConnectionStats>) -> Result<KernelListeners, BuildError> {
-    let listen =
-        |&addr| KernelListener::bind(addr, stats.clone()).map_err(|source| BuildError::Kernel { addr, source });
+/// A listening socket for each address. The kernel counts its queue from 0: one more than the backlog may wait.
+fn kernel_listeners(
+    guarded: &[SocketAddr],
+    accept_queue: usize,
+    via: Via,
+    stats: &Arc<ConnectionStats>,
+) -> Result<KernelListeners, BuildError> {
+    let backlog = u32::try_from(accept_queue.saturating_sub(1)).unwrap_or(u32::MAX);
+    let listen = |&addr| match KernelListener::bind(addr, backlog, stats.clone()) {
+        Ok(listener) => Ok(listener.with_via(via)),
+        Err(source) => Err(BuildError::Kernel { addr, source }),
+    };
     guarded.iter().map(listen).collect::<Result<_, _>>().map(KernelListeners::new)
 }
 

@@ -13,7 +13,7 @@ use crate::alarm::Alarm;
 use crate::builder::Builder;
 use crate::drain::handshakes_settled;
 use crate::kernel::KernelListeners;
-use crate::source::ListenerSource;
+use crate::source::{ListenerSource, Queue};
 
 /// Guards addresses and gives out the connections whose handshakes complete.
 ///
@@ -185,15 +185,15 @@ impl Listener {
 
     /// What an [`Exporter`](exporter::Exporter) reads; `name` becomes the `listener` label.
     pub fn source(&self, name: impl Into<String>) -> Arc<dyn exporter::Source> {
-        let gauge = match &self.tier {
-            Tier::Raw { gauge, .. } => Some(gauge.clone()),
-            Tier::Bpf(_) | Tier::Kernel(_) => None,
+        let queue = match &self.tier {
+            Tier::Raw { gauge, .. } => Queue::Ours(gauge.clone()),
+            Tier::Bpf(listeners) | Tier::Kernel(listeners) => Queue::Kernels(listeners.gauges()),
         };
         Arc::new(ListenerSource {
             name: name.into(),
             tier: self.tier(),
             view: self.door.view.clone(),
-            gauge,
+            queue,
             stats: self.stats.clone(),
             endpoints: self.endpoints.clone(),
         })

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::Poll;
 
-use connection::{Connection, KernelListener};
+use connection::{Connection, KernelGauge, KernelListener};
 
 /// One listening socket for each address.
 #[derive(Debug)]
@@ -23,6 +23,10 @@ impl KernelListeners {
 
     pub(crate) fn local_addrs(&self) -> Vec<SocketAddr> {
         self.listeners.iter().map(KernelListener::local_addr).collect()
+    }
+
+    pub(crate) fn gauges(&self) -> Vec<KernelGauge> {
+        self.listeners.iter().map(KernelListener::gauge).collect()
     }
 
     /// The next connection of any of them. Cancel safe.

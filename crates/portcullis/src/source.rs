@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use connection::{AcceptGauge, CloseReason, ConnectionStats};
+use connection::{AcceptGauge, CloseReason, ConnectionStats, KernelGauge};
 use exporter::{ConnectionCounts, Source};
 use listener::Stats;
 use listener::io::EngineView;
@@ -13,11 +13,19 @@ use listener::io::EngineView;
 pub(crate) struct ListenerSource {
     pub(crate) name: String,
     pub(crate) tier: &'static str,
-    /// `None` in the kernel tier, as is `gauge`.
+    /// `None` in the kernel tier.
     pub(crate) view: Option<EngineView>,
-    pub(crate) gauge: Option<AcceptGauge>,
+    pub(crate) queue: Queue,
     pub(crate) stats: Arc<ConnectionStats>,
     pub(crate) endpoints: Vec<SocketAddr>,
+}
+
+/// Where established connections wait for the application.
+#[derive(Debug)]
+pub(crate) enum Queue {
+    Ours(AcceptGauge),
+    /// One of each listening socket.
+    Kernels(Vec<KernelGauge>),
 }
 
 impl Source for ListenerSource {
@@ -42,11 +50,17 @@ impl Source for ListenerSource {
     }
 
     fn accept_queue(&self) -> u64 {
-        self.gauge.as_ref().map_or(0, |gauge| gauge.len() as u64)
+        match &self.queue {
+            Queue::Ours(gauge) => gauge.len() as u64,
+            Queue::Kernels(gauges) => gauges.iter().map(|gauge| u64::from(gauge.queue().waiting)).sum(),
+        }
     }
 
     fn accept_queue_limit(&self) -> u64 {
-        self.gauge.as_ref().map_or(0, |gauge| gauge.limit() as u64)
+        match &self.queue {
+            Queue::Ours(gauge) => gauge.limit() as u64,
+            Queue::Kernels(gauges) => gauges.iter().map(|gauge| u64::from(gauge.queue().limit)).sum(),
+        }
     }
 
     fn endpoints(&self) -> Vec<SocketAddr> {

@@ -206,7 +206,9 @@ fn a_client_for_whom_there_never_is_room_is_told() {
         let _first = served(&lab, V4);
         let _second = waiting(&lab, V4, b"second");
         expect_connections(&lab, &door, 2, 1);
-        for server in BOTH {
+        // The kernel has a queue for each address.
+        let full = if support::is_raw() { &BOTH[..] } else { &[V4] };
+        for &server in full {
             let host = lab.raw_host(server);
             let mut script = host.script(2000, server);
             script.handshake();
@@ -215,7 +217,7 @@ fn a_client_for_whom_there_never_is_room_is_told() {
             expect_reset(&mut script);
         }
         let overflows = door.metric("portcullis_accept_queue_overflows_total");
-        assert!(overflows >= 4.0, "each asked twice: {overflows}");
+        assert!(overflows >= 2.0 * full.len() as f64, "each asked twice: {overflows}");
         let mut kernel = waiting(&lab, V4, b"third");
         assert_eq!(kernel.read(&mut [0]).map_err(|error| error.kind()), Err(ErrorKind::ConnectionReset));
         eventually("nothing is left of them", PATIENCE, || door.half_open() == 0.0);
@@ -226,6 +228,9 @@ fn a_client_for_whom_there_never_is_room_is_told() {
 #[test]
 fn a_client_that_cannot_even_be_kept_waiting_is_told_at_once() {
     isolated!(|| {
+        if !support::is_raw() {
+            return; // Such a client gets in by the data it repeats.
+        }
         let lab = Lab::new();
         // Two entries, and cookies alone from the second on.
         let limits = "connections_max = 1\naccept_queue = 1\n\
@@ -328,7 +333,8 @@ fn without_descriptors_clients_wait_and_nothing_spins() {
         // Seen from outside: the admin server's clients need descriptors as well.
         let full = || door.open_descriptors() >= limit;
         serve_a_crowd(&lab, &door, 64, full, || ());
-        assert!(no_descriptors(&door) > 0.0);
+        // The kernel's own queue tells nobody why it is not emptied.
+        assert!(no_descriptors(&door) > 0.0 || !support::is_raw());
         assert!(door.open_descriptors() < limit, "they are given back");
     });
 }

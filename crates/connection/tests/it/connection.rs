@@ -16,7 +16,7 @@ use crate::support::{PATIENCE, block_on};
 /// A client's plain socket and the server's connection.
 async fn connected() -> (net::TcpStream, Connection, Arc<ConnectionStats>) {
     let stats = Arc::new(ConnectionStats::default());
-    let mut listener = KernelListener::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&stats)).unwrap();
+    let mut listener = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
     let client = net::TcpStream::connect(listener.local_addr()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
     let connection = listener.accept().await.unwrap();

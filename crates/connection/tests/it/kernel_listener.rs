@@ -13,7 +13,7 @@ use testnet::isolated;
 use crate::support::block_on;
 
 fn listen(addr: &str) -> KernelListener {
-    KernelListener::bind(addr.parse().unwrap(), Arc::new(ConnectionStats::default())).unwrap()
+    KernelListener::bind(addr.parse().unwrap(), 16, Arc::new(ConnectionStats::default())).unwrap()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn both_wildcards_share_a_port() {
 fn port_in_use_is_an_error_of_bind() {
     block_on(async {
         let first = listen("127.0.0.1:0");
-        let second = KernelListener::bind(first.local_addr(), Arc::default());
+        let second = KernelListener::bind(first.local_addr(), 16, Arc::default());
         assert_eq!(second.unwrap_err().kind(), std::io::ErrorKind::AddrInUse);
     });
 }

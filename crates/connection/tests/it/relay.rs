@@ -26,7 +26,7 @@ struct Bench {
 
 async fn bench(idle: Option<Duration>, half_close: Option<Duration>) -> Bench {
     let stats = Arc::new(ConnectionStats::default());
-    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), Arc::clone(&stats)).unwrap();
+    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
     let client = net::TcpStream::connect(door.local_addr()).unwrap();
     let connection = door.accept().await.unwrap();
 

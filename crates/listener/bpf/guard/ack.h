@@ -39,8 +39,11 @@ static __always_inline enum verdict on_bad_ack(struct __sk_buff *skb, const stru
     if (kernel_holds(skb, flow))
         return PASS;
     count(door->counters, SAMPLED_BOGUS);
-    if (!looks_up)
+    if (!looks_up) {
+        struct options none = no_options();
+        report(flow, REPORT_BOGUS, &none, 0, flow->ns);
         return PASS;
+    }
     struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
     has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
     count(door->counters, COOKIES_BAD_MAC);

@@ -107,6 +107,7 @@ enum kind {
     REPORT_RST,
     REPORT_FULL,     // Its handshake is complete, but the accept queue is full.
     REPORT_HELD,     // A valid cookie for a 4-tuple on which the kernel holds another connection.
+    REPORT_BOGUS,    // One of many ACKs of no connection.
 };
 
 struct report {

@@ -44,6 +44,9 @@ const BOGUS_HIGH: u64 = 20_000;
 const BOGUS_LOW: u64 = 5_000;
 const CALM: Duration = Duration::from_secs(10);
 
+/// So long after the accept queue was full a client may still believe in a connection that waits for room.
+const FULL: Duration = Duration::from_secs(60);
+
 /// The programs look one in so many of such ACKs up, while they do not look up all.
 const SAMPLE: u64 = 64;
 
@@ -76,10 +79,13 @@ pub(super) struct Keeper {
     table: Vec<RawTarget>,
     written: Option<ListenerWords>,
     counted: RawCounters,
-    /// The counts at the last tick and at the last review.
+    /// The counts at the last tick.
     ticked: RawCounters,
-    reviewed: RawCounters,
+    /// Whether guessed cookies come in numbers, and when they last did.
+    guessed_at: bool,
     quiet_since: Time,
+    /// Until then a client may answer for a handshake that found the accept queue full.
+    full_until: Time,
     stale: bool,
 }
 
@@ -96,8 +102,9 @@ impl Keeper {
             written: None,
             counted: zero,
             ticked: zero,
-            reviewed: zero,
+            guessed_at: false,
             quiet_since: clock(),
+            full_until: Time::default(),
             stale: false,
         };
         keeper.write_clockwork()?;
@@ -118,7 +125,7 @@ impl Keeper {
                 ticked = now;
             }
             if now.since(reviewed) >= Duration::from_secs(1) {
-                self.review(now, now.since(reviewed));
+                self.review(now.since(reviewed));
                 reviewed = now;
             }
             self.log_switch();
@@ -171,18 +178,23 @@ impl Keeper {
                     self.has.transmit.route(&reply, scope);
                 }
             }
-            Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
+            Kind::Full => {
+                listen.reported_full(tuple, *irs, *iss, offer, *at);
+                self.full_until = *at + FULL;
+            }
             // On the strength of form A alone: see `Listen::standing`.
             Kind::Held if offer.tsval.is_some() => {
                 if self.has.host.destroy(tuple) {
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
                 }
             }
-            Kind::Held => {}
+            // A bogus ACK only wakes us, to count.
+            Kind::Held | Kind::Bogus => {}
         }
     }
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
+        self.judge_bogus(now, elapsed);
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
         let (answered, completed) = (since(Counted::SynAcksSent), since(Counted::CookiesValid));
         self.ticked = self.counted;
@@ -205,9 +217,8 @@ impl Keeper {
         }
     }
 
-    fn review(&mut self, now: Time, since_last: Duration) {
+    fn review(&mut self, since_last: Duration) {
         self.has.listen.review(since_last);
-        self.judge_bogus(now, since_last);
         let errors = self.has.transmit.take_errors();
         self.has.listen.stats_mut().add(Counter::TransmitErrors, errors);
         if let Ok(settings) = Settings::read() {
@@ -219,21 +230,21 @@ impl Keeper {
     }
 
     /// Whether guessed cookies come in numbers.
-    fn judge_bogus(&mut self, now: Time, since_last: Duration) {
+    fn judge_bogus(&mut self, now: Time, elapsed: Duration) {
         let what = Counted::SampledBogus as usize;
-        let seen = self.counted[what] - self.reviewed[what];
-        self.reviewed = self.counted;
+        let seen = self.counted[what] - self.ticked[what];
         let looks_up = self.has.words.looks_up;
+        let guessed_at = self.guessed_at;
         let all = if looks_up { seen } else { seen * SAMPLE };
-        let rate = (all as f64 / since_last.as_secs_f64()) as u64;
+        let rate = (all as f64 / elapsed.as_secs_f64()) as u64;
         if rate > BOGUS_LOW {
             self.quiet_since = now;
         }
-        if !looks_up && rate > BOGUS_HIGH {
-            self.has.words.looks_up = true;
+        if !guessed_at && rate > BOGUS_HIGH {
+            self.guessed_at = true;
             warn!(listener = %self.has.name, rate, "guessed cookies in numbers: ACKs of no connection are dropped");
-        } else if looks_up && now.since(self.quiet_since) >= CALM {
-            self.has.words.looks_up = false;
+        } else if guessed_at && now.since(self.quiet_since) >= CALM {
+            self.guessed_at = false;
             info!(listener = %self.has.name, "no more guessed cookies in numbers");
         }
     }
@@ -251,6 +262,8 @@ impl Keeper {
     /// Tells the programs what has changed.
     fn update_words(&mut self) {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
+        // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
+        self.has.words.looks_up = self.guessed_at || clock() < self.full_until;
         if self.written != Some(self.has.words) {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");

@@ -212,6 +212,7 @@ pub(super) enum Kind {
     Reset,
     Full,
     Held,
+    Bogus,
 }
 
 pub(super) const REPORT_LEN: usize = 64;
@@ -232,7 +233,8 @@ impl Report {
                 _ => None,
             }
         };
-        let kind = [Kind::Syn, Kind::Accepted, Kind::Reset, Kind::Full, Kind::Held].get(usize::from(bytes[0]))?;
+        let kind =
+            [Kind::Syn, Kind::Accepted, Kind::Reset, Kind::Full, Kind::Held, Kind::Bogus].get(usize::from(bytes[0]))?;
         let timestamps = bytes[5] != 0;
         Some(Report {
             kind: *kind,
