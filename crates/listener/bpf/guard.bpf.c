@@ -51,17 +51,21 @@ static __always_inline enum verdict leave(const struct door *door)
 }
 
 // Everything but a SYN and an ACK.
-static __always_inline enum verdict on_other(const struct flow *flow, const struct door *door, __u8 flags)
+static __always_inline enum verdict on_other(void *ctx, enum hook hook, const struct flow *flow, const struct door *door, __u8 flags)
 {
-    if (flags & TCP_RST) {
-        struct options none = no_options();
-        if (door->listener->reports)
-            report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns());
-        return PASS;
-    }
-    // SYN+ACK is refused by the kernel as it sees fit. No flags at all, FIN alone, SYN+FIN: nobody's.
+    bool reset = flags & TCP_RST;
+    // No flags at all, FIN alone, SYN+FIN: nobody's.
     bool odd = !(flags & TCP_ACK) || (flags & (TCP_SYN | TCP_FIN)) == (TCP_SYN | TCP_FIN);
-    return odd ? drop(door, DROP_BAD_FLAGS) : PASS;
+    if (!reset && odd)
+        return drop(door, DROP_BAD_FLAGS);
+    if (hook == AT_XDP)
+        return PASS;
+    if (reset && door->listener->reports && !door->listener->looks_up) {
+        struct options none = no_options();
+        report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns());
+    }
+    // SYN+ACK is refused by the kernel as it sees fit.
+    return on_unknown(ctx, flow, door, reset ? DROP_RESET : DROP_UNKNOWN_FLOW);
 }
 
 static __always_inline void *begin_of(void *ctx, enum hook hook)
@@ -92,7 +96,7 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     bool syn = (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
     bool ack = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK;
     if (!syn && !(ack && hook == AT_TC))
-        return ack ? PASS : on_other(flow, door, flags);
+        return ack ? PASS : on_other(ctx, hook, flow, door, flags);
     if (!flow->peer.port)
         return drop(door, DROP_PORT_ZERO);
     if (is_land(flow))
@@ -140,13 +144,90 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     return write_segment(tcp, end, words, &answer, &cookie, pseudo, sums) ? TRANSMIT : DROP;
 }
 
+static __always_inline int load(void *ctx, enum hook hook, __u32 at, void *to, __u32 len)
+{
+    return hook == AT_XDP ? bpf_xdp_load_bytes(ctx, at, to, len) : bpf_skb_load_bytes(ctx, at, to, len);
+}
+
+// A segment behind IP options or extension headers, which begins at `tcp_at`: the kernel's, but for a SYN under pressure.
+static __always_inline enum verdict on_odd_segment(void *ctx, enum hook hook, struct flow *flow, __u32 tcp_at)
+{
+    struct tcp tcp;
+    struct door door;
+    if (load(ctx, hook, tcp_at, &tcp, sizeof(tcp)))
+        return PASS;
+    flow->local_port = tcp.dest;
+    bool syn = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    return syn && find_door(flow, &door) ? leave(&door) : PASS;
+}
+
+static __always_inline enum verdict on_odd_ipv4(void *ctx, enum hook hook, __u32 at)
+{
+    struct ipv4 ip;
+    if (load(ctx, hook, at, &ip, sizeof(ip)) || ip.version_ihl >> 4 != 4 || ip.protocol != IPPROTO_TCP || ip.fragment & bpf_htons(0x3fff))
+        return PASS;
+    struct flow flow = {.family = V4, .peer.addr = {ip.source}, .local = {ip.dest}};
+    return on_odd_segment(ctx, hook, &flow, at + (ip.version_ihl & 0xf) * 4);
+}
+
+// Extension headers that are walked at most; the kernel does not care for how many there are.
+#define EXTENSIONS_MAX 8
+
+static __always_inline enum verdict on_odd_ipv6(void *ctx, enum hook hook, __u32 at)
+{
+    struct ipv6 ip;
+    if (load(ctx, hook, at, &ip, sizeof(ip)))
+        return PASS;
+    __u8 next = ip.next;
+    __u32 header_at = at + sizeof(ip);
+    for (__u32 i = 0; i < EXTENSIONS_MAX && next != IPPROTO_TCP; i++) {
+        __u8 extension[2];
+        if ((next != IPPROTO_HOPOPTS && next != IPPROTO_ROUTING && next != IPPROTO_DSTOPTS) ||
+            load(ctx, hook, header_at, extension, sizeof(extension)))
+            return PASS;
+        next = extension[0];
+        header_at += (extension[1] + 1) * 8;
+    }
+    if (next != IPPROTO_TCP)
+        return PASS;
+    struct flow flow = {
+        .family = V6,
+        .peer.addr = {ip.source[0], ip.source[1]},
+        .local = {ip.dest[0], ip.dest[1]},
+    };
+    return on_odd_segment(ctx, hook, &flow, header_at);
+}
+
+static __always_inline enum verdict on_odd(void *ctx, enum hook hook, __u32 at, __u32 family)
+{
+    return family == V4 ? on_odd_ipv4(ctx, hook, at) : on_odd_ipv6(ctx, hook, at);
+}
+
+// Of each hook its own, verified once.
+__noinline int on_odd_at_tc(struct __sk_buff *skb, __u32 at, __u32 family)
+{
+    return on_odd(skb, AT_TC, at, family);
+}
+
+__noinline int on_odd_at_xdp(struct xdp_md *ctx, __u32 at, __u32 family)
+{
+    return on_odd(ctx, AT_XDP, at, family);
+}
+
+static __always_inline enum verdict leave_to_walk(void *ctx, enum hook hook, __u32 at, enum family family)
+{
+    return hook == AT_XDP ? on_odd_at_xdp(ctx, at, family) : on_odd_at_tc(ctx, at, family);
+}
+
 static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at, bool loopback)
 {
     struct ipv4 *ip = begin_of(ctx, hook) + at;
     const void *end = end_of(ctx, hook);
     struct tcp *tcp = (struct tcp *)(ip + 1);
-    if ((void *)(tcp + 1) > end || ip->version_ihl != 0x45 || ip->protocol != IPPROTO_TCP || ip->fragment & bpf_htons(0x3fff))
+    if ((void *)(tcp + 1) > end || ip->protocol != IPPROTO_TCP || ip->fragment & bpf_htons(0x3fff))
         return PASS;
+    if (ip->version_ihl != 0x45)
+        return leave_to_walk(ctx, hook, at, V4);
     struct flow flow = {.family = V4, .peer.addr = {ip->source}, .local = {ip->dest}, .local_port = tcp->dest};
     struct door door;
     if (!find_door(&flow, &door))
@@ -177,8 +258,12 @@ static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at,
     struct ipv6 *ip = begin_of(ctx, hook) + at;
     const void *end = end_of(ctx, hook);
     struct tcp *tcp = (struct tcp *)(ip + 1);
-    if ((void *)(tcp + 1) > end || (ip->version_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000) || ip->next != IPPROTO_TCP)
+    if ((void *)(tcp + 1) > end || (ip->version_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
         return PASS;
+    if (ip->next != IPPROTO_TCP) {
+        bool walked = ip->next == IPPROTO_HOPOPTS || ip->next == IPPROTO_ROUTING || ip->next == IPPROTO_DSTOPTS;
+        return walked ? leave_to_walk(ctx, hook, at, V6) : PASS;
+    }
     struct flow flow = {
         .family = V6,
         .peer.addr = {ip->source[0], ip->source[1]},

@@ -5,7 +5,8 @@
 
 #include "syn.h"
 
-// Of the ACKs with a bad cookie one in so many is looked up, to see whether they are connections' or somebody's guesses.
+// Of the segments that are neither a SYN nor a cookie one in so many is looked up, to see whether they are connections' or somebody's
+// guesses.
 #define SAMPLE 64
 
 // Whether this segment repeats one of the connection that the kernel holds on this 4-tuple already.
@@ -30,11 +31,12 @@ static __always_inline bool passes_gates(const struct flow *flow, const struct d
     return has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
 }
 
-// An ACK that completes nothing: nearly always a connection's. It passes, unless such ACKs of no connection come in numbers.
-static __always_inline enum verdict on_bad_ack(struct __sk_buff *skb, const struct flow *flow, const struct door *door)
+// A segment that begins and completes nothing: nearly always a connection's. It passes, unless such segments of no connection come
+// in numbers; then it is dropped for the reason given.
+static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
 {
     bool looks_up = door->listener->looks_up;
-    if (!looks_up && door->counters->count[ACKS_PASSED]++ % SAMPLE)
+    if (!looks_up && door->counters->count[UNKNOWN_PASSED]++ % SAMPLE)
         return PASS;
     if (kernel_holds(skb, flow))
         return PASS;
@@ -44,10 +46,12 @@ static __always_inline enum verdict on_bad_ack(struct __sk_buff *skb, const stru
         report(flow, REPORT_BOGUS, &none, 0, flow->ns);
         return PASS;
     }
-    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
-    has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
-    count(door->counters, COOKIES_BAD_MAC);
-    count(door->counters, DROP_BAD_COOKIE);
+    if (why == DROP_BAD_COOKIE) {
+        struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+        has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
+        count(door->counters, COOKIES_BAD_MAC);
+    }
+    count(door->counters, why);
     return DROP;
 }
 
@@ -126,7 +130,7 @@ static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struc
                                               const struct options *options)
 {
     if (!options->timestamps && !passes_gates(flow, door))
-        return on_bad_ack(skb, flow, door);
+        return on_unknown(skb, flow, door, DROP_BAD_COOKIE);
 #pragma clang loop unroll(disable)
     for (__u32 set = 0; set < KEY_SETS; set++) {
         __u32 slot = set * EPOCH_SLOTS + (iss >> 30);
@@ -136,5 +140,5 @@ static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struc
         if (!door->clock->second_set)
             break;
     }
-    return on_bad_ack(skb, flow, door);
+    return on_unknown(skb, flow, door, DROP_BAD_COOKIE);
 }

@@ -92,8 +92,9 @@ enum counter {
     DROP_DRAINING,
     DROP_MALFORMED,
     DROP_NOT_UNDERSTOOD,
-    ACKS_PASSED,   // ACKs with a bad cookie that nobody looked up: nearly all of them are connections'.
-    SAMPLED_BOGUS, // Of those that were looked up, the ones of no connection.
+    DROP_UNKNOWN_FLOW,
+    UNKNOWN_PASSED, // Segments that nobody looked up: nearly all of them are connections'.
+    SAMPLED_BOGUS,  // Of those that were looked up, the ones of no connection.
 };
 
 struct counters {
@@ -107,7 +108,7 @@ enum kind {
     REPORT_RST,
     REPORT_FULL,     // Its handshake is complete, but the accept queue is full.
     REPORT_HELD,     // A valid cookie for a 4-tuple on which the kernel holds another connection.
-    REPORT_BOGUS,    // One of many ACKs of no connection.
+    REPORT_BOGUS,    // One of many segments of no connection.
 };
 
 struct report {

@@ -30,11 +30,16 @@ struct door {
     const struct clockwork *clock;
 };
 
+static __always_inline bool is_loopback(enum family family, const __u64 addr[2])
+{
+    return family == V4 ? (__u8)addr[0] == 127 : addr[0] == 0 && addr[1] == 0x0100000000000000ULL;
+}
+
 // RFC 1122 §3.2.1.3, RFC 6890: sources that cannot be. This host's own addresses, off the wire, and its subnets' broadcasts stand
-// in the table with port 0.
+// in the table with port 0. Nor can a packet off the wire be for a loopback address.
 static __always_inline bool is_martian(const struct flow *flow, bool loopback)
 {
-    if (!loopback && find_target(flow->family, flow->peer.addr, 0))
+    if (!loopback && (is_loopback(flow->family, flow->local) || find_target(flow->family, flow->peer.addr, 0)))
         return true;
     if (flow->family == V4) {
         __u8 first = flow->peer.addr[0];
@@ -44,8 +49,7 @@ static __always_inline bool is_martian(const struct flow *flow, bool loopback)
     bool multicast = (__u8)addr[0] == 0xff;
     bool low = addr[0] == 0 && (__u32)addr[1] == 0; // ::/96, which has ::1 and nothing else that could be.
     bool mapped = addr[0] == 0 && (__u32)addr[1] == 0xffff0000;
-    bool one = low && addr[1] == 0x0100000000000000ULL;
-    return multicast || mapped || (low && !(one && loopback));
+    return multicast || mapped || (low && !(loopback && is_loopback(V6, addr)));
 }
 
 static __always_inline bool is_land(const struct flow *flow)

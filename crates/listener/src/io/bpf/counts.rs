@@ -35,6 +35,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (DropReason::BadFlags, Counted::BadFlags),
         (DropReason::Reset, Counted::Reset),
         (DropReason::BadCookie, Counted::BadCookie),
+        (DropReason::UnknownFlow, Counted::UnknownFlow),
         (DropReason::Draining, Counted::Draining),
         (DropReason::NotForUs, Counted::NotUnderstood),
         (DropReason::OverBudget, Counted::RepliesOverBudget),

@@ -184,7 +184,8 @@ pub(super) enum Counted {
     Draining,
     Malformed,
     NotUnderstood,
-    AcksPassed,
+    UnknownFlow,
+    UnknownPassed,
     SampledBogus,
 }
 

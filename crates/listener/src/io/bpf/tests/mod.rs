@@ -1,30 +1,52 @@
 //! The programs, run by the kernel on single packets (`BPF_PROG_TEST_RUN`), against the Rust code.
 
+mod acks;
 mod answers;
+mod budgets;
+mod connections;
+mod craft;
+mod grants;
+mod held;
+mod namespace;
+mod odd_packets;
+mod reports;
 
 use aya::TestRunOptions;
+use aya::maps::{PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun, Xdp};
+use aya::util::nr_cpus;
 use wire::{Checksums, Endpoint, Flags, FourTuple, OptionBlock, OutgoingSegment, Packet, SeqNum};
 
-use super::layout::{Clockwork, Counted, Grants, ListenerWords, State, Target};
+use super::layout::{
+    COUNTED, Clockwork, Counted, Grants, ListenerWords, RawCounters, Report, State, TARGET_WORDS, Target,
+};
 use super::programs::{Constants, Programs};
+use super::targets::Placement;
 use crate::cookie::{CookieJar, Epoch, MasterKey};
+use crate::time::Time;
+use namespace::{WIRE, on_bench, on_bench_for};
 
 const EPOCH: Epoch = Epoch(1001);
-/// The loopback device's: the kernel runs the programs as if the frames had come in there.
-const MAC: [u8; 6] = [0; 6];
+const NOW: Time = Time::from_secs(1_000_000);
+/// Of both devices in the namespace.
+const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const CLIENT: &str = "198.18.0.2:40000";
 const CLIENT_V6: &str = "[2001:db8::2]:40000";
 const SERVER: &str = "198.18.0.1:80";
 const SERVER_V6: &str = "[2001:db8::1]:80";
+const PAIRS: [(&str, &str); 2] = [(CLIENT, SERVER), (CLIENT_V6, SERVER_V6)];
+/// A listener besides the usual one, number 0.
+const OTHER_LISTENER: u32 = 63;
 const WINDOW_SCALE: u8 = 7;
+const MSS: u16 = 1460;
 
 const CONSTANTS: Constants = Constants {
     target_bits: 6,
     target_factors: [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f],
     budget_factors: [0x1656_67b1_9e37_79f9, 0x27d4_eb2f_1656_67c5],
-    ns_per_jiffy: 4_000_000,
+    // The clock of jiffies stands still: time is what the test says it is.
+    ns_per_jiffy: 0,
 };
 
 const CALM: ListenerWords = ListenerWords {
@@ -38,11 +60,31 @@ const CALM: ListenerWords = ListenerWords {
     bad_cookies_max: 400,
 };
 
-/// Loaded programs that guard port 80 of two addresses, and the keys they were given.
+const PRESSED: ListenerWords = ListenerWords { reports: false, ..CALM };
+
+const LINUX: &[u8] = &[2, 4, 5, 180, 4, 2, 8, 10, 0, 0, 19, 136, 0, 0, 0, 0, 1, 3, 3, 8];
+const WINDOWS: &[u8] = &[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2];
+
+/// Loaded programs that guard some addresses, and the keys they were given.
 struct Bench {
     programs: Programs,
     jar: CookieJar,
+    guarded: Vec<Target>,
+    now: Time,
 }
+
+/// Where a packet meets a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    /// In the driver.
+    Xdp,
+    /// Behind the driver of a device with a cable.
+    Tc,
+    /// Behind the loopback device.
+    Loopback,
+}
+
+const HOOKS: [Hook; 3] = [Hook::Xdp, Hook::Tc, Hook::Loopback];
 
 /// What became of a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,32 +96,63 @@ enum Fate {
 }
 
 impl Bench {
-    /// `None` where tests that need rights are to be skipped.
-    fn new(listener: ListenerWords) -> Option<Bench> {
-        const SKIP: &str = "PORTCULLIS_SKIP_PRIVILEGED";
-        if std::env::var(SKIP).is_ok_and(|value| value == "1") {
-            println!("skipped, because {SKIP}=1");
-            return None;
-        }
-        let needs = format!("needs Linux 6.9, CAP_BPF and CAP_NET_ADMIN (or {SKIP}=1)");
-        let programs = Programs::load(&CONSTANTS).unwrap_or_else(|error| panic!("{needs}: {error}"));
+    /// With programs that may have run before, of which no trace is left.
+    fn new(programs: Programs, guarded: &[&str], listener: ListenerWords) -> Bench {
         let jar = CookieJar::new(MasterKey::from_bytes([7; 32]), EPOCH);
-        let mut bench = Bench { programs, jar };
+        let target = |local: &&str| Target { local: local.parse().unwrap(), mss: MSS, listener: 0 };
+        let mut bench = Bench { programs, jar, guarded: guarded.iter().map(target).collect(), now: NOW };
+        bench.take_reports();
+        bench.clear_counts();
         bench.give_keys();
-        bench.programs.listeners.set(0, listener.to_raw(u64::MAX / 2), 0).unwrap();
-        Some(bench)
+        bench.order(listener);
+        bench
     }
 
+    fn clear_counts(&mut self) {
+        let cpus = nr_cpus().unwrap();
+        for listener in [0, OTHER_LISTENER] {
+            let zero = PerCpuValues::try_from(vec![[0; COUNTED]; cpus]).unwrap();
+            self.programs.counters.set(listener, zero, 0).unwrap();
+        }
+        for name in ["reply_budget", "cookie_budget"] {
+            let map = self.programs.ebpf.map_mut(name).unwrap();
+            let mut cells: PerCpuArray<_, u32> = map.try_into().unwrap();
+            for cell in 0..cells.len() {
+                cells.set(cell, PerCpuValues::try_from(vec![0; cpus]).unwrap(), 0).unwrap();
+            }
+        }
+    }
+
+    /// Writes the table of targets, with the jar's keys, and the clock.
     fn give_keys(&mut self) {
         let keys = self.jar.key_slots();
-        for local in [SERVER, SERVER_V6] {
-            let target = Target { local: local.parse().unwrap(), mss: 1460, listener: 0 };
-            let states = keys.states(target.local);
-            let place = target.places(CONSTANTS.target_factors, CONSTANTS.target_bits)[0];
-            self.programs.targets.set(place as u32, target.to_raw(&states), 0).unwrap();
+        let placement = Placement { factors: CONSTANTS.target_factors, bits: CONSTANTS.target_bits };
+        let placed = placement.place(&self.guarded).unwrap();
+        for (index, target) in placed.into_iter().enumerate() {
+            let raw = target.map_or([0; TARGET_WORDS], |target| target.to_raw(&keys.states(target.local)));
+            self.programs.targets.set(index as u32, raw, 0).unwrap();
         }
-        let clockwork = Clockwork { current: keys.current, accepted: keys.accepted, macs: vec![MAC], offset_ns: 0 };
+        let (current, accepted) = (keys.current, keys.accepted);
+        let clockwork = Clockwork { current, accepted, macs: vec![MAC], offset_ns: self.now.as_nanos() };
         self.programs.clockwork.set(0, clockwork.to_raw(), 0).unwrap();
+    }
+
+    fn set_time(&mut self, now: Time) {
+        self.now = now;
+        self.give_keys();
+    }
+
+    /// Gives the listener its orders; no cookie of form B was sent yet.
+    fn order(&mut self, listener: ListenerWords) {
+        self.programs.listeners.set(0, listener.to_raw(0), 0).unwrap();
+    }
+
+    fn at(&mut self, hook: Hook, frame: &[u8]) -> Fate {
+        match hook {
+            Hook::Xdp => self.at_xdp(frame),
+            Hook::Tc => self.behind(WIRE, frame),
+            Hook::Loopback => self.behind(1, frame),
+        }
     }
 
     /// What the program at the driver makes of a frame.
@@ -100,11 +173,21 @@ impl Bench {
         }
     }
 
-    /// What the program behind the driver makes of it.
+    /// What the program behind a cable's driver makes of it.
     fn at_tc(&mut self, frame: &[u8]) -> Fate {
+        self.behind(WIRE, frame)
+    }
+
+    fn behind(&mut self, device: u32, frame: &[u8]) -> Fate {
         let tc: &mut SchedClassifier = self.programs.ebpf.program_mut("guard_tc").unwrap().try_into().unwrap();
         let mut out = vec![0; frame.len() + 64];
-        let run = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let context = context(device);
+        let run = TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ctx_in: Some(&context),
+            ..TestRunOptions::default()
+        };
         let result = tc.test_run(run).unwrap();
         out.truncate(result.data_size_out as usize);
         match result.return_value as i32 {
@@ -118,10 +201,36 @@ impl Bench {
         }
     }
 
-    fn count(&self, what: Counted) -> u64 {
-        let counters = self.programs.counters.get(&0, 0).unwrap();
-        counters.iter().map(|counters| counters[what as usize]).sum()
+    fn counted(&self) -> RawCounters {
+        let by_cpu = self.programs.counters.get(&0, 0).unwrap();
+        std::array::from_fn(|index| by_cpu.iter().map(|counters| counters[index]).sum())
     }
+
+    fn count(&self, what: Counted) -> u64 {
+        self.counted()[what as usize]
+    }
+
+    /// What was counted since `before`, each as often as it was.
+    fn counted_since(&self, before: &RawCounters) -> Vec<usize> {
+        let now = self.counted();
+        (0..COUNTED).flat_map(|index| std::iter::repeat_n(index, (now[index] - before[index]) as usize)).collect()
+    }
+
+    /// The reports that wait in the ring.
+    fn take_reports(&mut self) -> Vec<Report> {
+        let mut taken = Vec::new();
+        while let Some(item) = self.programs.reports.next() {
+            taken.push(Report::parse(&item).expect("a report of our own"));
+        }
+        taken
+    }
+}
+
+/// The beginning of a `struct __sk_buff` that came in by this device.
+fn context(device: u32) -> [u8; 44] {
+    let mut context = [0; 44];
+    context[40..].copy_from_slice(&device.to_ne_bytes());
+    context
 }
 
 /// The tuple as the listener sees it.
@@ -146,6 +255,11 @@ fn frame(flow: &FourTuple, flags: Flags, seq: SeqNum, ack: SeqNum, options: &[u8
     let len = segment.emit(&mut buffer).unwrap();
     let ethertype: [u8; 2] = if flow.peer.addr.is_ipv4() { [0x08, 0] } else { [0x86, 0xdd] };
     [&MAC[..], &PEER_MAC, &ethertype, &buffer[..len]].concat()
+}
+
+/// A SYN with these options.
+fn syn(flow: &FourTuple, irs: SeqNum, options: &[u8]) -> Vec<u8> {
+    frame(flow, Flags::SYN, irs, SeqNum::new(0), options, &[])
 }
 
 /// The packet in a frame that was sent back, checked in all its sums.

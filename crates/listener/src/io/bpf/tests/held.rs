@@ -1,0 +1,122 @@
+//! Segments on a 4-tuple for which the kernel has a socket already, and a listening socket that is full.
+
+use std::net::{TcpListener, TcpStream};
+
+use socket2::{Domain, Socket, Type};
+
+use super::super::layout::Kind;
+use super::acks::{IRS, OFFER_A, OFFER_B, OFFERS, listen, third_ack};
+use super::*;
+
+/// A connection of the kernel's with itself, and its tuple as the server sees it.
+struct Connected {
+    _ends: [TcpStream; 2],
+    flow: FourTuple,
+}
+
+fn connect(listener: &TcpListener) -> Connected {
+    let local = listener.local_addr().unwrap();
+    let client = TcpStream::connect(local).unwrap();
+    let (server, peer) = listener.accept().unwrap();
+    let flow = FourTuple { local: Endpoint::from(local), peer: Endpoint::from(peer) };
+    Connected { _ends: [client, server], flow }
+}
+
+/// RFC 5961 §4: what becomes of a SYN for a connection is the connection's to say, while there is time to ask.
+#[test]
+fn a_syn_for_a_connection_is_left_to_the_kernel_while_calm() {
+    on_bench(CALM, |bench| {
+        for listener in listen() {
+            let connected = connect(&listener);
+            for hook in HOOKS {
+                let syn = syn(&connected.flow, IRS, LINUX);
+                bench.order(CALM);
+                let before = bench.counted();
+                assert_eq!(bench.at(hook, &syn), Fate::Passed, "{hook:?}");
+                let expected = [Counted::SynsReceived, Counted::LeftToKernel].map(|what| what as usize);
+                assert_eq!(bench.counted_since(&before), expected);
+                assert_eq!(bench.take_reports(), []);
+                bench.order(PRESSED);
+                assert!(matches!(bench.at(hook, &syn), Fate::Sent(_)), "under pressure nobody looks");
+            }
+        }
+    });
+}
+
+/// Whatever is dropped while guesses come in numbers, it is nothing of a connection's.
+#[test]
+fn segments_of_a_connection_always_pass() {
+    on_bench(CALM, |bench| {
+        for listener in listen() {
+            let connected = connect(&listener);
+            for words in [CALM, PRESSED, ListenerWords { looks_up: true, ..CALM }] {
+                bench.order(words);
+                let flags = [Flags::ACK, Flags::ACK | Flags::FIN, Flags::RST, Flags::RST | Flags::ACK];
+                for flags in flags.into_iter().chain([Flags::SYN | Flags::ACK]) {
+                    for seq in [0, 0x8000_0000] {
+                        let segment = frame(&connected.flow, flags, SeqNum::new(seq), SeqNum::new(77), &[], b"data");
+                        assert_eq!(bench.at(Hook::Loopback, &segment), Fate::Passed, "{flags:?}");
+                    }
+                }
+            }
+        }
+        assert_eq!(bench.count(Counted::SampledBogus), 0);
+        assert_eq!((bench.count(Counted::BadCookie), bench.count(Counted::Reset)), (0, 0));
+    });
+}
+
+/// A good cookie for the tuple of another connection: the peer has moved on, and user space is told.
+#[test]
+fn a_good_cookie_for_another_connections_tuple_is_told() {
+    on_bench(CALM, |bench| {
+        for listener in listen() {
+            let connected = connect(&listener);
+            for (words, offer) in [CALM, PRESSED].into_iter().flat_map(|words| OFFERS.map(|offer| (words, offer))) {
+                bench.order(words);
+                let cookie = bench.jar.mint(&connected.flow, IRS, &offer, NOW);
+                let before = bench.counted();
+                let ack = third_ack(&connected.flow, IRS, &cookie, &[]);
+                assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
+                assert_eq!(bench.counted_since(&before), [], "neither taken nor refused");
+                let [report] = bench.take_reports()[..] else { panic!("not one report") };
+                assert_eq!((report.kind, report.tuple), (Kind::Held, connected.flow));
+                assert_eq!((report.irs, report.iss), (IRS, cookie.isn));
+                // Of form A alone is it proof enough.
+                assert_eq!(report.offer.tsval, offer.tsval.map(|_| 5001));
+            }
+        }
+    });
+}
+
+/// The segment is dropped, and user space told what it needs to send the SYN-ACK once more.
+#[test]
+fn a_full_accept_queue_is_told_with_the_clients_offer() {
+    on_bench(CALM, |bench| {
+        for (client, server) in PAIRS {
+            let flow = tuple(client, server);
+            let local: std::net::SocketAddr = server.parse().unwrap();
+            let listener = Socket::new(Domain::for_address(local), Type::STREAM, None).unwrap();
+            listener.bind(&local.into()).unwrap();
+            // One connection fits into a queue of length 0.
+            listener.listen(0).unwrap();
+            let _waiting = TcpStream::connect(local).unwrap();
+            for offer in [OFFER_A, OFFER_B] {
+                let cookie = bench.jar.mint(&flow, IRS, &offer, NOW);
+                let ack = third_ack(&flow, IRS, &cookie, b"hello");
+                let before = bench.counted();
+                assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+                assert_eq!(bench.counted_since(&before), [Counted::AcceptQueueFull as usize]);
+                let [report] = bench.take_reports()[..] else { panic!("not one report") };
+                assert_eq!((report.kind, report.tuple), (Kind::Full, flow));
+                assert_eq!((report.irs, report.iss), (IRS, cookie.isn));
+                let tsval = offer.tsval.map(|_| 5001);
+                assert_eq!(report.offer, crate::cookie::Offer { tsval, mss: report.offer.mss, ..offer });
+                assert!(report.offer.mss <= offer.mss, "rounded down to what the cookie can say");
+            }
+            let _ = listener.accept().unwrap();
+            let cookie = bench.jar.mint(&flow, IRS, &OFFER_A, NOW);
+            bench.at(Hook::Loopback, &third_ack(&flow, IRS, &cookie, &[]));
+            assert_eq!(bench.take_reports(), [], "there is room again");
+        }
+    });
+}
