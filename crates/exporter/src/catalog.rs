@@ -21,6 +21,7 @@ pub(crate) struct Place {
 pub(crate) fn place(counter: Counter) -> Place {
     match counter {
         Counter::SynsReceived => whole("portcullis_syns_received_total"),
+        Counter::SynsLeftToKernel => whole("portcullis_syns_left_to_kernel_total"),
         Counter::SynAcksSent => whole("portcullis_synacks_sent_total"),
         Counter::SynAcksRetransmitted => whole("portcullis_synacks_retransmitted_total"),
         Counter::CookiesSent => whole("portcullis_syncookies_sent_total"),
@@ -81,6 +82,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
     // SYN and SYN-ACK.
     family("portcullis_syns_received_total", "SYNs for a guarded address and port that passed the sanity checks."),
+    family(
+        "portcullis_syns_left_to_kernel_total",
+        "SYNs left to the kernel's own listening socket, because they are not plain (datapath bpf).",
+    ),
     family(
         "portcullis_synacks_sent_total",
         "SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with a half-open entry or by cookie alone.",

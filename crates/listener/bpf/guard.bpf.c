@@ -41,11 +41,15 @@ static __always_inline enum verdict drop(const struct door *door, enum counter w
     return DROP;
 }
 
-// A SYN that is not plain (data, no room for the answer's options): the kernel's while calm, nobody's under pressure.
-static __always_inline enum verdict leave(const struct door *door)
+// A SYN that is not plain (data, IP options, extension headers): the kernel's while calm, nobody's under pressure.
+static __always_inline enum verdict leave(const struct flow *flow, const struct door *door)
 {
+    if (door->listener->state == SILENT || door->listener->state == DRAINING)
+        return drop(door, DROP_DRAINING);
     if (!door->listener->reports)
         return drop(door, DROP_NOT_UNDERSTOOD);
+    if (!may_reply(flow, door))
+        return DROP;
     count(door->counters, LEFT_TO_KERNEL);
     return PASS;
 }
@@ -60,12 +64,18 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
         return drop(door, DROP_BAD_FLAGS);
     if (hook == AT_XDP)
         return PASS;
-    if (reset && door->listener->reports && !door->listener->looks_up) {
+    if (!reset) {
+        // SYN+ACK is the kernel's to refuse; within our budget, and while calm.
+        if (kernel_holds(ctx, flow))
+            return PASS;
+        bool calm = door->listener->reports && !door->listener->looks_up;
+        return calm && may_reply(flow, door) ? PASS : drop(door, DROP_UNKNOWN_FLOW);
+    }
+    if (door->listener->has_entries && !door->listener->looks_up) {
         struct options none = no_options();
         report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns());
     }
-    // SYN+ACK is refused by the kernel as it sees fit.
-    return on_unknown(ctx, flow, door, reset ? DROP_RESET : DROP_UNKNOWN_FLOW);
+    return on_unknown(ctx, flow, door, DROP_RESET);
 }
 
 static __always_inline void *begin_of(void *ctx, enum hook hook)
@@ -93,6 +103,8 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     flow->peer.port = bpf_ntohs(tcp->source);
     flow->peer.irs = bpf_ntohl(tcp->seq);
     __u8 flags = tcp->flags;
+    if (door->listener->state == RESTING)
+        return PASS;
     bool syn = (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
     bool ack = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK;
     if (!syn && !(ack && hook == AT_TC))
@@ -121,24 +133,27 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
 
     if (tcp_len < 20 + 4 * words)
         return drop(door, DROP_MALFORMED);
-    if (tcp_len != 20 + 4 * words)
-        return leave(door);
     __u64 pseudo = addresses + pseudo_tail(tcp_len);
+    if (tcp_len != 20 + 4 * words)
+        return leave(flow, door);
     enum sum_state sums = judge_sum(pseudo, segment, tcp->check);
     if (sums == SUM_WRONG)
         return drop(door, DROP_BAD_CHECKSUM);
     // A frame that the driver sends has its sum finished by nobody after us.
     if (hook == AT_XDP)
         sums = SUM_RIGHT;
+    if (door->listener->state != ANSWERS)
+        return drop(door, DROP_DRAINING);
     grant(&options, door->listener->grants);
-    if (!options.mss)
-        options.mss = flow->family == V4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
     if (answer_words(&options) > words)
-        return leave(door);
+        return leave(flow, door);
+    bool names_mss = options.mss;
     struct cookie cookie;
     enum verdict verdict = judge_syn(ctx, flow, door, &options, &cookie);
     if (verdict != TRANSMIT)
         return verdict;
+    if (!names_mss)
+        options.mss = 0;
     struct block answer;
     write_options(&options, door->target->mss, cookie.tsval, door->listener->window_scale, &answer);
     return write_segment(tcp, end, words, &answer, &cookie, pseudo, sums) ? TRANSMIT : DROP;
@@ -157,8 +172,9 @@ static __always_inline enum verdict on_odd_segment(void *ctx, enum hook hook, st
     if (load(ctx, hook, tcp_at, &tcp, sizeof(tcp)))
         return PASS;
     flow->local_port = tcp.dest;
+    flow->peer.port = bpf_ntohs(tcp.source);
     bool syn = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-    return syn && find_door(flow, &door) ? leave(&door) : PASS;
+    return syn && find_door(flow, &door) ? leave(flow, &door) : PASS;
 }
 
 static __always_inline enum verdict on_odd_ipv4(void *ctx, enum hook hook, __u32 at)

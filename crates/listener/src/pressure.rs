@@ -77,8 +77,26 @@ impl Pressure {
 
     /// Called by one worker, once a second: turns the mode back if all is calm.
     pub(crate) fn review(&self, second: Duration) -> Option<Mode> {
+        self.judge(self.steady(second))
+    }
+
+    /// The same, and turns to cookies when the SYNs that nobody completes would fill the queue many times over.
+    pub(crate) fn review_or_turn(&self, second: Duration) -> Option<Mode> {
+        const MANY: f64 = 8.0;
+        let steady = self.steady(second);
+        if steady < MANY * self.high as f64 {
+            return self.judge(steady);
+        }
+        (!self.cookies.swap(true, Ordering::Relaxed)).then_some(Mode::Cookies)
+    }
+
+    /// Entries there would be, if all SYNs were kept that nobody has completed lately.
+    fn steady(&self, second: Duration) -> f64 {
         let unanswered = self.unanswered.swap(0, Ordering::Relaxed).max(0) as f64;
-        let steady = unanswered * self.entry_lifetime.as_secs_f64() / second.as_secs_f64().max(0.001);
+        unanswered * self.entry_lifetime.as_secs_f64() / second.as_secs_f64().max(0.001)
+    }
+
+    fn judge(&self, steady: f64) -> Option<Mode> {
         let calm = self.half_open() <= self.low && steady < (self.high - self.low).max(1) as f64;
         let turned = calm && self.cookies.swap(false, Ordering::Relaxed);
         turned.then_some(Mode::Queue)

@@ -22,6 +22,8 @@ macro_rules! counters {
 counters! {
     /// SYNs for a guarded address and port that passed the sanity checks.
     SynsReceived,
+    /// SYNs that were left to the kernel to answer: of the `bpf` tier, those that are not plain.
+    SynsLeftToKernel,
     /// SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with an entry or by cookie alone.
     SynAcksSent,
     /// SYN-ACKs sent again by the retransmission timer.

@@ -167,7 +167,10 @@ fn a_flood_from_one_prefix_leaves_the_queue_to_the_others() {
         survive(&field, &door, V4, flood);
         // Its share, and no pressure: the others still have entries.
         assert!(door.metric("portcullis_half_open") <= HALF_OPEN_MAX / 4.0 + 8.0);
-        assert_eq!(door.metric("portcullis_syncookies_active"), 0.0);
+        if support::is_raw() {
+            // Programs in the kernel go over to cookies: each report would cost more than an entry is worth.
+            assert_eq!(door.metric("portcullis_syncookies_active"), 0.0);
+        }
         door.assert_no_resets();
     });
 }

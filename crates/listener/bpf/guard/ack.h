@@ -19,6 +19,13 @@ static __always_inline bool is_own(struct tcp_sock *tp, const struct flow *flow,
     return theirs - (flow->peer.irs + 1) <= 1 && ours - (iss + 1) <= 1;
 }
 
+// RFC 1122 §4.2.2.13, RFC 6191: whether the handshake began behind the end of the connection that is in TIME-WAIT. Else its last
+// segment is one of that connection, come late.
+static __always_inline bool is_newer(void *tw, const struct flow *flow)
+{
+    return tw && (__s32)(flow->peer.irs + 1 - ((struct sock_common *)tw)->skc_tw_rcv_nxt) > 0;
+}
+
 // Form B is weak enough to be guessed at. What it must pass before it costs a hash.
 static __always_inline bool passes_gates(const struct flow *flow, const struct door *door)
 {
@@ -35,9 +42,12 @@ static __always_inline bool passes_gates(const struct flow *flow, const struct d
 // in numbers; then it is dropped for the reason given.
 static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
 {
-    bool looks_up = door->listener->looks_up;
-    if (!looks_up && door->counters->count[UNKNOWN_PASSED]++ % SAMPLE)
+    // Under pressure too: a bad ACK is most likely a guess then, and is met by silence.
+    bool looks_up = door->listener->looks_up || !door->listener->reports;
+    if (!looks_up && bpf_get_prandom_u32() % SAMPLE) {
+        count(door->counters, UNKNOWN_PASSED);
         return PASS;
+    }
     if (kernel_holds(skb, flow))
         return PASS;
     count(door->counters, SAMPLED_BOGUS);
@@ -95,14 +105,18 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
     struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
     if (!sk) {
         count(here, NO_LISTENER);
-        return PASS;
+        return listener->state == SILENT ? DROP : PASS;
     }
     struct remembered offer = remember(flow->family, iss, options);
     __u64 ns = bpf_ktime_get_boot_ns();
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-    if (sk->state != BPF_TCP_LISTEN) {
-        if (!tp || !is_own(tp, flow, iss))
+    if (sk->state == BPF_TCP_TIME_WAIT) {
+        if (is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow))
+            report(flow, REPORT_HELD, options, iss, ns);
+    } else if (sk->state != BPF_TCP_LISTEN) {
+        // A socket that lives is destroyed on the strength of form A alone: see `Listen::standing`.
+        if (tp && options->timestamps && !is_own(tp, flow, iss))
             report(flow, REPORT_HELD, options, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
         count(here, ACCEPT_QUEUE_FULL);
@@ -118,8 +132,8 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
             count(here, ASSIGN_REFUSED);
         } else {
             count(here, COOKIES_VALID);
-            if (listener->reports && !report(flow, REPORT_ACCEPTED, options, iss, ns))
-                count(here, REPORTS_LOST);
+            if (listener->reports || listener->has_entries)
+                report(flow, REPORT_ACCEPTED, options, iss, ns);
         }
     }
     bpf_sk_release(sk);

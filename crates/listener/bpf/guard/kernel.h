@@ -34,6 +34,11 @@ struct tcp_sock {
     __u64 bytes_acked;
 } relocated;
 
+// `struct sock_common`, with which every socket begins: of one in TIME-WAIT the next byte that it would have taken.
+struct sock_common {
+    __u32 skc_tw_rcv_nxt;
+} relocated;
+
 // What a validated cookie says of a connection (Linux 6.9, `struct bpf_tcp_req_attrs`).
 struct req_attrs {
     __u32 rcv_tsval;

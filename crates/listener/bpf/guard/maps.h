@@ -13,7 +13,7 @@
 
 // Set before the programs are loaded.
 const volatile __u32 target_bits = 6;       // The table of targets has 2^target_bits places.
-const volatile __u64 target_factors[2] = {}; // Odd, random: whose products say where a target may stand.
+const volatile __u64 target_factors[2] = {}; // Odd, random: they say where a target may stand.
 const volatile __u64 budget_factors[2] = {}; // The same for the budgets.
 const volatile __u64 ns_per_jiffy = 4000000;
 
@@ -32,9 +32,10 @@ struct target {
 };
 
 enum state {
-    SILENT,   // The kernel's listening socket does not stand yet: SYNs are dropped.
+    SILENT,   // The kernel's listening socket does not stand yet: SYNs and handshakes' ends are dropped.
     ANSWERS,
     DRAINING, // SYNs are dropped; handshakes that were answered may complete.
+    RESTING,  // The kernel takes no cookies: all is left to it.
 };
 
 struct listener {
@@ -43,11 +44,12 @@ struct listener {
     __u8 window_scale;
     __u8 form_b_always;
     __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
-    __u8 looks_up;     // ACKs with bad cookies come in numbers: those of no connection are dropped here.
-    __u16 reserved;
+    __u8 looks_up;     // Segments of no connection come in numbers: they are dropped here.
+    __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them.
+    __u8 reserved;
     __u32 replies_max;     // To one prefix in a period, per CPU.
     __u32 bad_cookies_max; // The same of bad cookies.
-    __u64 form_b_until;    // Jiffies: until then a cookie of form B can be outstanding. Written here.
+    __u64 form_b_until;    // Until then a cookie of form B can be outstanding. Written here.
 };
 
 // Bits of `grants`.

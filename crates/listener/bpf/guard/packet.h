@@ -81,9 +81,8 @@ static __always_inline enum sum_state judge_sum(__u64 pseudo, __u64 segment, __s
 
 // ---- Targets
 
-static __always_inline const struct target *target_at(__u64 key, int which, enum family family, const __u64 addr[2], __be16 port)
+static __always_inline const struct target *target_at(__u32 index, enum family family, const __u64 addr[2], __be16 port)
 {
-    __u32 index = (key * target_factors[which]) >> (64 - target_bits);
     const struct target *target = bpf_map_lookup_elem(&targets, &index);
     if (!target || target->family != family || target->port != port || target->addr[0] != addr[0])
         return NULL;
@@ -96,6 +95,11 @@ static __always_inline const struct target *find_target(enum family family, cons
     __u64 key = addr[0] ^ (__u64)port << 40;
     if (family == V6)
         key = (addr[0] ^ port) + (addr[1] << 31 | addr[1] >> 33);
-    const struct target *target = target_at(key, 0, family, addr, port);
-    return target ? target : target_at(key, 1, family, addr, port);
+    __u64 hash = key * target_factors[0];
+    hash = (hash ^ hash >> 32) * target_factors[1];
+    const struct target *target = target_at(hash >> (64 - target_bits), family, addr, port);
+    if (target)
+        return target;
+    __u32 other = hash >> (64 - 2 * target_bits) & ((1 << target_bits) - 1);
+    return target_at(other, family, addr, port);
 }

@@ -123,10 +123,11 @@ static __always_inline void grant(struct options *offer, __u8 grants)
         offer->wscale = WSCALE_NONE;
 }
 
-// Words that the options of a SYN-ACK take.
+// Words that the options of a SYN-ACK take. It names its MSS to those who named theirs; so it always has room where the SYN's
+// options stood.
 static __always_inline __u32 answer_words(const struct options *offer)
 {
-    return 1 + (offer->timestamps ? 3 : offer->sack) + (offer->wscale != WSCALE_NONE);
+    return (offer->mss != 0) + (offer->timestamps ? 3 : offer->sack) + (offer->wscale != WSCALE_NONE);
 }
 
 // The option block of a SYN-ACK, in the order of Linux, with NOPs behind it. A function of its own, so that it is verified once.
@@ -134,17 +135,20 @@ __noinline int write_options(const struct options *offer, __u16 mss, __u32 tsval
 {
     if (!offer || !answer)
         return 0;
-    __u32 at = 1;
-    answer->words[0] = bpf_htonl(WORD(2, 4, 0, 0) | mss);
-    answer->words[1] = answer->words[2] = answer->words[3] = answer->words[4] = WORD(1, 1, 1, 1);
+    __u32 at = 0;
+    answer->words[0] = answer->words[1] = answer->words[2] = answer->words[3] = answer->words[4] = WORD(1, 1, 1, 1);
+    if (offer->mss) {
+        answer->words[0] = bpf_htonl(WORD(2, 4, 0, 0) | mss);
+        at = 1;
+    }
     if (offer->timestamps) {
-        answer->words[1] = offer->sack ? bpf_htonl(WORD(4, 2, 8, 10)) : bpf_htonl(WORD(1, 1, 8, 10));
-        answer->words[2] = bpf_htonl(tsval);
-        answer->words[3] = bpf_htonl(offer->tsval);
-        at = 4;
+        answer->words[at] = offer->sack ? bpf_htonl(WORD(4, 2, 8, 10)) : bpf_htonl(WORD(1, 1, 8, 10));
+        answer->words[at + 1] = bpf_htonl(tsval);
+        answer->words[at + 2] = bpf_htonl(offer->tsval);
+        at += 3;
     } else if (offer->sack) {
-        answer->words[1] = bpf_htonl(WORD(1, 1, 4, 2));
-        at = 2;
+        answer->words[at] = bpf_htonl(WORD(1, 1, 4, 2));
+        at++;
     }
     if (offer->wscale != WSCALE_NONE)
         answer->words[at] = bpf_htonl(WORD(1, 3, 3, wscale));
@@ -184,26 +188,28 @@ static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u3
     return true;
 }
 
+static __always_inline bool may_reply(const struct flow *flow, const struct door *door)
+{
+    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+    if (has_budget(&reply_budget, source, door->listener->replies_max, period_of(flow->ns), true))
+        return true;
+    count(door->counters, REPLIES_OVER_BUDGET);
+    return false;
+}
+
 // Judges a SYN for one of our targets. On TRANSMIT `cookie` is to be written.
-static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow, const struct door *door, const struct options *offer,
+static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow, const struct door *door, struct options *offer,
                                               struct cookie *cookie)
 {
     struct listener *listener = door->listener;
-    count(door->counters, SYNS_RECEIVED);
-    if (listener->state != ANSWERS) {
-        count(door->counters, DROP_DRAINING);
+    if (!may_reply(flow, door))
         return DROP;
-    }
     // While calm, a SYN for a connection of the kernel's is the kernel's: RFC 5961 §4, RFC 6191.
-    if (listener->reports && kernel_holds(ctx, flow)) {
-        count(door->counters, LEFT_TO_KERNEL);
+    if (listener->reports && kernel_holds(ctx, flow))
         return PASS;
-    }
-    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
-    if (!has_budget(&reply_budget, source, listener->replies_max, period_of(flow->ns), true)) {
-        count(door->counters, REPLIES_OVER_BUDGET);
-        return DROP;
-    }
+    count(door->counters, SYNS_RECEIVED);
+    if (!offer->mss)
+        offer->mss = flow->family == V4 ? MSS_DEFAULT_V4 : MSS_DEFAULT_V6;
     __u32 slot = door->clock->current & (EPOCH_SLOTS - 1);
     // While calm there is time for the exact time: user space measures handshakes by it.
     __u64 ns = listener->reports ? bpf_ktime_get_boot_ns() : flow->ns;

@@ -3,6 +3,8 @@
 //! What the programs answer is exactly what [`Listen::on_packet`] would: a cookie in every SYN-ACK. Kept here is what they
 //! cannot keep: the half-open queue with its timers, the mode, the counts.
 
+use std::time::Duration;
+
 use wire::{FourTuple, Reply, SeqNum};
 
 use super::Listen;
@@ -21,10 +23,16 @@ impl Listen {
         match self.half_open.get(tuple) {
             // The SYN-ACK that the client answers is most likely the latest.
             Some(known) if (known.irs, known.iss) == (irs, iss) => self.half_open.amend(tuple, offer),
-            Some(_) => {
+            // The same SYN in another epoch: the client answers the later SYN-ACK.
+            Some(known) if known.irs == irs => {
                 self.half_open.replace(tuple, &entry);
             }
-            None if self.shared.mode() == Mode::Cookies => self.stats.count(Counter::HalfOpenFull),
+            // Another ISN: the entry stays for the first, as in `Listen::on_syn`.
+            Some(_) => self.stats.count(Counter::CookiesSent),
+            None if self.shared.mode() == Mode::Cookies => {
+                self.stats.count(Counter::CookiesSent);
+                self.stats.count(Counter::HalfOpenFull);
+            }
             None => {
                 if let Err(full) = self.keep(tuple, &entry) {
                     self.stats.count(match full {
@@ -37,13 +45,14 @@ impl Listen {
         }
     }
 
-    /// A handshake was completed at `at`, and is a connection of the kernel's.
-    pub(crate) fn reported_accepted(&mut self, tuple: &FourTuple, at: Time) {
-        if let Some(entry) = self.half_open.get(tuple) {
+    /// The handshake with our ISN `iss` was completed at `at`, and is a connection of the kernel's.
+    pub(crate) fn reported_accepted(&mut self, tuple: &FourTuple, iss: SeqNum, at: Time) {
+        let Some(entry) = self.half_open.get(tuple) else { return };
+        if entry.iss == iss {
             self.stats.record_handshake(entry.arrived.until(at));
             self.stats.count(Counter::HandshakesByQueue);
-            self.forget(tuple, Counter::HalfOpenCompleted);
         }
+        self.forget(tuple, Counter::HalfOpenCompleted);
     }
 
     /// A RST came with this sequence number: RFC 5961 §3.2 in SYN-RECEIVED.
@@ -71,6 +80,14 @@ impl Listen {
         if !self.half_open.replace(tuple, &parked) {
             // Without room for it, the client's own repeated data has to do.
             let _ = self.keep(tuple, &parked);
+        }
+    }
+
+    /// As [`review`](Listen::review); and turns to cookies when so many SYNs are never followed up that each would keep the
+    /// queue full many times over. One prefix alone cannot fill the queue, but its reports would cost as if it could.
+    pub(crate) fn review_reported(&mut self, since_last: Duration) {
+        if let Some(mode) = self.shared.pressure.review_or_turn(since_last) {
+            self.switch(mode);
         }
     }
 

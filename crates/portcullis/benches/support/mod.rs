@@ -1,6 +1,8 @@
 //! What the benches that need a network share: cores, clocks of processor time, medians.
 #![allow(dead_code)] // Each bench uses its part of this.
 
+pub mod flooded;
+
 use std::fs;
 use std::time::{Duration, Instant};
 

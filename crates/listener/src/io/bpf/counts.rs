@@ -20,6 +20,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (Counter::RepliesOverBudget, count(Counted::RepliesOverBudget)),
         (Counter::AcceptQueueOverflows, count(Counted::AcceptQueueFull)),
         (Counter::RefusedOther, count(Counted::AssignRefused)),
+        (Counter::SynsLeftToKernel, count(Counted::LeftToKernel)),
     ] {
         stats.add(counter, n);
     }

@@ -80,10 +80,10 @@ impl BpfEngine {
             ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
         };
         let mut programs = Programs::load(&constants).map_err(system("loading the eBPF programs"))?;
+        // Our clock first, and a jiffy has begun already when it is read: so the programs' time never runs ahead of ours.
+        let before = clock().as_nanos();
         let jiffies = programs.jiffies().map_err(system("reading the kernel's clock"))?;
-        // A jiffy has begun already when it is read; so the programs' time never runs ahead of ours.
-        let jiffies_ns = (jiffies + 1).wrapping_mul(constants.ns_per_jiffy);
-        let offset_ns = clock().as_nanos().wrapping_sub(jiffies_ns);
+        let offset_ns = before.wrapping_sub((jiffies + 1).wrapping_mul(constants.ns_per_jiffy));
         let mut attached = Attached::default();
         attached
             .update(&mut programs, &snapshot, &config.interfaces, config.hook)
@@ -190,6 +190,7 @@ fn words(listen: &ListenConfig, grants: Grants) -> ListenerWords {
         form_b_always: listen.accept_cookies == AcceptCookies::Always,
         grants,
         looks_up: false,
+        has_entries: false,
         replies_max: (listen.replies_per_prefix / PERIODS_PER_SECOND).max(1),
         bad_cookies_max: (listen.bad_cookies_per_prefix / PERIODS_PER_SECOND).max(1),
     }

@@ -13,10 +13,10 @@ use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
 use super::counts;
-use super::layout::{Clockwork, Counted, Kind, ListenerWords, RawCounters, RawTarget, Report, State};
+use super::layout::{COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, TARGET_WORDS};
 use super::programs::Programs;
 use super::settings::Settings;
-use super::targets::{Placement, targets_of};
+use super::targets::{Placement, Table, targets_of};
 use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
 use crate::io::host::{Host, SharedInterfaces};
@@ -40,8 +40,8 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// ACKs of no connection in a second, at which they are looked up and dropped one by one; and at or below which, for
 /// [`CALM`], no longer.
-const BOGUS_HIGH: u64 = 20_000;
-const BOGUS_LOW: u64 = 5_000;
+const BOGUS_HIGH: u64 = 5_000;
+const BOGUS_LOW: u64 = 1_000;
 const CALM: Duration = Duration::from_secs(10);
 
 /// So long after the accept queue was full a client may still believe in a connection that waits for room.
@@ -76,7 +76,7 @@ pub(super) struct Keeper {
     has: Duties,
     keys: KeySlots,
     /// What stands in the table of targets.
-    table: Vec<RawTarget>,
+    table: Table,
     written: Option<ListenerWords>,
     counted: RawCounters,
     /// The counts at the last tick.
@@ -87,14 +87,16 @@ pub(super) struct Keeper {
     /// Until then a client may answer for a handshake that found the accept queue full.
     full_until: Time,
     stale: bool,
+    /// The kernel takes no cookies.
+    resting: bool,
 }
 
 impl Keeper {
     /// Fills the maps: from here on the programs know what is guarded, and keep silent about it.
     pub(super) fn new(has: Duties) -> io::Result<Keeper> {
         let keys = has.listen.keys_unless(None).ok_or_else(|| io::Error::other("no keys"))?;
-        let table = vec![[0; super::layout::TARGET_WORDS]; 1 << has.placement.bits];
-        let zero = [0; super::layout::COUNTED];
+        let table = has.placement.table();
+        let zero = [0; COUNTED];
         let mut keeper = Keeper {
             has,
             keys,
@@ -106,6 +108,7 @@ impl Keeper {
             quiet_since: clock(),
             full_until: Time::default(),
             stale: false,
+            resting: false,
         };
         keeper.write_clockwork()?;
         keeper.write_words()?;
@@ -144,8 +147,9 @@ impl Keeper {
         let Orders { drain, open, .. } = &*self.has.orders;
         self.has.words.state = match (open.load(Ordering::Acquire), drain.load(Ordering::Relaxed)) {
             (false, _) => State::Silent,
-            (true, false) => State::Answers,
             (true, true) => State::Draining,
+            (true, false) if self.resting => State::Resting,
+            (true, false) => State::Answers,
         };
     }
 
@@ -170,7 +174,7 @@ impl Keeper {
         let listen = &mut self.has.listen;
         match report.kind {
             Kind::Syn => listen.reported_syn(tuple, *irs, *iss, offer, *at),
-            Kind::Accepted => listen.reported_accepted(tuple, *at),
+            Kind::Accepted => listen.reported_accepted(tuple, *iss, *at),
             // Of a RST the sequence number stands where that of a SYN does.
             Kind::Reset => {
                 if let Some(reply) = listen.reported_reset(tuple, *irs, *at) {
@@ -182,22 +186,27 @@ impl Keeper {
                 listen.reported_full(tuple, *irs, *iss, offer, *at);
                 self.full_until = *at + FULL;
             }
-            // On the strength of form A alone: see `Listen::standing`.
-            Kind::Held if offer.tsval.is_some() => {
+            Kind::Held => {
                 if self.has.host.destroy(tuple) {
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
                 }
             }
             // A bogus ACK only wakes us, to count.
-            Kind::Held | Kind::Bogus => {}
+            Kind::Bogus => {}
         }
     }
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
         self.judge_bogus(now, elapsed);
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
-        let (answered, completed) = (since(Counted::SynAcksSent), since(Counted::CookiesValid));
+        // What the kernel answers for us counts as answered too: a flood of it is one.
+        let answered = since(Counted::SynAcksSent) + since(Counted::LeftToKernel);
+        let completed = since(Counted::CookiesValid);
+        let refused = since(Counted::AssignRefused);
         self.ticked = self.counted;
+        if refused > 0 {
+            self.read_settings(); // They may be why.
+        }
         let Duties { listen, host, transmit, .. } = &mut self.has;
         listen.reported_counts(answered, completed);
         let mut due = Vec::new();
@@ -212,20 +221,32 @@ impl Keeper {
         }
         if let Some(keys) = listen.keys_unless(Some(self.keys.version)) {
             self.keys = keys;
-            let written = self.write_targets().and_then(|()| self.write_clockwork());
+            let written = self.write_keys().and_then(|()| self.write_clockwork());
             self.tell(written, "could not give the programs new keys");
         }
     }
 
     fn review(&mut self, since_last: Duration) {
-        self.has.listen.review(since_last);
+        self.has.listen.review_reported(since_last);
         let errors = self.has.transmit.take_errors();
         self.has.listen.stats_mut().add(Counter::TransmitErrors, errors);
-        if let Ok(settings) = Settings::read() {
-            self.has.words.grants = settings.grants;
-        }
-        if self.stale {
+        self.read_settings();
+        if self.stale || self.has.watch.changed() {
             self.on_links();
+        }
+    }
+
+    fn read_settings(&mut self) {
+        let Ok(settings) = Settings::read() else { return };
+        self.has.words.grants = settings.grants;
+        if self.resting == settings.takes_cookies {
+            self.resting = !settings.takes_cookies;
+            if self.resting {
+                let name = &self.has.name;
+                warn!(listener = %name, "net.ipv4.tcp_syncookies is 0 now: the kernel answers by itself until it is not");
+            } else {
+                info!(listener = %self.has.name, "net.ipv4.tcp_syncookies is on again: answering");
+            }
         }
     }
 
@@ -262,6 +283,7 @@ impl Keeper {
     /// Tells the programs what has changed.
     fn update_words(&mut self) {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
+        self.has.words.has_entries = self.has.listen.has_timers();
         // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
         self.has.words.looks_up = self.guessed_at || clock() < self.full_until;
         if self.written != Some(self.has.words) {
@@ -324,18 +346,33 @@ impl Keeper {
 
     fn write_targets(&mut self) -> io::Result<()> {
         let targets = targets_of(&self.has.bind, &self.has.interfaces.get(), 0);
-        let Some(placed) = self.has.placement.place(&targets) else {
+        let Some(placed) = self.has.placement.place(&self.table, &targets) else {
             return Err(io::Error::other(format!("no room for {} guarded addresses", targets.len())));
         };
-        for (index, target) in placed.into_iter().enumerate() {
-            let raw = target
-                .map_or([0; super::layout::TARGET_WORDS], |target| target.to_raw(&self.keys.states(target.local)));
-            if self.table[index] != raw {
-                self.has.programs.targets.set(index as u32, raw, 0).map_err(in_full)?;
-                self.table[index] = raw;
-            }
+        // Free places first: who moves stands in both for a moment, and never in none.
+        let changed = |index: &usize| self.table[*index] != placed[*index];
+        let (free, taken): (Vec<_>, Vec<_>) =
+            (0..placed.len()).filter(changed).partition(|&index| self.table[index].is_none());
+        for index in free.into_iter().chain(taken) {
+            self.table[index].clone_from(&placed[index]);
+            self.write_place(index)?;
         }
         Ok(())
+    }
+
+    /// New keys for all that stands.
+    fn write_keys(&mut self) -> io::Result<()> {
+        (0..self.table.len())
+            .filter(|&index| self.table[index].is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .try_for_each(|index| self.write_place(index))
+    }
+
+    fn write_place(&mut self, index: usize) -> io::Result<()> {
+        let target = self.table[index].as_ref();
+        let raw = target.map_or([0; TARGET_WORDS], |target| target.to_raw(&self.keys.states(target.local)));
+        self.has.programs.targets.set(index as u32, raw, 0).map_err(in_full)
     }
 
     /// Until a report comes, an order, a change of the links, or the next tick.

@@ -15,7 +15,7 @@ pub(super) const TARGET_WORDS: usize = 3 + 4 * KEYS;
 pub(super) type RawTarget = [u64; TARGET_WORDS];
 
 /// A guarded address and port of this host, for the table of targets.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Target {
     pub local: SocketAddr,
     pub mss: u16,
@@ -46,7 +46,10 @@ impl Target {
             SocketAddr::V4(_) => first ^ port << 40,
             SocketAddr::V6(_) => (first ^ port).wrapping_add(second.rotate_left(31)),
         };
-        factors.map(|factor| (key.wrapping_mul(factor) >> (64 - bits)) as usize)
+        let hash = key.wrapping_mul(factors[0]);
+        let hash = (hash ^ hash >> 32).wrapping_mul(factors[1]);
+        let mask = (1 << bits) - 1;
+        [(hash >> (64 - bits)) as usize, (hash >> (64 - 2 * bits)) as usize & mask]
     }
 }
 
@@ -68,6 +71,8 @@ pub(super) enum State {
     Silent = 0,
     Answers = 1,
     Draining = 2,
+    /// The kernel takes no cookies: all is left to it.
+    Resting = 3,
 }
 
 /// TCP options that the kernel's settings allow.
@@ -87,8 +92,10 @@ pub(super) struct ListenerWords {
     pub window_scale: u8,
     pub form_b_always: bool,
     pub grants: Grants,
-    /// ACKs of no connection are dropped.
+    /// Segments of no connection are dropped.
     pub looks_up: bool,
+    /// Half-open entries are kept.
+    pub has_entries: bool,
     /// Replies to one prefix in a tenth of a second, per CPU.
     pub replies_max: u32,
     pub bad_cookies_max: u32,
@@ -108,7 +115,7 @@ impl ListenerWords {
             u8::from(self.form_b_always),
             grants,
             u8::from(self.looks_up),
-            0,
+            u8::from(self.has_entries),
             0,
         ];
         let [r, b] = [self.replies_max.to_ne_bytes(), self.bad_cookies_max.to_ne_bytes()];

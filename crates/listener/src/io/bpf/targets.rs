@@ -13,8 +13,11 @@ pub(super) struct Placement {
     pub bits: u32,
 }
 
-/// Attempts with other factors before a larger table is tried.
-const ATTEMPTS: usize = 16;
+/// Steps of a displaced target, besides one for each other target, before it is given up.
+const STEPS_MORE: usize = 16;
+
+/// The smallest table: room for some hundred containers' addresses to come, 1.1 MB of the kernel's memory.
+const BITS_MIN: u32 = 12;
 
 /// The largest table: 65,536 places, 18 MB of the kernel's memory.
 const BITS_MAX: u32 = 16;
@@ -22,20 +25,29 @@ const BITS_MAX: u32 = 16;
 impl Placement {
     /// Room for `count` targets and as many again, with factors that nobody can know.
     pub(super) fn for_count(count: usize) -> io::Result<Placement> {
-        let bits = (4 * count.max(16)).next_power_of_two().trailing_zeros().min(BITS_MAX);
+        let bits = (4 * count).next_power_of_two().trailing_zeros().clamp(BITS_MIN, BITS_MAX);
         Ok(Placement { factors: random_factors()?, bits })
     }
 
-    /// Puts each target into one of its places (cuckoo hashing); `None` if there is no way.
-    pub(super) fn place<'a>(&self, targets: &'a [Target]) -> Option<Vec<Option<&'a Target>>> {
-        let mut table: Vec<Option<&Target>> = vec![None; 1 << self.bits];
-        for target in targets {
-            let mut wandering = target;
-            let mut at = wandering.places(self.factors, self.bits)[0];
+    /// An empty table.
+    pub(super) fn table(&self) -> Table {
+        vec![None; 1 << self.bits]
+    }
+
+    /// The table with these targets instead: who stands stays where it stands, as far as that can be (cuckoo hashing). `None` if
+    /// there is no way.
+    pub(super) fn place(&self, standing: &Table, targets: &[Target]) -> Option<Table> {
+        let wanted = |known: &Target| targets.iter().any(|target| target == known);
+        let mut table: Table = standing.iter().map(|known| known.clone().filter(wanted)).collect();
+        let stands: HashSet<Target> = table.iter().flatten().cloned().collect();
+        for target in targets.iter().filter(|target| !stands.contains(target)) {
+            let places = target.places(self.factors, self.bits);
+            let mut at = places.into_iter().find(|&place| table[place].is_none()).unwrap_or(places[0]);
+            let mut wandering = target.clone();
             let mut steps = 0;
             while let Some(displaced) = table[at].replace(wandering) {
                 steps += 1;
-                if steps > targets.len() + ATTEMPTS {
+                if steps > targets.len() + STEPS_MORE {
                     return None;
                 }
                 let [first, second] = displaced.places(self.factors, self.bits);
@@ -46,6 +58,9 @@ impl Placement {
         Some(table)
     }
 }
+
+/// What stands in each place.
+pub(super) type Table = Vec<Option<Target>>;
 
 /// Two odd random numbers.
 pub(super) fn random_factors() -> io::Result<[u64; 2]> {
@@ -100,7 +115,7 @@ mod tests {
         for count in [0, 1, 2, 30, 500, 3000] {
             let targets = many(count);
             let placement = Placement::for_count(targets.len()).unwrap();
-            let table = placement.place(&targets).unwrap();
+            let table = placement.place(&placement.table(), &targets).unwrap();
             assert_eq!(table.iter().flatten().count(), targets.len());
             for (index, target) in table.iter().enumerate() {
                 if let Some(target) = target {
@@ -113,6 +128,18 @@ mod tests {
     #[test]
     fn a_table_without_room_is_no_way() {
         let targets = many(100);
-        assert!(Placement { factors: [3, 5], bits: 4 }.place(&targets).is_none());
+        let placement = Placement { factors: [3, 5], bits: 4 };
+        assert!(placement.place(&placement.table(), &targets).is_none());
+    }
+
+    #[test]
+    fn who_stands_stays_when_others_come_and_go() {
+        let targets = many(600);
+        let placement = Placement::for_count(targets.len()).unwrap();
+        let first = placement.place(&placement.table(), &targets[..500]).unwrap();
+        let second = placement.place(&first, &targets[50..]).unwrap();
+        assert_eq!(second.iter().flatten().count(), 550);
+        let moved = first.iter().zip(&second).filter(|(old, new)| old != new && old.is_some() && new.is_some()).count();
+        assert!(moved < 50, "{moved} of 450 were moved");
     }
 }

@@ -17,18 +17,33 @@ const MSS_ALONE: &[u8] = &[2, 4, 5, 180];
 
 /// Checks the answer to a SYN with these options against what the Rust code would have said.
 pub(super) fn check_answer(bench: &mut Bench, flow: &FourTuple, irs: SeqNum, options: &[u8], answer: &[u8]) {
-    check_answer_to_offer(bench, flow, irs, &offer_of(flow, options), answer);
+    check_answer_to_offer(bench, flow, irs, &offer_of(flow, options), names_mss(flow, options), answer);
 }
 
 /// What a SYN with these options offers.
 pub(super) fn offer_of(flow: &FourTuple, options: &[u8]) -> Offer {
+    Offer::new(&parsed(flow, options), Family::of(flow.peer.addr))
+}
+
+/// Whether it names a MSS that can be.
+pub(super) fn names_mss(flow: &FourTuple, options: &[u8]) -> bool {
+    parsed(flow, options).mss.is_some_and(|mss| mss != 0)
+}
+
+fn parsed(flow: &FourTuple, options: &[u8]) -> Options {
     let syn = syn(flow, SeqNum::new(0), options);
-    let offered = Packet::parse_ip(&syn[14..], syn.len() - 14, Checksums::Verify).unwrap().segment.options();
-    Offer::new(&offered, Family::of(flow.peer.addr))
+    Packet::parse_ip(&syn[14..], syn.len() - 14, Checksums::Verify).unwrap().segment.options()
 }
 
 /// The same, for what is left of the client's offer.
-pub(super) fn check_answer_to_offer(bench: &mut Bench, flow: &FourTuple, irs: SeqNum, offer: &Offer, answer: &[u8]) {
+pub(super) fn check_answer_to_offer(
+    bench: &mut Bench,
+    flow: &FourTuple,
+    irs: SeqNum,
+    offer: &Offer,
+    names_mss: bool,
+    answer: &[u8],
+) {
     let sent = packet(answer);
     assert_eq!(sent.tuple, FourTuple { local: flow.peer, peer: flow.local });
     let segment = &sent.segment;
@@ -40,7 +55,7 @@ pub(super) fn check_answer_to_offer(bench: &mut Bench, flow: &FourTuple, irs: Se
     assert_eq!((segment.seq, segment.ack), (expected.seq, expected.ack), "{offer:?}");
     assert_eq!((segment.flags, segment.window), (expected.flags, expected.window));
     let promised = Options {
-        mss: Some(MSS),
+        mss: names_mss.then_some(MSS),
         wscale: expected.options.wscale,
         sack_permitted: expected.options.sack_permitted,
         timestamps: expected.options.timestamps,

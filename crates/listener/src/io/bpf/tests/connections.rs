@@ -114,6 +114,11 @@ fn a_repeated_last_segment_is_the_connections_own() {
                 let irs = IRS + 100_000;
                 let cookie = minted_now(bench, &flow, irs, &offer);
                 assert_eq!(bench.at(Hook::Loopback, &third_ack(&flow, irs, &cookie, &[])), Fate::Passed);
+                if offer.tsval.is_none() {
+                    // Form B is not proof enough against a socket that lives.
+                    assert_eq!(bench.take_reports(), []);
+                    continue;
+                }
                 let [report] = bench.take_reports()[..] else { panic!("not one report") };
                 assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Held, flow, irs, cookie.isn));
             }

@@ -1,6 +1,6 @@
 //! What the kernel's settings do not allow is not agreed to, and the cookie says so.
 
-use super::answers::{check_answer_to_offer, offer_of};
+use super::answers::{check_answer_to_offer, names_mss, offer_of};
 use super::*;
 
 #[test]
@@ -22,7 +22,7 @@ fn what_is_not_granted_is_not_agreed_to() {
                         let Fate::Sent(answer) = bench.at(hook, &syn(&flow, irs, options)) else {
                             panic!("no answer with {grants:?}")
                         };
-                        check_answer_to_offer(bench, &flow, irs, &offer, &answer);
+                        check_answer_to_offer(bench, &flow, irs, &offer, names_mss(&flow, options), &answer);
                         let told: Vec<_> = bench.take_reports().iter().map(|report| report.offer).collect();
                         assert_eq!(told, if reports { vec![offer] } else { vec![] }, "{grants:?}");
                     }

@@ -33,8 +33,7 @@ fn a_syn_for_a_connection_is_left_to_the_kernel_while_calm() {
                 bench.order(CALM);
                 let before = bench.counted();
                 assert_eq!(bench.at(hook, &syn), Fate::Passed, "{hook:?}");
-                let expected = [Counted::SynsReceived, Counted::LeftToKernel].map(|what| what as usize);
-                assert_eq!(bench.counted_since(&before), expected);
+                assert_eq!(bench.counted_since(&before), []);
                 assert_eq!(bench.take_reports(), []);
                 bench.order(PRESSED);
                 assert!(matches!(bench.at(hook, &syn), Fate::Sent(_)), "under pressure nobody looks");
@@ -78,10 +77,14 @@ fn a_good_cookie_for_another_connections_tuple_is_told() {
                 let ack = third_ack(&connected.flow, IRS, &cookie, &[]);
                 assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
                 assert_eq!(bench.counted_since(&before), [], "neither taken nor refused");
+                if offer.tsval.is_none() {
+                    // Form B is not proof enough against a socket that lives.
+                    assert_eq!(bench.take_reports(), []);
+                    continue;
+                }
                 let [report] = bench.take_reports()[..] else { panic!("not one report") };
                 assert_eq!((report.kind, report.tuple), (Kind::Held, connected.flow));
                 assert_eq!((report.irs, report.iss), (IRS, cookie.isn));
-                // Of form A alone is it proof enough.
                 assert_eq!(report.offer.tsval, offer.tsval.map(|_| 5001));
             }
         }

@@ -5,7 +5,9 @@ mod answers;
 mod budgets;
 mod connections;
 mod craft;
+mod epochs;
 mod grants;
+mod guesses;
 mod held;
 mod namespace;
 mod odd_packets;
@@ -56,6 +58,7 @@ const CALM: ListenerWords = ListenerWords {
     form_b_always: true,
     grants: Grants { timestamps: true, sack: true, wscale: true },
     looks_up: false,
+    has_entries: false,
     replies_max: 20_000,
     bad_cookies_max: 400,
 };
@@ -127,7 +130,7 @@ impl Bench {
     fn give_keys(&mut self) {
         let keys = self.jar.key_slots();
         let placement = Placement { factors: CONSTANTS.target_factors, bits: CONSTANTS.target_bits };
-        let placed = placement.place(&self.guarded).unwrap();
+        let placed = placement.place(&placement.table(), &self.guarded).unwrap();
         for (index, target) in placed.into_iter().enumerate() {
             let raw = target.map_or([0; TARGET_WORDS], |target| target.to_raw(&keys.states(target.local)));
             self.programs.targets.set(index as u32, raw, 0).unwrap();

@@ -39,6 +39,7 @@ fn a_reset_is_reported_with_its_sequence_number() {
     on_bench(CALM, |bench| {
         for (client, server) in PAIRS {
             let flow = tuple(client, server);
+            bench.order(ListenerWords { has_entries: true, ..CALM });
             for hook in [Hook::Tc, Hook::Loopback] {
                 let reset = frame(&flow, Flags::RST, SeqNum::new(0xdead_beef), SeqNum::new(0), &[], &[]);
                 assert_eq!(bench.at(hook, &reset), Fate::Passed);
@@ -88,6 +89,7 @@ fn a_report_names_its_listener() {
 #[test]
 fn a_full_ring_costs_the_report_and_not_the_answer() {
     on_bench(CALM, |bench| {
+        bench.order(ListenerWords { has_entries: true, ..CALM });
         let flow = tuple(CLIENT, SERVER);
         let reset = frame(&flow, Flags::RST, SeqNum::new(1), SeqNum::new(0), &[], &[]);
         let run = TestRunOptions { data_in: Some(&reset), repeat: 20_000, ..TestRunOptions::default() };
