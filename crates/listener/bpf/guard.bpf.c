@@ -154,9 +154,7 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
         return verdict;
     if (!names_mss)
         options.mss = 0;
-    struct block answer;
-    write_options(&options, door->target->mss, cookie.tsval, door->listener->window_scale, &answer);
-    return write_segment(tcp, end, words, &answer, &cookie, pseudo, sums) ? TRANSMIT : DROP;
+    return write_segment(tcp, end, words, &options, door, &cookie, pseudo, sums) ? TRANSMIT : DROP;
 }
 
 static __always_inline int load(void *ctx, enum hook hook, __u32 at, void *to, __u32 len)

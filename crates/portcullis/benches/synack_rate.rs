@@ -1,249 +1,199 @@
-//! SYN-ACKs per CPU second: the raw tier against the kernel's own SYN cookies, under the same flood in the same run.
+//! SYN-ACKs per CPU second and per second: the fast door, the raw tier and the kernel's own SYN cookies under the same flood.
 //!
-//! `cargo bench -p portcullis --bench synack_rate`, with `-- --quick` for a short run. Needs what the tests need, and two cores.
+//! `cargo bench -p portcullis --bench synack_rate`, with `-- --quick` for a short run. Needs two cores, and what eBPF needs: root in the
+//! first user namespace, Linux 6.9, and an `ip` that loads eBPF objects.
 //!
-//! ```text
-//!   attacker's namespace                    server's namespace
-//!   core A: flood ──► fld0 ═══════ srv0 ──► core A: softirq of the kernel:  its listener, or the tap
-//!             SYN-ACKs end at fld0 ◄──────── core B: the raw tier's worker
-//! ```
-//!
-//! The flood runs as fast as core A lets it, and whatever the kernel does for a SYN it does on core A too, in the
-//! context of the flood's `sendmmsg`. So a tier's cost cannot be read off one thread. Each round has three runs: the
-//! flood alone, which ends in frames that the server drops first thing, gives the price of offering one SYN; what a
-//! tier's run used beyond that price is the tier's: receiving, answering, and carrying the SYN-ACK to the other end, where it
-//! is dropped first thing too.
+//! How it is measured: see `support/flooded.rs`. For the runs with a program in the driver, the cable gets one at both ends:
+//! a veth takes no frames from a program else. That makes every frame dearer there: the flood's, which the kernel copies to where
+//! the program may write, and the answer's. So those runs have a price of their own for the flood, and a ceiling of their own:
+//! a program that swaps the link-layer addresses and does nothing else ("reflect"). What a program costs is in `programs`, in `listener`.
 
 mod support;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use connection::{ConnectionStats, RawEstablisher, accept_queue};
-use listener::io::{Engine, EngineConfig};
+use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig};
 use listener::{Counter, ListenConfig, MasterKey};
-use support::{CpuTimes, CpuUse, Spread, is_quick, on_cores, threads_named, two_cores};
-use testnet::{Counters, Flood, FloodKind, FloodSpec, Interface, Mac, Namespace, Sources, eventually, veth};
+use support::flooded::{Lab, Run, SERVER};
+use support::{Spread, is_quick, on_cores, two_cores};
+use testnet::Counters;
 
-const SERVER: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 18, 0, 1)), 80);
-const PATIENCE: Duration = Duration::from_secs(10);
+const STUBS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/support/xdp/stubs.o");
 
 fn main() -> io::Result<()> {
     let cores = two_cores();
     testnet::enter_namespaces()?;
-    let (rounds, span) = if is_quick() { (2, Duration::from_millis(400)) } else { (5, Duration::from_secs(2)) };
-    let lab = Lab::new(cores);
-    println!("{rounds} rounds of {span:?} each; flood on core {}, worker on core {}\n", cores[0], cores[1]);
+    let (rounds, span) = if is_quick() { (2, Duration::from_millis(400)) } else { (7, Duration::from_secs(2)) };
+    let bench = Bench { lab: Lab::new(cores[0]), cores, span };
+    println!("{rounds} rounds of {span:?} each; flood on core {}, user space on core {}\n", cores[0], cores[1]);
     println!("{HEADER}");
-    let rounds: Vec<Round> = (0..rounds).map(|number| lab.round(number, span)).collect();
+    let rounds: Vec<Vec<Run>> = (0..rounds).map(|number| bench.round(number)).collect();
     summary(&rounds);
     Ok(())
 }
 
-/// Two namespaces and the cable between them.
-struct Lab {
-    server: Namespace,
-    attacker: Namespace,
-    far: Interface,
-    near: Interface,
-    cores: [usize; 2],
+/// Who answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tier {
+    Kernel,
+    Raw,
+    BpfTc,
+    BpfXdp,
+    Reflect,
 }
 
-impl Lab {
-    fn new(cores: [usize; 2]) -> Lab {
-        let (server, attacker) = (Namespace::new(), Namespace::new());
-        let (far, near) = veth((&server, "srv0", &["198.18.0.1/30"]), (&attacker, "fld0", &["198.18.0.2/30"]));
-        // The spoofed sources lie behind a router, whose address is known for good.
-        server.ip("route add 198.19.0.0/16 via 198.18.0.2");
-        server.neighbour("198.18.0.2".parse().expect("an address"), near.mac(), "srv0");
-        // The flood goes on to send from the address the interface had. Answers to it are for another host now: the
-        // attacker's kernel drops and counts them before it looks at anything else.
-        attacker.ip(&format!("link set fld0 address {}", Mac([2, 0, 0, 0, 0, 0x99])));
-        server.sysctl("net.ipv4.tcp_syncookies", "2");
-        Lab { server, attacker, far, near, cores }
-    }
+impl Tier {
+    const ALL: [Tier; 5] = [Tier::Kernel, Tier::Raw, Tier::BpfTc, Tier::BpfXdp, Tier::Reflect];
 
-    fn round(&self, number: usize, span: Duration) -> Round {
-        let price = self.flood_alone(span / 2);
-        // Whatever drifts should not always favour the same tier.
-        let (kernel, raw) = if number.is_multiple_of(2) {
-            let kernel = self.kernel(span);
-            (kernel, self.raw(span))
-        } else {
-            let raw = self.raw(span);
-            (self.kernel(span), raw)
-        };
-        let round = Round { price, kernel, raw };
-        round.print(number);
-        round
-    }
-
-    /// CPU time per SYN offered, when nobody answers.
-    fn flood_alone(&self, span: Duration) -> Duration {
-        let before = CpuTimes::now();
-        // Addressed to the sender's own interface, so to another host as the server sees it.
-        let sent = self.flood(span, &self.near);
-        before.used().ours / u32::try_from(sent).expect("fewer than 4 billion SYNs")
-    }
-
-    fn kernel(&self, span: Duration) -> Run {
-        let _listener = self.server.run(|| TcpListener::bind(SERVER)).expect("bind");
-        let cookies = || Counters::of(&self.server).get("TcpExtSyncookiesSent") as u64;
-        let before = cookies();
-        self.measure(span, || cookies() - before)
-    }
-
-    fn raw(&self, span: Duration) -> Run {
-        let (sender, _receiver) = accept_queue(1024, Arc::new(ConnectionStats::default()));
-        let listen = ListenConfig { bind: vec![SERVER], ..ListenConfig::default() };
-        let mut config = EngineConfig::new(listen, MasterKey::generate().expect("a key"));
-        config.workers = NonZeroUsize::new(1);
-        let start = || {
-            on_cores(&self.cores[1..], || Engine::start(config, |_| RawEstablisher::new(sender.clone())))
-                .expect("start the raw tier")
-        };
-        let engine = self.server.run(start);
-        let view = engine.view();
-        let mut run = self.measure(span, || view.stats().get(Counter::SynAcksSent));
-        run.ring_received = Some(view.stats().get(Counter::RingReceived));
-        run
-    }
-
-    /// Floods the tier that stands ready, waits until it has answered what it took, and compares the counts.
-    fn measure(&self, span: Duration, answered: impl Fn() -> u64) -> Run {
-        let (left, arrived) = (left(&self.server), arrived(&self.attacker));
-        let worker = threads_named("portcullis-");
-        let cpu = CpuTimes::now();
-        let offered = self.flood(span, &self.far);
-        let mut last = answered();
-        eventually("the tier at rest", PATIENCE, || {
-            thread::sleep(Duration::from_millis(20));
-            std::mem::replace(&mut last, answered()) == last
-        });
-        Run {
-            cpu: cpu.used(),
-            worker: threads_named("portcullis-") - worker,
-            offered,
-            ring_received: None,
-            counts: [answered(), crate::left(&self.server) - left, crate::arrived(&self.attacker) - arrived],
-            span,
+    fn name(self) -> &'static str {
+        match self {
+            Tier::Kernel => "kernel",
+            Tier::Raw => "raw",
+            Tier::BpfTc => "bpf, tc",
+            Tier::BpfXdp => "bpf, xdp",
+            Tier::Reflect => "reflect",
         }
     }
-
-    /// Floods for a time and returns how many SYNs were sent.
-    fn flood(&self, span: Duration, to: &Interface) -> u64 {
-        let spec =
-            FloodSpec { kind: FloodKind::Syn, target: SERVER, sources: Sources::random("198.19.0.0/16"), seed: 1 };
-        let flood = on_cores(&self.cores[..1], || Flood::start(&self.near, to, spec));
-        thread::sleep(span);
-        flood.stop().sent
-    }
 }
 
-/// Frames that left the server, as its interface counts them.
-fn left(server: &Namespace) -> u64 {
-    let text = server.run(|| std::fs::read_to_string("/proc/thread-self/net/dev").expect("interface counters"));
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("srv0:")).expect("srv0");
-    line.split_whitespace().nth(9).and_then(|text| text.parse().ok()).expect("the tx_packets column")
-}
-
-/// Frames for another host that arrived at the attacker, as its IP layer counts them.
-fn arrived(attacker: &Namespace) -> u64 {
-    let text = attacker.output("ip", "-json -stats -stats link show dev fld0");
-    // Absent while it is 0, and before iproute2 5.19.
-    let Some((_, number)) = text.split_once("\"otherhost\":") else { return 0 };
-    number.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number")
-}
-
-/// What one tier did under one flood.
-struct Run {
-    cpu: CpuUse,
-    /// Of `cpu`, the raw tier's threads.
-    worker: Duration,
-    offered: u64,
-    /// SYNs that reached the raw tier's worker: the rest found the ring full.
-    ring_received: Option<u64>,
-    /// SYN-ACKs as the tier counts them, the server's interface, and the attacker's IP layer.
-    counts: [u64; 3],
+struct Bench {
+    lab: Lab,
+    cores: [usize; 2],
     span: Duration,
 }
 
-impl Run {
-    /// CPU time beyond the flood's own.
-    fn cost(&self, price: Duration) -> Duration {
-        self.cpu.ours.saturating_sub(Duration::from_nanos(self.offered * price.as_nanos() as u64))
-    }
-
-    fn syn_acks(&self) -> f64 {
-        self.counts[2] as f64
-    }
-
-    fn per_cpu_second(&self, price: Duration) -> f64 {
-        self.syn_acks() / self.cost(price).as_secs_f64()
-    }
-
-    /// The largest distance between any two of the three counts, relative.
-    fn disagreement(&self) -> f64 {
-        let (min, max) = (self.counts.iter().min().unwrap_or(&0), self.counts.iter().max().unwrap_or(&0));
-        (max - min) as f64 / (*max).max(1) as f64
-    }
-
-    /// What kept the rate from being higher.
-    fn limit(&self) -> &'static str {
-        match self.ring_received {
-            None => "core A, shared with the flood",
-            Some(taken) if (taken as f64) < 0.999 * self.offered as f64 => "the worker (ring full)",
-            Some(_) => "the flood",
+impl Bench {
+    fn round(&self, number: usize) -> Vec<Run> {
+        let mut runs: Vec<(Tier, Run)> = Vec::new();
+        // Whatever drifts should not always favour the same tier.
+        for step in 0..Tier::ALL.len() {
+            let tier = Tier::ALL[(step + number) % Tier::ALL.len()];
+            let run = self.run(tier);
+            print(number, tier, &run);
+            runs.push((tier, run));
         }
+        runs.sort_by_key(|(tier, _)| *tier as usize);
+        runs.into_iter().map(|(_, run)| run).collect()
     }
-}
 
-struct Round {
-    price: Duration,
-    kernel: Run,
-    raw: Run,
-}
-
-const HEADER: &str = "round  tier    SYN/s   SYN-ACK/s  answered  \
-                      µs/SYN-ACK  of it worker  SYN-ACK per CPU s  neighbours  limit";
-
-impl Round {
-    fn print(&self, number: usize) {
-        println!("{number:>5}  alone: {:.3} µs per SYN offered", self.price.as_secs_f64() * 1e6);
-        for (name, run) in [("kernel", &self.kernel), ("raw", &self.raw)] {
-            let seconds = run.span.as_secs_f64();
-            println!(
-                "{number:>5}  {name:<6}  {:>6.0}k  {:>7.0}k  {:>7.1}%  {:>10.3}  {:>12.3}  {:>16.0}k  {:>10.2}  {}",
-                run.offered as f64 / seconds / 1e3,
-                run.syn_acks() / seconds / 1e3,
-                100.0 * run.syn_acks() / run.offered as f64,
-                1e6 * run.cost(self.price).as_secs_f64() / run.syn_acks(),
-                1e6 * run.worker.as_secs_f64() / run.syn_acks(),
-                run.per_cpu_second(self.price) / 1e3,
-                run.cpu.neighbours(),
-                run.limit(),
-            );
+    fn run(&self, tier: Tier) -> Run {
+        match tier {
+            Tier::Kernel => self.kernel(),
+            Tier::Raw => self.raw(),
+            Tier::BpfTc => self.bpf(BpfHook::Tc),
+            Tier::BpfXdp => self.both_ends(|| self.bpf(BpfHook::Xdp)),
+            Tier::Reflect => self.both_ends(|| self.reflect()),
         }
     }
 
-    fn ratio(&self) -> f64 {
-        self.raw.per_cpu_second(self.price) / self.kernel.per_cpu_second(self.price)
+    /// With a program in the driver of the attacker's end meanwhile.
+    fn both_ends(&self, body: impl FnOnce() -> Run) -> Run {
+        self.lab.attacker.ip(&format!("link set fld0 xdpdrv obj {STUBS} sec xdp/pass"));
+        let run = body();
+        self.lab.attacker.ip("link set fld0 xdpdrv off");
+        run
+    }
+
+    fn kernel(&self) -> Run {
+        let price = self.lab.price(self.span / 2);
+        let _listener = self.lab.server.run(|| TcpListener::bind(SERVER)).expect("bind");
+        self.lab.measure(self.span, price, || Counters::of(&self.lab.server).get("TcpExtSyncookiesSent") as u64)
+    }
+
+    fn raw(&self) -> Run {
+        let price = self.lab.price(self.span / 2);
+        let (sender, _receiver) = accept_queue(1024, Arc::new(ConnectionStats::default()));
+        let mut config = EngineConfig::new(listen(), key());
+        config.workers = NonZeroUsize::new(1);
+        let start = || Engine::start(config, |_| RawEstablisher::new(sender.clone())).expect("start the raw tier");
+        let engine = self.lab.server.run(|| on_cores(&self.cores[1..], start));
+        let view = engine.view();
+        self.lab.measure(self.span, price, || view.stats().get(Counter::SynAcksSent))
+    }
+
+    fn bpf(&self, hook: BpfHook) -> Run {
+        let _listener = self.lab.server.run(|| TcpListener::bind(SERVER)).expect("bind");
+        let config = BpfConfig {
+            listen: listen(),
+            interfaces: vec!["srv0".into()],
+            hook,
+            fail_closed: false,
+            master: key(),
+            name: None,
+        };
+        let start = || BpfEngine::start(config).expect("start the fast door");
+        let mut engine = self.lab.server.run(|| on_cores(&self.cores[1..], start));
+        // With the programs in place: they are part of the way of every frame.
+        let price = self.lab.price(self.span / 2);
+        engine.open().expect("open the fast door");
+        let view = engine.view();
+        self.lab.measure(self.span, price, || view.stats().get(Counter::SynAcksSent))
+    }
+
+    fn reflect(&self) -> Run {
+        self.lab.server.ip(&format!("link set srv0 xdpdrv obj {STUBS} sec xdp/pass"));
+        let price = self.lab.price(self.span / 2);
+        self.lab.server.ip(&format!("-force link set srv0 xdpdrv obj {STUBS} sec xdp/reflect"));
+        let run = self.lab.measure(self.span, price, || 0);
+        self.lab.server.ip("link set srv0 xdpdrv off");
+        run
     }
 }
 
-fn summary(rounds: &[Round]) {
-    let of = |value: &dyn Fn(&Round) -> f64| Spread::of(rounds.iter().map(value));
-    println!("\nmedian (smallest to largest) of {} rounds:", rounds.len());
-    println!("  kernel  {} M SYN-ACK per CPU second", of(&|round| round.kernel.per_cpu_second(round.price) / 1e6));
-    println!("  raw     {} M SYN-ACK per CPU second", of(&|round| round.raw.per_cpu_second(round.price) / 1e6));
-    println!("  raw : kernel, round by round  {}", of(&|round| round.ratio()));
-    let worst = rounds.iter().flat_map(|round| [&round.kernel, &round.raw]).map(Run::disagreement).fold(0.0, f64::max);
+fn listen() -> ListenConfig {
+    ListenConfig { bind: vec![SERVER], ..ListenConfig::default() }
+}
+
+fn key() -> MasterKey {
+    MasterKey::generate().expect("a key")
+}
+
+const HEADER: &str =
+    "round  tier         SYN/s  SYN-ACK/s  answered  SYN-ACK per CPU s  with the flood's  flood µs/SYN  neighbours";
+
+fn print(number: usize, tier: Tier, run: &Run) {
     println!(
-        "  the three counts of SYN-ACKs (tier, server's interface, attacker) differ by at most {:.3} %",
-        100.0 * worst
+        "{number:>5}  {:<9}  {:>6.0}k  {:>8.0}k  {:>7.1}%  {:>16.0}k  {:>15.0}k  {:>12.3}  {:>10.2}",
+        tier.name(),
+        run.offered as f64 / run.span.as_secs_f64() / 1e3,
+        run.per_second() / 1e3,
+        100.0 * run.syn_acks() / run.offered as f64,
+        run.per_cpu_second() / 1e3,
+        run.per_whole_cpu_second() / 1e3,
+        run.price.as_secs_f64() * 1e6,
+        run.cpu.neighbours(),
     );
+}
+
+fn summary(rounds: &[Vec<Run>]) {
+    println!("\nmedian (smallest to largest) of {} rounds, in millions:", rounds.len());
+    let of =
+        |tier: Tier, value: &dyn Fn(&Run) -> f64| Spread::of(rounds.iter().map(|runs| value(&runs[tier as usize])));
+    for tier in Tier::ALL {
+        println!(
+            "  {:<9} SYN-ACK/s {}; per CPU s {}; with the flood's CPU time {}",
+            tier.name(),
+            of(tier, &|run| run.per_second() / 1e6),
+            of(tier, &|run| run.per_cpu_second() / 1e6),
+            of(tier, &|run| run.per_whole_cpu_second() / 1e6),
+        );
+    }
+    let ratio = |a: Tier, b: Tier| {
+        let one = |runs: &Vec<Run>| runs[a as usize].per_cpu_second() / runs[b as usize].per_cpu_second();
+        println!("  {} : {}, per CPU s, round by round: {}", a.name(), b.name(), Spread::of(rounds.iter().map(one)));
+    };
+    ratio(Tier::Raw, Tier::Kernel);
+    ratio(Tier::BpfTc, Tier::Kernel);
+    ratio(Tier::BpfTc, Tier::Raw);
+    ratio(Tier::BpfXdp, Tier::Kernel);
+    ratio(Tier::BpfXdp, Tier::Reflect);
+    // Nobody counts for the reflecting program.
+    let counted = rounds.iter().flat_map(|runs| &runs[..Tier::Reflect as usize]);
+    let worst = counted.map(Run::disagreement).fold(0.0, f64::max);
+    println!("  the three counts of SYN-ACKs differ by at most {:.3} %", 100.0 * worst);
 }

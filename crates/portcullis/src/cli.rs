@@ -191,7 +191,7 @@ mod tests {
         for (args, expected) in [
             (["--listen", "127.0.0.1"], ["--listen", "127.0.0.1", "127.0.0.1:PORT"]),
             (["--listen", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "1 to 65535"]),
-            (["--datapath", "fast"], ["--datapath", "fast", r#""auto", "raw", "kernel""#]),
+            (["--datapath", "fast"], ["--datapath", "fast", r#""auto", "bpf", "raw", "kernel""#]),
             (["--service", "ftp"], ["--service", "ftp", r#""http", "echo", "discard""#]),
             (["--half-open", "0"], ["--half-open", "0", "1 to 4194304"]),
             (["--half-open", "many"], ["--half-open", "many", "1 to 4194304"]),

@@ -119,9 +119,104 @@ __noinline int parse_options(const struct block *block, __u32 count, struct opti
     return 0;
 }
 
+// Words of common layouts, as they lie in the packet.
+#define IS_MSS(word) ((__u16)(word) == bpf_htons(0x0204))
+#define IS_WSCALE(word) (((word) & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300))
+#define IS_SACK(word) ((word) == bpf_htonl(WORD(1, 1, 4, 2)))
+#define IS_SACK_END(word) ((word) == bpf_htonl(WORD(4, 2, 0, 0)))
+#define IS_SACK_STAMPS(word) ((word) == bpf_htonl(WORD(4, 2, 8, 10)))
+#define IS_STAMPS(word) ((word) == bpf_htonl(WORD(1, 1, 8, 10)))
+
+static __always_inline void take_mss(struct options *found, __u32 word)
+{
+    found->mss = bpf_ntohs(word >> 16);
+}
+
+static __always_inline void take_wscale(struct options *found, __u32 word)
+{
+    __u8 shift = word >> 24;
+    found->wscale = shift > WSCALE_MAX ? WSCALE_MAX : shift;
+}
+
+static __always_inline void take_stamps(struct options *found, const __u32 *words)
+{
+    found->tsval = bpf_ntohl(words[0]);
+    found->tsecr = bpf_ntohl(words[1]);
+    found->timestamps = true;
+}
+
+// The blocks of Windows, and of Linux without timestamps.
+static __always_inline bool read_three(const __u32 *words, struct options *found)
+{
+    bool linux = IS_SACK(words[1]) && IS_WSCALE(words[2]);
+    bool windows = IS_WSCALE(words[1]) && IS_SACK(words[2]);
+    if (!IS_MSS(words[0]) || !(linux || windows))
+        return false;
+    take_mss(found, words[0]);
+    take_wscale(found, linux ? words[2] : words[1]);
+    found->sack = true;
+    return true;
+}
+
+// Of Linux and of FreeBSD.
+static __always_inline bool read_five(const __u32 *words, struct options *found)
+{
+    bool linux = IS_SACK_STAMPS(words[1]) && IS_WSCALE(words[4]);
+    bool freebsd = IS_WSCALE(words[1]) && IS_SACK_STAMPS(words[2]);
+    if (!IS_MSS(words[0]) || !(linux || freebsd))
+        return false;
+    take_mss(found, words[0]);
+    take_wscale(found, linux ? words[4] : words[1]);
+    take_stamps(found, linux ? words + 2 : words + 3);
+    found->sack = true;
+    return true;
+}
+
+// Of macOS and of OpenBSD.
+static __always_inline bool read_six(const __u32 *words, struct options *found)
+{
+    bool macos = IS_WSCALE(words[1]) && IS_STAMPS(words[2]) && IS_SACK_END(words[5]);
+    bool openbsd = IS_SACK(words[1]) && IS_WSCALE(words[2]) && IS_STAMPS(words[3]);
+    if (!IS_MSS(words[0]) || !(macos || openbsd))
+        return false;
+    take_mss(found, words[0]);
+    take_wscale(found, macos ? words[1] : words[2]);
+    take_stamps(found, macos ? words + 3 : words + 4);
+    found->sack = true;
+    return true;
+}
+
+// Reads a block in one of the layouts that most systems have, and adds its words to the sum. False if it is none.
+static __always_inline bool read_common(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
+{
+    *found = no_options();
+    found->len = 4 * count;
+    if (count == 5 && (void *)(words + 5) <= end && read_five(words, found)) {
+        *sum += (__u64)words[0] + words[1] + words[2] + words[3] + words[4];
+        return true;
+    }
+    if (count == 3 && (void *)(words + 3) <= end) {
+        // So begin all segments but SYNs, where there are timestamps.
+        bool stamps = IS_STAMPS(words[0]);
+        if (stamps)
+            take_stamps(found, words + 1);
+        if (!stamps && !read_three(words, found))
+            return false;
+        *sum += (__u64)words[0] + words[1] + words[2];
+        return true;
+    }
+    if (count == 6 && (void *)(words + 6) <= end && read_six(words, found)) {
+        *sum += (__u64)words[0] + words[1] + words[2] + words[3] + words[4] + words[5];
+        return true;
+    }
+    return count == 0;
+}
+
 // Reads the `count` words behind a TCP header, and adds them to the sum. False if they are not all there.
 static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
 {
+    if (read_common(words, count, end, found, sum))
+        return true;
     struct block block = {};
     for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
         if (i >= count)

@@ -53,11 +53,11 @@ static __always_inline __u64 add_words(__u64 sum, const void *words, __u32 count
 // The ones' complement sum of 32-bit words, folded to 16 bits (RFC 1071).
 static __always_inline __u16 fold(__u64 sum)
 {
-    sum = (sum >> 32) + (__u32)sum;
-    sum = (sum >> 32) + (__u32)sum;
-    __u32 half = (sum >> 16) + (__u16)sum;
-    half = (half >> 16) + (__u16)half;
-    return half;
+    // A half added to the other, with the carry, comes out in the upper half.
+    sum += sum << 32 | sum >> 32;
+    __u32 half = sum >> 32;
+    half += half << 16 | half >> 16;
+    return half >> 16;
 }
 
 // The rest of the pseudo-header besides the addresses.

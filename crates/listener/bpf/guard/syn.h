@@ -155,36 +155,81 @@ __noinline int write_options(const struct options *offer, __u16 mss, __u32 tsval
     return 0;
 }
 
-// Writes the SYN-ACK over the SYN. The header keeps its length, with NOPs behind the options: `words` of them in all.
-static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u32 words, const struct block *answer,
-                                          const struct cookie *cookie, __u64 pseudo, enum sum_state sums)
+// The fixed header of a SYN-ACK over that of its SYN: `words` of options stand behind it, whose sum and the pseudo-header's is `sum`.
+static __always_inline void write_header(struct tcp *tcp, __u32 words, const struct cookie *cookie, __u64 pseudo, __u64 sum,
+                                         enum sum_state sums)
 {
-    __u32 *options = (__u32 *)(tcp + 1);
-    __u64 sum = pseudo;
-    for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
-        if (i >= words)
-            break;
-        if ((void *)(options + i + 1) > end)
-            return false;
-        __u32 word = i < 5 ? answer->words[i] : WORD(1, 1, 1, 1);
-        options[i] = word;
-        sum += word;
-    }
     __be32 ports = (__u32)tcp->source << 16 | tcp->dest;
     __be32 seq = bpf_htonl(cookie->isn);
     __be32 ack = bpf_htonl(bpf_ntohl(tcp->seq) + 1);
     __be32 control = bpf_htonl((5 + words) << 28 | (TCP_SYN | TCP_ACK) << 16 | WINDOW);
     __u32 *fixed = (__u32 *)tcp;
+    sum += pseudo + ports + control + ack;
+    sum += seq;
     fixed[0] = ports;
     fixed[1] = seq;
     fixed[2] = ack;
     fixed[3] = control;
-    sum += ports;
-    sum += seq;
-    sum += ack;
-    sum += control;
     // A sum that is left to a device stays so: the pseudo-header has not changed.
     fixed[4] = sums == SUM_UNFINISHED ? fold(pseudo) : (__u16)~fold(sum);
+}
+
+// The options of a SYN-ACK for the common layouts: all of them in five words, or in six; or all but timestamps in three. Returns their
+// sum, or 0 if they are others.
+static __always_inline __u64 write_common(__u32 *words, __u32 count, const void *end, const struct options *offer, __u16 mss, __u32 tsval,
+                                          __u8 wscale)
+{
+    if (!offer->mss || !offer->sack || offer->wscale == WSCALE_NONE)
+        return 0;
+    __be32 first = bpf_htonl(WORD(2, 4, 0, 0) | mss);
+    __be32 last = bpf_htonl(WORD(1, 3, 3, wscale));
+    if (offer->timestamps && (count == 5 || count == 6) && (void *)(words + 5) <= end) {
+        __be32 stamps = bpf_htonl(WORD(4, 2, 8, 10)), ours = bpf_htonl(tsval), theirs = bpf_htonl(offer->tsval);
+        words[0] = first;
+        words[1] = stamps;
+        words[2] = ours;
+        words[3] = theirs;
+        words[4] = last;
+        __u64 sum = (__u64)first + stamps + ours + theirs + last;
+        if (count == 5)
+            return sum;
+        if ((void *)(words + 6) > end)
+            return 0;
+        words[5] = WORD(1, 1, 1, 1);
+        return sum + WORD(1, 1, 1, 1);
+    }
+    if (!offer->timestamps && count == 3 && (void *)(words + 3) <= end) {
+        __be32 sack = bpf_htonl(WORD(1, 1, 4, 2));
+        words[0] = first;
+        words[1] = sack;
+        words[2] = last;
+        return (__u64)first + sack + last;
+    }
+    return 0;
+}
+
+// Writes the SYN-ACK over the SYN. The header keeps its length, with NOPs behind the options: `words` of them in all.
+static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u32 words, const struct options *offer, const struct door *door,
+                                          const struct cookie *cookie, __u64 pseudo, enum sum_state sums)
+{
+    __u32 *options = (__u32 *)(tcp + 1);
+    __u16 mss = door->target->mss;
+    __u8 wscale = door->listener->window_scale;
+    __u64 sum = write_common(options, words, end, offer, mss, cookie->tsval, wscale);
+    if (!sum) {
+        struct block answer;
+        write_options(offer, mss, cookie->tsval, wscale, &answer);
+        for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
+            if (i >= words)
+                break;
+            if ((void *)(options + i + 1) > end)
+                return false;
+            __u32 word = i < 5 ? answer.words[i] : WORD(1, 1, 1, 1);
+            options[i] = word;
+            sum += word;
+        }
+    }
+    write_header(tcp, words, cookie, pseudo, sum, sums);
     return true;
 }
 
