@@ -179,8 +179,10 @@ impl Drop for BpfEngine {
     }
 }
 
-/// Periods of a budget in a second, as the programs have it.
-const PERIODS_PER_SECOND: u32 = 10;
+/// The part of a budget per second that one period of the programs has: they count in periods of 2^27 ns.
+fn in_a_period(per_second: u32) -> u32 {
+    ((u64::from(per_second) << 27) / 1_000_000_000).max(1) as u32
+}
 
 fn words(listen: &ListenConfig, grants: Grants) -> ListenerWords {
     ListenerWords {
@@ -191,7 +193,7 @@ fn words(listen: &ListenConfig, grants: Grants) -> ListenerWords {
         grants,
         looks_up: false,
         has_entries: false,
-        replies_max: (listen.replies_per_prefix / PERIODS_PER_SECOND).max(1),
-        bad_cookies_max: (listen.bad_cookies_per_prefix / PERIODS_PER_SECOND).max(1),
+        replies_max: in_a_period(listen.replies_per_prefix),
+        bad_cookies_max: in_a_period(listen.bad_cookies_per_prefix),
     }
 }

@@ -96,7 +96,7 @@ pub(super) struct ListenerWords {
     pub looks_up: bool,
     /// Half-open entries are kept.
     pub has_entries: bool,
-    /// Replies to one prefix in a tenth of a second, per CPU.
+    /// Replies to one prefix in a period of 134 ms, per CPU.
     pub replies_max: u32,
     pub bad_cookies_max: u32,
 }

@@ -138,7 +138,7 @@ fn a_prefix_over_its_budget_of_bad_cookies_keeps_form_a_alone() {
                 assert!(good(bench, &flow, &OFFER_A), "form A is always looked at");
             }
             assert!(good(bench, &elsewhere, &OFFER_B), "another prefix is not affected");
-            bench.set_time(bench.now + Duration::from_millis(100));
+            bench.set_time(bench.now + Duration::from_millis(135));
             assert!(good(bench, &loud, &OFFER_B), "a new period");
         }
     });
