@@ -212,11 +212,9 @@ static __always_inline bool read_common(const __u32 *words, __u32 count, const v
     return count == 0;
 }
 
-// Reads the `count` words behind a TCP header, and adds them to the sum. False if they are not all there.
-static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
+// Reads a block in any layout.
+static __noinline bool read_any(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
 {
-    if (read_common(words, count, end, found, sum))
-        return true;
     struct block block = {};
     for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
         if (i >= count)
@@ -228,4 +226,10 @@ static __always_inline bool read_options(const __u32 *words, __u32 count, const 
     }
     parse_options(&block, count, found);
     return true;
+}
+
+// Reads the `count` words behind a TCP header, and adds them to the sum. False if they are not all there.
+static __always_inline bool read_options(const __u32 *words, __u32 count, const void *end, struct options *found, __u64 *sum)
+{
+    return read_common(words, count, end, found, sum) || read_any(words, count, end, found, sum);
 }

@@ -208,6 +208,20 @@ static __always_inline __u64 write_common(__u32 *words, __u32 count, const void 
     return 0;
 }
 
+// Writes a block, with NOPs behind it, and adds its words to the sum. False if they do not all fit.
+static __noinline bool write_any(__u32 *words, __u32 count, const void *end, const struct block *answer, __u64 *sum)
+{
+    for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
+        if (i >= count)
+            break;
+        if ((void *)(words + i + 1) > end)
+            return false;
+        words[i] = i < 5 ? answer->words[i] : WORD(1, 1, 1, 1);
+        *sum += words[i];
+    }
+    return true;
+}
+
 // Writes the SYN-ACK over the SYN. The header keeps its length, with NOPs behind the options: `words` of them in all.
 static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u32 words, const struct options *offer, const struct door *door,
                                           const struct cookie *cookie, __u64 pseudo, enum sum_state sums)
@@ -219,15 +233,8 @@ static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u3
     if (!sum) {
         struct block answer;
         write_options(offer, mss, cookie->tsval, wscale, &answer);
-        for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
-            if (i >= words)
-                break;
-            if ((void *)(options + i + 1) > end)
-                return false;
-            __u32 word = i < 5 ? answer.words[i] : WORD(1, 1, 1, 1);
-            options[i] = word;
-            sum += word;
-        }
+        if (!write_any(options, words, end, &answer, &sum))
+            return false;
     }
     write_header(tcp, words, cookie, pseudo, sum, sums);
     return true;
