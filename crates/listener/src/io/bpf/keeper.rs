@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// The longest sleep.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// ACKs of no connection in a second, at which they are looked up and dropped one by one; and at or below which, for
+/// Segments of no connection in a second, at which they are looked up and dropped one by one; and at or below which, for
 /// [`CALM`], no longer.
 const BOGUS_HIGH: u64 = 5_000;
 const BOGUS_LOW: u64 = 1_000;
@@ -47,7 +47,7 @@ const CALM: Duration = Duration::from_secs(10);
 /// So long after the accept queue was full a client may still believe in a connection that waits for room.
 const FULL: Duration = Duration::from_secs(60);
 
-/// The programs look one in so many of such ACKs up, while they do not look up all.
+/// The programs look one in so many of such segments up, while they do not look up all.
 const SAMPLE: u64 = 64;
 
 /// What a keeper has, and what it needs for it.
@@ -81,7 +81,7 @@ pub(super) struct Keeper {
     counted: RawCounters,
     /// The counts at the last tick.
     ticked: RawCounters,
-    /// Whether guessed cookies come in numbers, and when they last did.
+    /// Whether segments of no connection come in numbers, and when they last did.
     guessed_at: bool,
     quiet_since: Time,
     /// Until then a client may answer for a handshake that found the accept queue full.
@@ -250,23 +250,23 @@ impl Keeper {
         }
     }
 
-    /// Whether guessed cookies come in numbers.
+    /// Whether segments of no connection come in numbers: guessed cookies, most likely.
     fn judge_bogus(&mut self, now: Time, elapsed: Duration) {
         let what = Counted::SampledBogus as usize;
         let seen = self.counted[what] - self.ticked[what];
-        let looks_up = self.has.words.looks_up;
+        let ListenerWords { looks_up, reports, .. } = self.has.words;
         let guessed_at = self.guessed_at;
-        let all = if looks_up { seen } else { seen * SAMPLE };
+        let all = if looks_up || !reports { seen } else { seen * SAMPLE };
         let rate = (all as f64 / elapsed.as_secs_f64()) as u64;
         if rate > BOGUS_LOW {
             self.quiet_since = now;
         }
         if !guessed_at && rate > BOGUS_HIGH {
             self.guessed_at = true;
-            warn!(listener = %self.has.name, rate, "guessed cookies in numbers: ACKs of no connection are dropped");
+            warn!(listener = %self.has.name, rate, "segments of no connection come in numbers, and are dropped");
         } else if guessed_at && now.since(self.quiet_since) >= CALM {
             self.guessed_at = false;
-            info!(listener = %self.has.name, "no more guessed cookies in numbers");
+            info!(listener = %self.has.name, "segments of no connection come in numbers no more");
         }
     }
 
