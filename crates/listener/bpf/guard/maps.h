@@ -45,7 +45,7 @@ struct listener {
     __u8 form_b_always;
     __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
     __u8 looks_up;     // Segments of no connection come in numbers: they are dropped here.
-    __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them.
+    __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them. Set here, too.
     __u8 reserved;
     __u32 replies_max;     // To one prefix in a period, per CPU.
     __u32 bad_cookies_max; // The same of bad cookies.

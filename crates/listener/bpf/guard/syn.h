@@ -268,6 +268,9 @@ static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow
     *cookie = mint(&door->target->keyed[slot], slot, &flow->peer, flow->family, offer, ns);
     count(door->counters, SYN_ACKS_SENT);
     if (listener->reports) {
+        // User space will say so too, but a RST may come before it does.
+        if (!listener->has_entries)
+            listener->has_entries = 1;
         if (!report(flow, REPORT_SYN, offer, cookie->isn, ns))
             count(door->counters, REPORTS_LOST);
     } else {
