@@ -201,9 +201,7 @@ fn a_flood_of_guessed_cookies_makes_no_connection() {
         println!("{:.0}/s", flood.stop().rate());
         door.expect_states(&[]);
         assert_eq!(door.metric("portcullis_handshakes_completed_total"), 20.0, "the legitimate clients, and no guess");
-        if support::is_raw() {
-            door.assert_no_resets(); // The kernel refuses the first guesses, until there are too many.
-        }
+        door.assert_no_resets();
     });
 }
 

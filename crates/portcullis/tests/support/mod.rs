@@ -253,7 +253,13 @@ impl Door {
     }
 
     /// Checks that the server's kernel has sent no RST to anybody since the door was ready.
+    ///
+    /// Only where refusing is all ours. Else the kernel refuses what belongs to no connection, as it does without us, and on a busy
+    /// machine that may be a client's second answer to a FIN that was sent twice.
     pub fn assert_no_resets(&self) {
+        if !is_raw() {
+            return;
+        }
         assert_eq!(kernel_resets(&self.namespace) - self.resets_before, 0, "the server's kernel sent RST");
     }
 
