@@ -44,7 +44,9 @@ static __always_inline enum verdict drop(const struct door *door, enum counter w
 // A SYN that is not plain (data, IP options, extension headers): the kernel's while calm, nobody's under pressure.
 static __always_inline enum verdict leave(const struct flow *flow, const struct door *door)
 {
-    if (door->listener->state == SILENT || door->listener->state == DRAINING)
+    if (door->listener->state == RESTING)
+        return PASS;
+    if (door->listener->state != ANSWERS)
         return drop(door, DROP_DRAINING);
     if (!door->listener->reports)
         return drop(door, DROP_NOT_UNDERSTOOD);
@@ -68,8 +70,7 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
         // SYN+ACK is the kernel's to refuse; within our budget, and while calm.
         if (kernel_holds(ctx, flow))
             return PASS;
-        bool calm = door->listener->reports && !door->listener->looks_up;
-        return calm && may_reply(flow, door) ? PASS : drop(door, DROP_UNKNOWN_FLOW);
+        return !is_wary(door->listener) && may_reply(flow, door) ? PASS : drop(door, DROP_UNKNOWN_FLOW);
     }
     if (door->listener->has_entries && !door->listener->looks_up) {
         struct options none = no_options();

@@ -26,13 +26,20 @@ static __always_inline bool is_newer(void *tw, const struct flow *flow)
     return tw && (__s32)(flow->peer.irs + 1 - ((struct sock_common *)tw)->skc_tw_rcv_nxt) > 0;
 }
 
+// Whether segments of no connection are looked up one by one, and dropped. Under pressure too: a bad ACK is most likely a guess then,
+// and is met by silence.
+static __always_inline bool is_wary(const struct listener *listener)
+{
+    return listener->looks_up || !listener->reports;
+}
+
 // Form B is weak enough to be guessed at. What it must pass before it costs a hash.
 static __always_inline bool passes_gates(const struct flow *flow, const struct door *door)
 {
     struct listener *listener = door->listener;
     if (!listener->form_b_always && listener->form_b_until < flow->ns)
         return false;
-    if (!listener->looks_up)
+    if (!is_wary(listener))
         return true;
     struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
     return has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
@@ -42,16 +49,15 @@ static __always_inline bool passes_gates(const struct flow *flow, const struct d
 // in numbers; then it is dropped for the reason given.
 static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
 {
-    // Under pressure too: a bad ACK is most likely a guess then, and is met by silence.
-    bool looks_up = door->listener->looks_up || !door->listener->reports;
-    if (!looks_up && bpf_get_prandom_u32() % SAMPLE) {
+    bool wary = is_wary(door->listener);
+    if (!wary && bpf_get_prandom_u32() % SAMPLE) {
         count(door->counters, UNKNOWN_PASSED);
         return PASS;
     }
     if (kernel_holds(skb, flow))
         return PASS;
     count(door->counters, SAMPLED_BOGUS);
-    if (!looks_up) {
+    if (!wary) {
         struct options none = no_options();
         report(flow, REPORT_BOGUS, &none, 0, flow->ns);
         return PASS;

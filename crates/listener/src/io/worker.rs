@@ -42,8 +42,6 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Orders {
     pub drain: AtomicBool,
     pub stop: AtomicBool,
-    /// Of a fast door: the kernel's listening sockets stand.
-    pub open: AtomicBool,
 }
 
 /// A worker's two taps: see [`Share`](super::filter::Share).

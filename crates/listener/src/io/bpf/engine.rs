@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use super::attach::{Attached, BpfHook};
-use super::keeper::{Duties, Keeper};
+use super::keeper::{Duties, Keeper, Orders};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::programs::{Constants, Programs};
 use super::settings::{Settings, ns_per_jiffy};
@@ -20,7 +20,7 @@ use crate::io::fail_closed::FailClosed;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
 use crate::io::transmit::Transmit;
-use crate::io::worker::{Orders, clock, epoch};
+use crate::io::worker::{clock, epoch};
 use crate::listen::{Listen, ListenShared, WorkerSeat};
 use crate::stats::SharedStats;
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,7 +23,7 @@ use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
 use crate::io::sieve::in_full;
 use crate::io::transmit::Transmit;
-use crate::io::worker::{Orders, clock, epoch};
+use crate::io::worker::{clock, epoch};
 use crate::listen::Listen;
 use crate::pressure::Mode;
 use crate::stats::{Counter, SharedStats};
@@ -49,6 +49,15 @@ const FULL: Duration = Duration::from_secs(60);
 
 /// The programs look one in so many of such segments up, while they do not look up all.
 const SAMPLE: u64 = 64;
+
+/// What the engine tells its keeper.
+#[derive(Debug, Default)]
+pub(super) struct Orders {
+    /// The kernel's listening sockets stand.
+    pub open: AtomicBool,
+    pub drain: AtomicBool,
+    pub stop: AtomicBool,
+}
 
 /// What a keeper has, and what it needs for it.
 pub(super) struct Duties {
@@ -310,8 +319,10 @@ impl Keeper {
         let refreshed = self.has.interfaces.refresh();
         let Duties { programs, attached, interfaces, only, hook, .. } = &mut self.has;
         let snapshot = interfaces.get();
-        let outcome = refreshed.and_then(|()| attached.update(programs, &snapshot, only, *hook));
-        let outcome = outcome.and_then(|()| self.write_targets()).and_then(|()| self.write_clockwork());
+        // One device that takes no program keeps no address out of the table.
+        let attached = attached.update(programs, &snapshot, only, *hook);
+        let (targets, clockwork) = (self.write_targets(), self.write_clockwork());
+        let outcome = refreshed.and(attached).and(targets).and(clockwork);
         let failed = outcome.is_err();
         if !self.stale {
             self.tell(outcome, "could not follow a change of the interfaces; trying again each second");
@@ -362,11 +373,12 @@ impl Keeper {
 
     /// New keys for all that stands.
     fn write_keys(&mut self) -> io::Result<()> {
-        (0..self.table.len())
-            .filter(|&index| self.table[index].is_some())
-            .collect::<Vec<_>>()
-            .into_iter()
-            .try_for_each(|index| self.write_place(index))
+        for index in 0..self.table.len() {
+            if self.table[index].is_some() {
+                self.write_place(index)?;
+            }
+        }
+        Ok(())
     }
 
     fn write_place(&mut self, index: usize) -> io::Result<()> {
