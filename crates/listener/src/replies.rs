@@ -35,7 +35,7 @@ pub(crate) fn syn_ack(
 }
 
 /// RFC 9293 §3.7.1: the MTU less the fixed headers, whatever options there will be.
-fn mss_for(mtu: u32, family: Family) -> u16 {
+pub(crate) fn mss_for(mtu: u32, family: Family) -> u16 {
     let mss = mtu.saturating_sub(u32::from(family.header_len())).max(u32::from(family.default_mss()));
     u16::try_from(mss).unwrap_or(u16::MAX)
 }

@@ -5,7 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use super::layout::Target;
+use crate::cookie::Family;
 use crate::io::interfaces::{Interfaces, Link};
+use crate::replies;
 
 /// Where each target stands; at most half of the table is used.
 pub(super) struct Placement {
@@ -93,11 +95,10 @@ pub(super) fn targets_of(guarded: &[SocketAddr], interfaces: &Interfaces, listen
     targets
 }
 
-/// RFC 9293 §3.7.1: the MTU less the fixed headers. An address that loopback lends to the host is reached by Ethernet.
+/// An address that loopback lends to the host is reached by Ethernet.
 fn mss(link: &Link, addr: IpAddr) -> u16 {
     let mtu = if link.loopback && !addr.is_loopback() { 1500 } else { link.mtu };
-    let (headers, least) = if addr.is_ipv4() { (40, 536) } else { (60, 1220) };
-    u16::try_from(mtu.saturating_sub(headers).max(least)).unwrap_or(u16::MAX)
+    replies::mss_for(mtu, Family::of(addr))
 }
 
 #[cfg(test)]
