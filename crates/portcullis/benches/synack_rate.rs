@@ -126,7 +126,7 @@ impl Bench {
             master: key(),
             name: None,
         };
-        let start = || BpfEngine::start(config).expect("start the fast door");
+        let start = || BpfEngine::start(config, ()).expect("start the fast door");
         let mut engine = self.lab.server.run(|| on_cores(&self.cores[1..], start));
         // With the programs in place: they are part of the way of every frame.
         let price = self.lab.price(self.span / 2);

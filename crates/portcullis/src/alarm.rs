@@ -1,14 +1,14 @@
-//! Notices that a packet worker has died.
+//! Notices that a packet worker, or the keeper of the eBPF programs, has died.
 //!
 //! The kernel goes on giving a dead worker its part of the packets, and those clients would get no answer, for ever, while
-//! everything else looks well.
+//! everything else looks well. A dead keeper's programs are gone, and the kernel answers by itself, without our protection.
 
 use std::thread;
 
 use listener::{Accepted, EarlyData, Establish, Refusal};
 use tokio_util::sync::CancellationToken;
 
-/// Raised by the first worker that panics.
+/// Raised by the first watched thread that panics.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
     raised: CancellationToken,
@@ -16,7 +16,7 @@ pub(crate) struct Alarm {
 }
 
 impl Alarm {
-    /// Gives a worker its maker of connections, with the means to raise the alarm.
+    /// Gives a thread what it holds to its end (a worker its maker of connections), with the means to raise the alarm.
     pub(crate) fn watch<E>(&self, establish: E) -> Watched<E> {
         Watched { establish, raise: self.raised.clone() }
     }
@@ -36,7 +36,7 @@ impl Alarm {
     }
 }
 
-/// A worker's maker of connections. It lives as long as its worker.
+/// What a thread holds to its end.
 #[derive(Debug)]
 pub(crate) struct Watched<E> {
     establish: E,

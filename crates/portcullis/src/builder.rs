@@ -17,11 +17,11 @@ use crate::kernel::KernelListeners;
 /// Which way to the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Datapath {
-    /// The best that protects and works here: `Raw`, as of now. Never `Kernel`.
+    /// `Bpf` where it works, else `Raw`, and one line in the log that says why not. Never `Kernel`.
     #[default]
     Auto,
-    /// SYNs are answered, and handshakes completed, by eBPF programs in the kernel. Needs Linux 6.9 with BTF, CAP_BPF and
-    /// CAP_NET_ADMIN in the initial user namespace, and CAP_NET_RAW.
+    /// SYNs are answered, and handshakes completed, by eBPF programs in the kernel. Needs Linux 6.9 with BTF, CAP_BPF,
+    /// CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace, and CAP_NET_RAW.
     Bpf,
     /// SYNs are seen and answered through packet sockets. Needs CAP_NET_RAW and CAP_NET_ADMIN.
     Raw,
@@ -57,12 +57,12 @@ pub enum BuildError {
     /// Two addresses would guard the same packets.
     #[error("{0} overlaps with {1}")]
     Overlap(SocketAddr, SocketAddr),
-    /// CAP_NET_RAW, CAP_NET_ADMIN or, for a port below 1024, CAP_NET_BIND_SERVICE is missing.
+    /// CAP_NET_RAW, CAP_NET_ADMIN, for `Datapath::Bpf` CAP_BPF or CAP_PERFMON, or for a port below 1024 CAP_NET_BIND_SERVICE is missing.
     #[error("{why}{0}", why = missing_right(.0))]
     Rights(#[source] EngineError),
-    /// The raw datapath could not start: an address in use, an unknown interface, a setting out of range.
+    /// The datapath could not start: an address in use, an unknown interface, a setting out of range, an old kernel.
     #[error(transparent)]
-    Raw(EngineError),
+    Engine(EngineError),
     /// The kernel's listener could not start.
     #[error("cannot listen on {addr}: {source}")]
     Kernel {
@@ -179,16 +179,33 @@ impl Builder {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn build(mut self) -> Result<Listener, BuildError> {
         let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
+        if self.datapath == Datapath::Kernel {
+            return build_kernel(&guarded, self.accept_queue);
+        }
+        let master = self.master_key.take().map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
         match self.datapath {
-            Datapath::Auto | Datapath::Raw => self.build_raw(guarded),
-            Datapath::Bpf => self.build_bpf(guarded),
-            Datapath::Kernel => build_kernel(&guarded, self.accept_queue),
+            Datapath::Bpf => self.build_bpf(guarded, master),
+            Datapath::Raw => self.build_raw(guarded, master),
+            Datapath::Auto | Datapath::Kernel => self.build_best(guarded, master),
         }
     }
 
-    fn build_raw(self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {
+    /// The bpf tier if this host can have it, else the raw one.
+    fn build_best(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
+        let alarm = Alarm::default();
+        match self.start_bpf(&guarded, master.clone(), &alarm) {
+            Ok(engine) => self.listen_behind(engine, alarm, &guarded),
+            Err(EngineError::System { what, source }) => {
+                let name = self.name.as_deref().unwrap_or_default();
+                tracing::info!(listener = name, "datapath raw, because bpf does not work here: {what}: {source}");
+                self.build_raw(guarded, master)
+            }
+            Err(error) => Err(engine_error(error)),
+        }
+    }
+
+    fn build_raw(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
         adopt::probe().map_err(|source| engine_error(EngineError::System { what: "adopting connections", source }))?;
-        let master = self.master_key.map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
         let config = EngineConfig {
             interfaces: self.interfaces,
             workers: self.workers,
@@ -205,22 +222,35 @@ impl Builder {
         Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(Guard::Raw(engine)), stats))
     }
 
-    fn build_bpf(self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {
-        let master = self.master_key.map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
+    fn build_bpf(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
+        let alarm = Alarm::default();
+        let engine = self.start_bpf(&guarded, master, &alarm).map_err(engine_error)?;
+        self.listen_behind(engine, alarm, &guarded)
+    }
+
+    /// The programs keep silent for these addresses until the sockets stand.
+    fn start_bpf(&self, guarded: &[SocketAddr], master: MasterKey, alarm: &Alarm) -> Result<BpfEngine, EngineError> {
         let config = BpfConfig {
-            listen: ListenConfig { bind: guarded.clone(), ..self.listen },
-            interfaces: self.interfaces,
+            listen: ListenConfig { bind: guarded.to_vec(), ..self.listen.clone() },
+            interfaces: self.interfaces.clone(),
             hook: self.bpf_hook,
             fail_closed: self.fail_closed,
             master,
-            name: self.name,
+            name: self.name.clone(),
         };
+        BpfEngine::start(config, alarm.watch(()))
+    }
+
+    fn listen_behind(
+        self,
+        mut engine: BpfEngine,
+        alarm: Alarm,
+        guarded: &[SocketAddr],
+    ) -> Result<Listener, BuildError> {
         let stats = Arc::new(ConnectionStats::default());
-        // The programs keep silent for these addresses until the sockets stand.
-        let mut engine = BpfEngine::start(config).map_err(engine_error)?;
-        let listeners = kernel_listeners(&guarded, self.accept_queue, Via::Cookie, &stats)?;
+        let listeners = kernel_listeners(guarded, self.accept_queue, Via::Cookie, &stats)?;
         engine.open().map_err(engine_error)?;
-        Ok(Listener::new(Tier::Bpf(listeners), Some(Guard::Bpf(engine)), stats))
+        Ok(Listener::new(Tier::Bpf { listeners, alarm }, Some(Guard::Bpf(engine)), stats))
     }
 }
 
@@ -262,10 +292,10 @@ fn kernel_listeners(
 fn missing_right(error: &EngineError) -> &'static str {
     match error {
         EngineError::Reserve { .. } => "",
-        _ => "a capability is missing (CAP_NET_RAW and CAP_NET_ADMIN are needed): ",
+        _ => "a capability is missing (CAP_NET_RAW, CAP_NET_ADMIN and, for bpf, CAP_BPF and CAP_PERFMON are needed): ",
     }
 }
 
 fn engine_error(error: EngineError) -> BuildError {
-    if error.is_permission_denied() { BuildError::Rights(error) } else { BuildError::Raw(error) }
+    if error.is_permission_denied() { BuildError::Rights(error) } else { BuildError::Engine(error) }
 }

@@ -19,7 +19,8 @@ const EXIT_CODES: &str = "Exit codes:
   0   done, or stopped by SIGTERM or SIGINT after the connections had finished or the deadline had passed
   1   failed while running: address in use, no such interface, unreadable key file, a worker died, ...
   2   bad flags or configuration
-  77  CAP_NET_RAW or CAP_NET_ADMIN is missing (--datapath kernel needs neither), or CAP_NET_BIND_SERVICE for a low port";
+  77  CAP_NET_RAW or CAP_NET_ADMIN is missing (--datapath kernel needs neither), CAP_BPF or CAP_PERFMON with
+      --datapath bpf, CAP_NET_BIND_SERVICE for a low port";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -63,7 +64,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = guarded_address)]
     pub listen: Vec<SocketAddr>,
     /// How packets are reached: raw answers SYNs itself, bpf has the kernel do so by programs of ours, kernel lets the
-    /// kernel do as it does, auto takes the best that protects, as of now raw, and never falls back to kernel [default: auto]
+    /// kernel do as it does, auto takes bpf where that works, else raw, and never kernel [default: auto]
     #[arg(long, value_name = "auto|bpf|raw|kernel", value_parser = word::<Datapath>)]
     pub datapath: Option<Datapath>,
     /// Where bpf answers SYNs: xdp in the driver of every device, tc behind it, auto in drivers of real cards [default: auto]

@@ -43,7 +43,7 @@ pub struct Listener {
 #[derive(Debug)]
 pub(crate) enum Tier {
     Raw { receiver: AcceptReceiver, gauge: AcceptGauge, alarm: Alarm },
-    Bpf(KernelListeners),
+    Bpf { listeners: KernelListeners, alarm: Alarm },
     Kernel(KernelListeners),
 }
 
@@ -95,7 +95,7 @@ impl Listener {
     pub(crate) fn new(tier: Tier, engine: Option<Guard>, stats: Arc<ConnectionStats>) -> Listener {
         let view = engine.as_ref().map(Guard::view);
         let endpoints = match (&tier, &view) {
-            (Tier::Kernel(listeners) | Tier::Bpf(listeners), _) => listeners.local_addrs(),
+            (Tier::Kernel(listeners) | Tier::Bpf { listeners, .. }, _) => listeners.local_addrs(),
             (Tier::Raw { .. }, view) => view.as_ref().map_or_else(Vec::new, EngineView::endpoints),
         };
         let door =
@@ -110,8 +110,8 @@ impl Listener {
     ///
     /// # Errors
     /// Once, when the listener has failed for good; then it gives `None`, and is best dropped. With
-    /// [`Datapath::Kernel`](crate::Datapath::Kernel): the listening socket is broken. Else: a packet worker has panicked, and the
-    /// clients whose packets it had are answered no more. A connection that cannot be registered with the runtime (out of
+    /// [`Datapath::Kernel`](crate::Datapath::Kernel): the listening socket is broken. Else: a packet worker, or the keeper of the
+    /// eBPF programs, has panicked, and nobody answers the clients any more whom it answered. A connection that cannot be registered with the runtime (out of
     /// memory, or of epoll watches) is reset, counted and passed over.
     pub async fn accept(&mut self) -> Option<io::Result<Connection>> {
         match &mut self.tier {
@@ -129,9 +129,14 @@ impl Listener {
                     }
                 }
             },
-            Tier::Bpf(listeners) => tokio::select! {
-                biased;
-                accepted = listeners.accept(), if !listeners.is_empty() => Some(accepted),
+            Tier::Bpf { listeners, .. } if listeners.is_empty() => None,
+            Tier::Bpf { listeners, alarm } => tokio::select! {
+                biased; // An alarm cannot wait for a busy queue; what the kernel has ready comes before the end is told.
+                () = alarm.raised() => {
+                    listeners.close();
+                    Some(Err(io::Error::other("the keeper of the eBPF programs has died, and they with it")))
+                }
+                accepted = listeners.accept() => Some(accepted),
                 () = self.door.drained() => {
                     listeners.close();
                     None
@@ -178,7 +183,7 @@ impl Listener {
     pub fn tier(&self) -> &'static str {
         match self.tier {
             Tier::Raw { .. } => "raw",
-            Tier::Bpf(_) => "bpf",
+            Tier::Bpf { .. } => "bpf",
             Tier::Kernel(_) => exporter::KERNEL_TIER,
         }
     }
@@ -187,7 +192,7 @@ impl Listener {
     pub fn source(&self, name: impl Into<String>) -> Arc<dyn exporter::Source> {
         let queue = match &self.tier {
             Tier::Raw { gauge, .. } => Queue::Ours(gauge.clone()),
-            Tier::Bpf(listeners) | Tier::Kernel(listeners) => Queue::Kernels(listeners.gauges()),
+            Tier::Bpf { listeners, .. } | Tier::Kernel(listeners) => Queue::Kernels(listeners.gauges()),
         };
         Arc::new(ListenerSource {
             name: name.into(),
@@ -269,7 +274,7 @@ impl Door {
 mod tests {
     use std::thread;
 
-    use connection::accept_queue;
+    use connection::{KernelListener, accept_queue};
 
     use super::*;
 
@@ -292,5 +297,23 @@ mod tests {
             assert!(listener.accept().await.is_none());
             drop(others);
         }
+    }
+
+    #[tokio::test]
+    async fn a_dead_keeper_is_told_once() {
+        let stats = Arc::new(ConnectionStats::default());
+        let socket = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 8, stats.clone()).unwrap();
+        let alarm = Alarm::default();
+        let keeper = alarm.watch(());
+        let mut listener =
+            Listener::new(Tier::Bpf { listeners: KernelListeners::new(vec![socket]), alarm }, None, stats);
+        let died = thread::spawn(move || {
+            let _keeper = keeper;
+            panic!("as a keeper with a bug does");
+        });
+        assert!(died.join().is_err());
+        let error = listener.accept().await.expect("an error").unwrap_err();
+        assert!(error.to_string().contains("has died"), "{error}");
+        assert!(listener.accept().await.is_none());
     }
 }

@@ -1,4 +1,4 @@
-//! The capabilities that the raw datapath needs, and what to do without.
+//! The capabilities that the datapaths need, and what to do without.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use caps::{CapSet, Capability};
 
+use crate::config::Datapath;
 use crate::failure::Failure;
 
 type Need = (Capability, &'static str);
@@ -15,20 +16,28 @@ const NEEDED: [Need; 2] = [
     (Capability::CAP_NET_ADMIN, "to make sockets of finished handshakes (TCP_REPAIR)"),
 ];
 
+/// CAP_SYS_ADMIN stands for both.
+const NEEDED_FOR_BPF: [Need; 2] = [
+    (Capability::CAP_BPF, "to load eBPF programs (--datapath raw does without)"),
+    (Capability::CAP_PERFMON, "for programs that look into sockets (--datapath raw does without)"),
+];
+
 const NEEDED_FOR_LOW_PORTS: Need =
     (Capability::CAP_NET_BIND_SERVICE, "to guard a port that the kernel keeps for privileged programs");
 
-/// Whether this process has what the raw datapath needs to guard these addresses.
+/// Whether this process has what a datapath that answers SYNs needs to guard these addresses.
 ///
 /// # Errors
 /// [`Failure::Rights`] with what is missing and the command that grants it; [`Failure::Runtime`] if the capabilities
 /// cannot be read.
-pub fn check<'a>(guarded: impl IntoIterator<Item = &'a SocketAddr>) -> Result<(), Failure> {
+pub fn check<'a>(datapath: Datapath, guarded: impl IntoIterator<Item = &'a SocketAddr>) -> Result<(), Failure> {
     let effective =
         caps::read(None, CapSet::Effective).map_err(|error| Failure::runtime("cannot read own capabilities", error))?;
     let first_free = first_unprivileged_port();
     let low_port = guarded.into_iter().any(|addr| addr.port() < first_free);
-    let needed: Vec<Need> = NEEDED.into_iter().chain(low_port.then_some(NEEDED_FOR_LOW_PORTS)).collect();
+    let bpf = datapath == Datapath::Bpf && !effective.contains(&Capability::CAP_SYS_ADMIN);
+    let bpf = bpf.then_some(NEEDED_FOR_BPF).into_iter().flatten();
+    let needed: Vec<Need> = NEEDED.into_iter().chain(bpf).chain(low_port.then_some(NEEDED_FOR_LOW_PORTS)).collect();
     let missing: Vec<Need> = needed.iter().copied().filter(|(capability, _)| !effective.contains(capability)).collect();
     if missing.is_empty() {
         return Ok(());

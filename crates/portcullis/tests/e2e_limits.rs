@@ -386,10 +386,10 @@ fn a_log_whose_reader_is_gone_does_not_matter() {
         for format in ["text", "json"] {
             let (reader, writer) = std::io::pipe().expect("a pipe");
             drop(reader);
-            assert_lives(&lab, Door::with_stderr(&lab, writer, &short_queue(format).path));
+            assert_lives(&lab, Door::with_stderr(&lab, writer, &short_queue(format).path, &[]));
 
             let (reader, writer) = std::io::pipe().expect("a pipe");
-            let door = Door::with_stderr(&lab, writer, &short_queue(format).path);
+            let door = Door::with_stderr(&lab, writer, &short_queue(format).path, &[]);
             drop(reader); // Only now.
             assert_lives(&lab, door);
         }

@@ -123,11 +123,26 @@ fn program(ebpf: &mut Ebpf) -> io::Result<&mut SocketFilter> {
     program.try_into().map_err(io::Error::other)
 }
 
-/// The loader tells the cause apart from what it was doing; a log line needs both.
-pub(super) fn in_full(error: impl Error) -> io::Error {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    let text = causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"));
-    io::Error::other(text)
+/// The loader tells the cause apart from what it was doing; a log line needs both. The kind is that of the system call's error.
+/// Of what the kernel's verifier has to say, which may be thousands of lines, the end stays: there is the reason.
+pub(super) fn in_full(error: impl Error + 'static) -> io::Error {
+    let first: &(dyn Error + 'static) = &error;
+    let mut kind = io::ErrorKind::Other;
+    let mut text = String::new();
+    for cause in std::iter::successors(Some(first), |&cause| cause.source()) {
+        let separator = if text.is_empty() { "" } else { ": " };
+        text = format!("{text}{separator}{}", last_of_verifier(&cause.to_string()));
+        kind = cause.downcast_ref::<io::Error>().map_or(kind, io::Error::kind);
+    }
+    io::Error::new(kind, text)
+}
+
+fn last_of_verifier(text: &str) -> String {
+    const BEGIN: &str = "Verifier output:";
+    let Some((before, log)) = text.split_once(BEGIN) else { return text.to_owned() };
+    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
+    let reason = log.lines().rfind(said).unwrap_or_default();
+    format!("{before}{BEGIN} ... {reason}")
 }
 
 fn absent(name: &str) -> io::Error {

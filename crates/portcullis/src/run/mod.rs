@@ -38,7 +38,7 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let master = match config.datapath {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
-            rights::check(config.listeners.iter().flat_map(|listener| &listener.bind))?;
+            rights::check(config.datapath, config.listeners.iter().flat_map(|listener| &listener.bind))?;
             let by = if args.master_key_file.is_some() { "--master-key-file" } else { "master_key_file" };
             let named = config.master_key_file.as_deref().map(|file| Named { file, by });
             Some(master_key::load(named, config.state_dir.as_deref(), &Environment::of_process())?)

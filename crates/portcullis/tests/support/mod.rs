@@ -207,25 +207,26 @@ impl Door {
 
     /// Starts with a configuration file that names the listeners, and waits until it is ready.
     pub fn configured(lab: &Lab, config: &Path) -> Door {
-        Door::ready(lab, lab.server.command(BINARY), config)
+        Door::ready(lab, lab.server.command(BINARY), config, &[])
     }
 
     /// Starts with a configuration file from a shell that has run this first: `ulimit -n 64`, `exec 2>&-`.
     pub fn through(lab: &Lab, shell: &str, config: &Path) -> Door {
         let mut command = lab.server.command("sh");
         command.args(["-c", &format!("{shell}; exec \"$0\" \"$@\""), BINARY]);
-        Door::ready(lab, command, config)
+        Door::ready(lab, command, config, &[])
     }
 
-    /// Starts with a configuration file, and standard error going there.
-    pub fn with_stderr(lab: &Lab, stderr: impl Into<Stdio>, config: &Path) -> Door {
+    /// Starts with a configuration file and these arguments more, and standard error going there.
+    pub fn with_stderr(lab: &Lab, stderr: impl Into<Stdio>, config: &Path, arguments: &[&str]) -> Door {
         let mut command = lab.server.command(BINARY);
         command.stderr(stderr);
-        Door::ready(lab, command, config)
+        Door::ready(lab, command, config, arguments)
     }
 
-    fn ready(lab: &Lab, command: Command, config: &Path) -> Door {
-        let mut door = Door::run(lab, command, &"42".repeat(32), &["--config", config.to_str().expect("ours")]);
+    fn ready(lab: &Lab, command: Command, config: &Path, arguments: &[&str]) -> Door {
+        let config = ["--config", config.to_str().expect("ours")];
+        let mut door = Door::run(lab, command, &"42".repeat(32), &[&config, arguments].concat());
         door.wait_until_ready();
         door
     }
@@ -237,7 +238,10 @@ impl Door {
     /// Runs a command that leads to the binary.
     fn run(lab: &Lab, mut command: Command, key: &str, arguments: &[&str]) -> Door {
         let scratch = Scratch::new();
-        command.args(["run", "--datapath", &datapath(), "--admin", &ADMIN.to_string()]).args(arguments);
+        command.args(["run", "--admin", &ADMIN.to_string()]).args(arguments);
+        if !arguments.contains(&"--datapath") {
+            command.args(["--datapath", &datapath()]);
+        }
         command.arg("--master-key-file").arg(scratch.file("master.key", key));
         command.env("STATE_DIRECTORY", &scratch.0).stdin(Stdio::null());
         let process = Process::spawn(command).expect("start portcullis");

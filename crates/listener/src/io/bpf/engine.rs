@@ -11,6 +11,7 @@ use super::attach::{Attached, BpfHook};
 use super::keeper::{Duties, Keeper, Orders};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::programs::{Constants, Programs};
+use super::rights;
 use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
@@ -55,12 +56,15 @@ pub struct BpfEngine {
 
 impl BpfEngine {
     /// Brings the programs to the interfaces. They answer nothing yet, and let nothing through to the guarded addresses, until
-    /// the kernel's listening sockets stand and [`open`](BpfEngine::open) is called.
+    /// the kernel's listening sockets stand and [`open`](BpfEngine::open) is called. `token` lives as long as the thread that
+    /// keeps the programs, and is dropped while it panics, should it.
     ///
     /// # Errors
-    /// [`EngineError`]: `Unsupported` inside it where the kernel cannot do this, and the message says what it lacks.
-    pub fn start(config: BpfConfig) -> Result<BpfEngine, EngineError> {
+    /// [`EngineError`]: `Unsupported` inside it where the kernel cannot do this, and the message says what it lacks;
+    /// `PermissionDenied` without CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN.
+    pub fn start(config: BpfConfig, token: impl Send + 'static) -> Result<BpfEngine, EngineError> {
         config.listen.validate()?;
+        rights::check().map_err(system("preparing eBPF"))?;
         let settings = Settings::read().map_err(system("reading the kernel's settings"))?;
         if !settings.takes_cookies {
             let error = io::Error::new(io::ErrorKind::Unsupported, "net.ipv4.tcp_syncookies is 0; it must be 1 or 2");
@@ -79,7 +83,8 @@ impl BpfEngine {
             budget_factors: random_factors().map_err(system("drawing randomness"))?,
             ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
         };
-        let mut programs = Programs::load(&constants).map_err(system("loading the eBPF programs"))?;
+        let programs = Programs::load(&constants).map_err(rights::in_words);
+        let mut programs = programs.map_err(system("loading the eBPF programs"))?;
         // Our clock first, and a jiffy has begun already when it is read: so the programs' time never runs ahead of ours.
         let before = clock().as_nanos();
         let jiffies = programs.jiffies().map_err(system("reading the kernel's clock"))?;
@@ -120,7 +125,11 @@ impl BpfEngine {
             name,
         });
         let keeper = keeper.map_err(system("filling the eBPF maps"))?;
-        let thread = spawn("portcullis-bpf", move || keeper.run()).map_err(system("starting a thread"))?;
+        let thread = spawn("portcullis-bpf", move || {
+            let _token = token; // First, so that it is dropped last.
+            keeper.run();
+        });
+        let thread = thread.map_err(system("starting a thread"))?;
         let bind = config.listen.bind;
         Ok(BpfEngine {
             view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64),

@@ -7,6 +7,7 @@ mod keeper;
 mod layout;
 mod object;
 mod programs;
+mod rights;
 mod settings;
 mod targets;
 

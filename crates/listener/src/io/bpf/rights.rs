@@ -1,0 +1,40 @@
+//! What a process must be allowed to load the programs.
+
+use std::io;
+
+use caps::{CapSet, Capability};
+
+/// Each with what the kernel wants it for. CAP_SYS_ADMIN stands for both of the first two.
+const NEEDED: [(Capability, &str); 3] = [
+    (Capability::CAP_BPF, "to load eBPF programs"),
+    (Capability::CAP_PERFMON, "for programs that look into sockets"),
+    (Capability::CAP_NET_ADMIN, "to attach them to interfaces"),
+];
+
+/// Checks this thread's effective capabilities.
+///
+/// In a user namespace they may be there and be worth nothing: then the kernel says so at loading, see [`in_words`].
+///
+/// # Errors
+/// `PermissionDenied` with the names of those that are missing.
+pub(super) fn check() -> io::Result<()> {
+    let effective = caps::read(None, CapSet::Effective).map_err(io::Error::other)?;
+    let has = |capability: Capability| {
+        let covered = capability != Capability::CAP_NET_ADMIN && effective.contains(&Capability::CAP_SYS_ADMIN);
+        covered || effective.contains(&capability)
+    };
+    let missing = NEEDED.iter().filter(|(capability, _)| !has(*capability));
+    let missing: Vec<_> = missing.map(|(capability, purpose)| format!("{capability} is missing ({purpose})")).collect();
+    if missing.is_empty() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, missing.join(", "))) }
+}
+
+/// The kernel says no more than that the operation is not permitted.
+pub(super) fn in_words(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::new(
+            error.kind(),
+            "not permitted: it takes CAP_BPF and CAP_PERFMON in the initial user namespace, and no seccomp filter against bpf(2)",
+        ),
+        _ => error,
+    }
+}
