@@ -32,7 +32,12 @@ static __always_inline bool find_door(struct flow *flow, struct door *door)
     if (!door->listener || !door->counters || !door->clock)
         return false;
     flow->ns = bpf_jiffies64() * ns_per_jiffy + door->clock->offset_ns;
-    return true;
+    __s64 alone = flow->ns - door->clock->kept_ns;
+    if (alone < ALONE_NS)
+        return true;
+    if (door->listener->reports)
+        door->listener->reports = 0;
+    return alone < LEASE_NS;
 }
 
 static __always_inline enum verdict drop(const struct door *door, enum counter why)
@@ -46,9 +51,10 @@ static __always_inline enum verdict leave(const struct flow *flow, const struct 
 {
     if (door->listener->state == RESTING)
         return PASS;
-    if (door->listener->state != ANSWERS)
+    if (!answers(door->listener))
         return drop(door, DROP_DRAINING);
-    if (!door->listener->reports)
+    // What the kernel has not finished goes with its listening socket.
+    if (!door->listener->reports || door->listener->state == HANDS_ON)
         return drop(door, DROP_NOT_UNDERSTOOD);
     if (!may_reply(flow, door))
         return DROP;
@@ -143,7 +149,7 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     // A frame that the driver sends has its sum finished by nobody after us.
     if (hook == AT_XDP)
         sums = SUM_RIGHT;
-    if (door->listener->state != ANSWERS)
+    if (!answers(door->listener))
         return drop(door, DROP_DRAINING);
     grant(&options, door->listener->grants);
     if (answer_words(&options) > words)

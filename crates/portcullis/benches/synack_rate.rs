@@ -122,6 +122,7 @@ impl Bench {
             listen: listen(),
             interfaces: vec!["srv0".into()],
             hook,
+            pins: None,
             fail_closed: false,
             master: key(),
             name: None,

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, adopt};
@@ -36,6 +37,7 @@ pub struct Builder {
     bind: io::Result<Vec<SocketAddr>>,
     datapath: Datapath,
     bpf_hook: BpfHook,
+    bpf_pins: Option<PathBuf>,
     listen: ListenConfig,
     interfaces: Vec<String>,
     workers: Option<NonZeroUsize>,
@@ -82,6 +84,7 @@ impl Builder {
             bind: Ok(Vec::new()),
             datapath: Datapath::default(),
             bpf_hook: BpfHook::default(),
+            bpf_pins: None,
             listen: ListenConfig::default(),
             interfaces: Vec::new(),
             workers: None,
@@ -115,6 +118,16 @@ impl Builder {
     /// Where [`Datapath::Bpf`] answers SYNs. Default: in the driver where that pays, else behind it.
     pub fn bpf_hook(mut self, hook: BpfHook) -> Builder {
         self.bpf_hook = hook;
+        self
+    }
+
+    /// Pins the programs of [`Datapath::Bpf`] in a directory of their own below this one, which must be on a bpffs. Default: not
+    /// pinned.
+    ///
+    /// Pinned programs outlive the process, by a minute: they answer SYNs, and keep finished handshakes waiting until a listener
+    /// of the same [name](Builder::name), [master key](Builder::master_key) and network namespace takes them over.
+    pub fn bpf_pins(mut self, dir: impl Into<PathBuf>) -> Builder {
+        self.bpf_pins = Some(dir.into());
         self
     }
 
@@ -234,6 +247,7 @@ impl Builder {
             listen: ListenConfig { bind: guarded.to_vec(), ..self.listen.clone() },
             interfaces: self.interfaces.clone(),
             hook: self.bpf_hook,
+            pins: self.bpf_pins.clone(),
             fail_closed: self.fail_closed,
             master,
             name: self.name.clone(),

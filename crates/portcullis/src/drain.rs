@@ -29,6 +29,16 @@ pub(crate) async fn handshakes_settled(view: &EngineView, began: Instant) {
     }
 }
 
+/// Returns when every handshake that ends from now on is the next process's, and those that had ended are in the accept queue.
+pub(crate) async fn handed_on(began: Instant, hands_on: impl Fn() -> bool) {
+    let mut said = false;
+    // One look more: programs that began before they were told have ended, and the runtime has heard of what they accepted.
+    while !said && began.elapsed() < HALF_OPEN_WAIT_MAX {
+        said = hands_on();
+        sleep(LOOK).await;
+    }
+}
+
 /// Whether a cookie was ever sent that did not come back. After a flood that stays so, which costs a second, no more.
 fn cookies_outstanding(view: &EngineView) -> bool {
     let stats = view.stats();

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
 use crate::builder::Builder;
-use crate::drain::handshakes_settled;
+use crate::drain::{handed_on, handshakes_settled};
 use crate::kernel::KernelListeners;
 use crate::source::{ListenerSource, Queue};
 
@@ -68,6 +68,14 @@ impl Guard {
             Guard::Bpf(engine) => engine.drain(),
         }
     }
+
+    fn outlives(&self) -> bool {
+        matches!(self, Guard::Bpf(engine) if engine.outlives())
+    }
+
+    fn hands_on(&self) -> bool {
+        matches!(self, Guard::Bpf(engine) if engine.hands_on())
+    }
 }
 
 /// Drains a listener from another task. Cheap to clone.
@@ -82,6 +90,8 @@ struct Door {
     /// `None` in the kernel tier, and once closed.
     engine: Mutex<Option<Guard>>,
     view: Option<EngineView>,
+    /// What guards the addresses goes on without us, until the next process takes it over.
+    outlives: bool,
     draining: CancellationToken,
     drain_began: OnceLock<Instant>,
 }
@@ -98,8 +108,14 @@ impl Listener {
             (Tier::Kernel(listeners) | Tier::Bpf { listeners, .. }, _) => listeners.local_addrs(),
             (Tier::Raw { .. }, view) => view.as_ref().map_or_else(Vec::new, EngineView::endpoints),
         };
-        let door =
-            Door { engine: Mutex::new(engine), view, draining: CancellationToken::new(), drain_began: OnceLock::new() };
+        let outlives = engine.as_ref().is_some_and(Guard::outlives);
+        let door = Door {
+            engine: Mutex::new(engine),
+            view,
+            outlives,
+            draining: CancellationToken::new(),
+            drain_began: OnceLock::new(),
+        };
         Listener { tier, door: Arc::new(door), stats, endpoints }
     }
 
@@ -155,7 +171,8 @@ impl Listener {
 
     /// Stops answering SYNs; handshakes that were answered already can still finish, and connections go on.
     ///
-    /// With [`Datapath::Kernel`](crate::Datapath::Kernel), the kernel goes on until [`accept`](Listener::accept) returns
+    /// With [pinned programs](Builder::bpf_pins) SYNs go on being answered, and handshakes that end from now on are left to the next
+    /// process. With [`Datapath::Kernel`](crate::Datapath::Kernel), the kernel goes on until [`accept`](Listener::accept) returns
     /// `None`, and handshakes it has not finished by then are lost.
     pub fn drain(&self) {
         self.door.drain();
@@ -255,8 +272,11 @@ impl Door {
     /// Returns when a drain has been asked for and nothing more can come.
     async fn drained(&self) {
         self.draining.cancelled().await;
-        if let Some(view) = &self.view {
-            handshakes_settled(view, *self.drain_began.get_or_init(Instant::now)).await;
+        let began = *self.drain_began.get_or_init(Instant::now);
+        match &self.view {
+            Some(_) if self.outlives => handed_on(began, || self.lock().as_ref().is_none_or(Guard::hands_on)).await,
+            Some(view) => handshakes_settled(view, began).await,
+            None => {}
         }
     }
 

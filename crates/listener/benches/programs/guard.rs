@@ -27,6 +27,7 @@ pub const CALM: ListenerWords = ListenerWords {
     grants: Grants { timestamps: true, sack: true, wscale: true },
     looks_up: false,
     has_entries: false,
+    outlives: false,
     replies_max: 1 << 30,
     bad_cookies_max: 1 << 30,
 };
@@ -66,6 +67,7 @@ impl Guard {
             accepted: [true, true, true, true, false, false, false, false],
             macs,
             offset_ns: 0,
+            kept: None,
         };
         self.set::<RawClockwork>("clockwork", 0, clockwork.to_raw())?;
         // Any state of the hash is as good as another here.
@@ -80,7 +82,7 @@ impl Guard {
 
     /// Gives the orders by which packets are judged from now on.
     pub fn order(&mut self, words: ListenerWords) -> io::Result<()> {
-        self.set::<RawListener>("listeners", 0, words.to_raw(0))
+        self.set::<RawListener>("listeners", 0, words.to_raw())
     }
 
     pub fn program(&self, hook: Hook) -> &ProgramFd {

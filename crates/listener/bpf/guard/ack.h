@@ -37,7 +37,9 @@ static __always_inline bool is_wary(const struct listener *listener)
 static __always_inline bool passes_gates(const struct flow *flow, const struct door *door)
 {
     struct listener *listener = door->listener;
-    if (!listener->form_b_always && listener->form_b_until < flow->ns)
+    __u32 index = flow->listener;
+    const __u64 *until = bpf_map_lookup_elem(&form_b_until, &index);
+    if (!listener->form_b_always && (!until || *until < flow->ns))
         return false;
     if (!is_wary(listener))
         return true;
@@ -95,6 +97,18 @@ static __always_inline struct req_attrs attributes(const struct options *options
     };
 }
 
+// Tells user space of a handshake that is complete, and whose client waits for room, or for a listening socket.
+static __always_inline enum verdict keep_waiting(const struct flow *flow, const struct options *echo, const struct remembered *offer,
+                                                 __u32 iss, __u64 ns)
+{
+    struct options told = *echo;
+    told.mss = offer->mss;
+    told.wscale = offer->wscale;
+    told.sack = offer->sack;
+    report(flow, REPORT_FULL, &told, iss, ns);
+    return DROP;
+}
+
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
 // verified once; therefore it looks up again what the caller knows.
 __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const struct options *options, __u32 iss)
@@ -108,13 +122,13 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
         return PASS;
     struct bpf_sock_tuple tuple = {};
     __u32 len = tuple_of(flow, &tuple);
+    struct remembered offer = remember(flow->family, iss, options);
+    __u64 ns = bpf_ktime_get_boot_ns();
     struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
     if (!sk) {
         count(here, NO_LISTENER);
-        return listener->state == SILENT ? DROP : PASS;
+        return listener->state == SILENT || listener->outlives ? keep_waiting(flow, options, &offer, iss, ns) : PASS;
     }
-    struct remembered offer = remember(flow->family, iss, options);
-    __u64 ns = bpf_ktime_get_boot_ns();
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
     if (sk->state == BPF_TCP_TIME_WAIT) {
@@ -124,14 +138,11 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
         // A socket that lives is destroyed on the strength of form A alone: see `Listen::standing`.
         if (tp && options->timestamps && !is_own(tp, flow, iss))
             report(flow, REPORT_HELD, options, iss, ns);
+    } else if (listener->state == HANDS_ON) {
+        verdict = keep_waiting(flow, options, &offer, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
         count(here, ACCEPT_QUEUE_FULL);
-        struct options told = *options;
-        told.mss = offer.mss;
-        told.wscale = offer.wscale;
-        told.sack = offer.sack;
-        report(flow, REPORT_FULL, &told, iss, ns);
-        verdict = DROP;
+        verdict = keep_waiting(flow, options, &offer, iss, ns);
     } else if (tp) {
         struct req_attrs attrs = attributes(options, &offer, listener->window_scale, ns);
         if (assign_reqsk(skb, (struct bpf_sock *)tp, &attrs)) {

@@ -11,6 +11,10 @@
 #define KEY_SETS 2 // The second holds the keys from before the wall clock jumped.
 #define MACS_MAX 8
 
+// So long after user space was last here nobody reads reports; and so long after it the programs do no more: their keys are too old.
+#define ALONE_NS 3000000000LL
+#define LEASE_NS 60000000000LL
+
 // Set before the programs are loaded.
 const volatile __u32 target_bits = 6;       // The table of targets has 2^target_bits places.
 const volatile __u64 target_factors[2] = {}; // Odd, random: they say where a target may stand.
@@ -36,20 +40,21 @@ enum state {
     ANSWERS,
     DRAINING, // SYNs are dropped; handshakes that were answered may complete.
     RESTING,  // The kernel takes no cookies: all is left to it.
+    HANDS_ON, // SYNs are answered; handshakes' ends wait for the listening socket of the next process.
 };
 
 struct listener {
     __u8 state;
-    __u8 reports;      // Calm: each SYN is told to user space, and one for a connection of the kernel's is left to it.
+    __u8 reports;      // Calm: each SYN is told to user space, and one for a connection of the kernel's is left to it. Cleared here
+                       // when user space is gone.
     __u8 window_scale;
     __u8 form_b_always;
     __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
     __u8 looks_up;     // Segments of no connection come in numbers: they are dropped here.
     __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them. Set here, too.
-    __u8 reserved;
+    __u8 outlives;     // The programs stay when user space goes: handshakes' ends wait until it is back.
     __u32 replies_max;     // To one prefix in a period, per CPU.
     __u32 bad_cookies_max; // The same of bad cookies.
-    __u64 form_b_until;    // Until then a cookie of form B can be outstanding. Written here.
 };
 
 // Bits of `grants`.
@@ -65,6 +70,7 @@ struct clockwork {
     __u32 mac_count;                          // 0: the device has no addresses of its own.
     __u64 macs[MACS_MAX];                     // Link-layer addresses of this host, in the low six bytes.
     __u64 offset_ns;                          // From jiffies to the clock of user space.
+    __u64 kept_ns;                            // When user space was last here.
 };
 
 // Counted per CPU; user space adds up.
@@ -144,6 +150,14 @@ struct {
     __type(key, __u32);
     __type(value, struct listener);
 } listeners SEC(".maps");
+
+// Until when a cookie of form B of this listener can be outstanding. User space writes it once, at the start.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, LISTENERS_MAX);
+    __type(key, __u32);
+    __type(value, __u64);
+} form_b_until SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);

@@ -30,6 +30,11 @@ struct door {
     const struct clockwork *clock;
 };
 
+static __always_inline bool answers(const struct listener *listener)
+{
+    return listener->state == ANSWERS || listener->state == HANDS_ON;
+}
+
 static __always_inline bool is_loopback(enum family family, const __u64 addr[2])
 {
     return family == V4 ? (__u8)addr[0] == 127 : addr[0] == 0 && addr[1] == 0x0100000000000000ULL;
@@ -249,6 +254,15 @@ static __always_inline bool may_reply(const struct flow *flow, const struct door
     return false;
 }
 
+static __always_inline void expect_form_b(const struct flow *flow)
+{
+    __u32 index = flow->listener;
+    __u64 *until = bpf_map_lookup_elem(&form_b_until, &index);
+    // Once in a second is exact enough, and keeps the cache line quiet under a flood.
+    if (until && *until < flow->ns + COOKIE_LIFETIME_NS)
+        *until = flow->ns + COOKIE_LIFETIME_NS + 1000000000ULL;
+}
+
 // Judges a SYN for one of our targets. On TRANSMIT `cookie` is to be written.
 static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow, const struct door *door, struct options *offer,
                                               struct cookie *cookie)
@@ -276,8 +290,7 @@ static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow
     } else {
         count(door->counters, COOKIES_SENT);
     }
-    // Once in a second is exact enough, and keeps the cache line quiet under a flood.
-    if (!offer->timestamps && listener->form_b_until < flow->ns + COOKIE_LIFETIME_NS)
-        listener->form_b_until = flow->ns + COOKIE_LIFETIME_NS + 1000000000ULL;
+    if (!offer->timestamps)
+        expect_form_b(flow);
     return TRANSMIT;
 }

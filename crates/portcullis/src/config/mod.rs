@@ -31,6 +31,8 @@ pub struct Config {
     pub admin: Option<SocketAddr>,
     pub master_key_file: Option<PathBuf>,
     pub state_dir: Option<PathBuf>,
+    /// Where the programs of datapath `bpf` are pinned.
+    pub bpf_pins: Option<PathBuf>,
     /// `None`: one for each core.
     pub workers: Option<NonZeroUsize>,
     pub shutdown_deadline: Duration,
@@ -171,6 +173,7 @@ impl Default for Config {
             admin: Some(SocketAddr::from(([127, 0, 0, 1], 9464))),
             master_key_file: None,
             state_dir: None,
+            bpf_pins: None,
             workers: None,
             shutdown_deadline: Duration::from_secs(30),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },

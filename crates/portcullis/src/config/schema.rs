@@ -46,6 +46,7 @@ fn read_root(mut root: Section<'_, '_>) -> Config {
     let config = Config {
         datapath,
         bpf_hook,
+        bpf_pins: root.string("bpf_pins", PATH, path).map(|found| found.value),
         admin: admin.as_ref().map_or(default.admin, |found| found.value),
         master_key_file: root.string("master_key_file", PATH, path).map(|found| found.value),
         state_dir: root.string("state_dir", PATH, path).map(|found| found.value),

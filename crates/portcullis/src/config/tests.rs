@@ -56,6 +56,7 @@ fn every_value_of_a_full_file_arrives() {
         admin = "none"
         master_key_file = "/k"
         state_dir = "/s"
+        bpf_pins = "/b"
         workers = 3
         shutdown_deadline_seconds = 0
         log = { format = "json", level = "debug" }
@@ -103,6 +104,7 @@ fn every_value_of_a_full_file_arrives() {
         admin: None,
         master_key_file: Some("/k".into()),
         state_dir: Some("/s".into()),
+        bpf_pins: Some("/b".into()),
         workers: NonZeroUsize::new(3),
         shutdown_deadline: Duration::ZERO,
         log: Log { format: LogFormat::Json, level: LogLevel::Debug },

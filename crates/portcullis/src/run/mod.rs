@@ -182,6 +182,9 @@ fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>
     for name in &listener.interfaces {
         builder = builder.interface(name);
     }
+    if let Some(dir) = &config.bpf_pins {
+        builder = builder.bpf_pins(dir);
+    }
     if let Some(workers) = config.workers {
         builder = builder.workers(workers);
     }

@@ -100,6 +100,7 @@ fn ignored_by_kernel(config: &Config) -> Vec<&'static str> {
         ("cookies", changed(|own, default| own.cookies != default.cookies)),
         ("master_key_file", config.master_key_file.is_some()),
         ("state_dir", config.state_dir.is_some()),
+        ("bpf_pins", config.bpf_pins.is_some()),
         ("interfaces", changed(|own, default| own.interfaces != default.interfaces)),
         ("fail_closed", changed(|own, default| own.fail_closed != default.fail_closed)),
         ("workers", config.workers.is_some()),

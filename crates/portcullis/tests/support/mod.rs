@@ -169,6 +169,13 @@ impl Scratch {
         fs::set_permissions(&path, Permissions::from_mode(0o600)).expect("close a scratch file to others");
         path
     }
+
+    /// Makes a directory.
+    pub fn dir(&self, name: &str) -> PathBuf {
+        let path = self.0.join(name);
+        fs::create_dir(&path).expect("make a directory");
+        path
+    }
 }
 
 impl Drop for Scratch {
@@ -207,28 +214,39 @@ impl Door {
 
     /// Starts with a configuration file that names the listeners, and waits until it is ready.
     pub fn configured(lab: &Lab, config: &Path) -> Door {
-        Door::ready(lab, lab.server.command(BINARY), config, &[])
+        Door::ready(lab, lab.server.command(BINARY), config)
     }
 
     /// Starts with a configuration file from a shell that has run this first: `ulimit -n 64`, `exec 2>&-`.
     pub fn through(lab: &Lab, shell: &str, config: &Path) -> Door {
         let mut command = lab.server.command("sh");
         command.args(["-c", &format!("{shell}; exec \"$0\" \"$@\""), BINARY]);
-        Door::ready(lab, command, config, &[])
+        Door::ready(lab, command, config)
     }
 
     /// Starts with a configuration file and these arguments more, and standard error going there.
     pub fn with_stderr(lab: &Lab, stderr: impl Into<Stdio>, config: &Path, arguments: &[&str]) -> Door {
-        let mut command = lab.server.command(BINARY);
-        command.stderr(stderr);
-        Door::ready(lab, command, config, arguments)
-    }
-
-    fn ready(lab: &Lab, command: Command, config: &Path, arguments: &[&str]) -> Door {
-        let config = ["--config", config.to_str().expect("ours")];
-        let mut door = Door::run(lab, command, &"42".repeat(32), &[&config, arguments].concat());
+        let mut door = Door::begin(lab, stderr, config, arguments);
         door.wait_until_ready();
         door
+    }
+
+    /// The same without waiting: it may not be ready yet, and never be.
+    pub fn begin(lab: &Lab, stderr: impl Into<Stdio>, config: &Path, arguments: &[&str]) -> Door {
+        let mut command = lab.server.command(BINARY);
+        command.stderr(stderr);
+        Door::configured_by(lab, command, config, arguments)
+    }
+
+    fn ready(lab: &Lab, command: Command, config: &Path) -> Door {
+        let mut door = Door::configured_by(lab, command, config, &[]);
+        door.wait_until_ready();
+        door
+    }
+
+    fn configured_by(lab: &Lab, command: Command, config: &Path, arguments: &[&str]) -> Door {
+        let config = ["--config", config.to_str().expect("ours")];
+        Door::run(lab, command, &"42".repeat(32), &[&config, arguments].concat())
     }
 
     fn spawn(lab: &Lab, key: &str, arguments: &[&str]) -> Door {
@@ -238,9 +256,11 @@ impl Door {
     /// Runs a command that leads to the binary.
     fn run(lab: &Lab, mut command: Command, key: &str, arguments: &[&str]) -> Door {
         let scratch = Scratch::new();
-        command.args(["run", "--admin", &ADMIN.to_string()]).args(arguments);
-        if !arguments.contains(&"--datapath") {
-            command.args(["--datapath", &datapath()]);
+        command.arg("run").args(arguments);
+        for (flag, usual) in [("--admin", ADMIN.to_string()), ("--datapath", datapath())] {
+            if !arguments.contains(&flag) {
+                command.args([flag, &usual]);
+            }
         }
         command.arg("--master-key-file").arg(scratch.file("master.key", key));
         command.env("STATE_DIRECTORY", &scratch.0).stdin(Stdio::null());

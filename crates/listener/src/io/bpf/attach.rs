@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 
+use aya::programs::links::{FdLink, LinkError};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
 use aya::programs::xdp::XdpLink;
-use aya::programs::{LinkOrder, TcAttachType, XdpMode};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 
+use super::pins::{Kind, Pins};
 use super::programs::{Link as LinkLayer, Programs};
 use crate::io::interfaces::{Interfaces, Link};
 use crate::io::sieve::in_full;
@@ -24,10 +26,10 @@ pub enum BpfHook {
     Tc,
 }
 
-/// The programs' places, gone with this.
-#[derive(Default)]
+/// The programs' places, gone with this unless they are pinned.
 pub(super) struct Attached {
     by_device: HashMap<u32, Device>,
+    pins: Option<Pins>,
 }
 
 struct Device {
@@ -37,6 +39,16 @@ struct Device {
 }
 
 impl Attached {
+    /// Nothing is attached yet but what a predecessor left.
+    pub(super) fn new(pins: Option<Pins>) -> Attached {
+        Attached { by_device: HashMap::new(), pins }
+    }
+
+    /// From now on all this outlives us, if it is pinned.
+    pub(super) fn leave(&mut self) {
+        self.pins.iter_mut().for_each(Pins::leave);
+    }
+
     /// Brings the programs to every device that should have them and has not, and forgets those that are gone.
     ///
     /// # Errors
@@ -50,12 +62,15 @@ impl Attached {
     ) -> io::Result<()> {
         let wanted = |link: &&Link| link.up && link.master.is_none() && (only.is_empty() || only.contains(&link.name));
         self.by_device.retain(|index, _| interfaces.by_index(*index).is_some());
+        if let Some(pins) = &self.pins {
+            pins.remove_gone(interfaces);
+        }
         let mut outcome = Ok(());
         for link in interfaces.links().filter(wanted) {
             if self.by_device.contains_key(&link.index) {
                 continue;
             }
-            match attach(programs, interfaces, link, hook) {
+            match self.attach(programs, interfaces, link, hook) {
                 Ok(device) => {
                     self.by_device.insert(link.index, device);
                 }
@@ -68,31 +83,90 @@ impl Attached {
         outcome
     }
 
+    fn attach(
+        &self,
+        programs: &mut Programs,
+        interfaces: &Interfaces,
+        link: &Link,
+        hook: BpfHook,
+    ) -> io::Result<Device> {
+        let layer = if link.has_link_header() { LinkLayer::Ethernet } else { LinkLayer::None };
+        let _tc = self.behind_driver(programs.behind_driver(layer)?, link)?;
+        let in_driver = layer == LinkLayer::Ethernet
+            && !link.loopback
+            && match hook {
+                BpfHook::Tc => false,
+                BpfHook::Xdp => true,
+                BpfHook::Auto => has_hardware(link) && !carries_vlans(link, interfaces),
+            };
+        let Some(mac) = link.mac.filter(|_| in_driver) else {
+            // A predecessor may have been told otherwise.
+            self.pins.iter().for_each(|pins| pins.remove(Kind::Xdp, link.index));
+            return Ok(Device { mac: None, _tc, _xdp: None });
+        };
+        match self.at_driver(programs.at_driver()?, link) {
+            Ok(xdp) => Ok(Device { mac: Some(mac), _tc, _xdp: Some(xdp) }),
+            Err(error) if hook == BpfHook::Auto => {
+                tracing::info!(interface = link.name, %error, "no program in this driver: SYNs are answered behind it");
+                Ok(Device { mac: None, _tc, _xdp: None })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn behind_driver(&self, program: &mut SchedClassifier, link: &Link) -> io::Result<SchedClassifierLink> {
+        let take_over = |program: &mut SchedClassifier, left| {
+            let id = program.attach_to_link(left)?;
+            program.take_link(id)
+        };
+        let attach = |program: &mut SchedClassifier| {
+            let options = TcAttachOptions::TcxOrder(LinkOrder::first());
+            let id = program.attach_with_options(&link.name, TcAttachType::Ingress, options)?;
+            program.take_link(id)
+        };
+        self.place(Kind::Tc, link, program, take_over, attach)
+    }
+
+    fn at_driver(&self, program: &mut Xdp, link: &Link) -> io::Result<XdpLink> {
+        let take_over = |program: &mut Xdp, left| {
+            let id = program.attach_to_link(left)?;
+            program.take_link(id)
+        };
+        let attach = |program: &mut Xdp| {
+            let id = program.attach_to_if_index(link.index, XdpMode::Driver)?;
+            program.take_link(id)
+        };
+        self.place(Kind::Xdp, link, program, take_over, attach)
+    }
+
+    /// A program's place on a device: the one that a predecessor left, or a new one, which is left to a successor.
+    fn place<P, L>(
+        &self,
+        kind: Kind,
+        link: &Link,
+        program: &mut P,
+        take_over: impl FnOnce(&mut P, L) -> Result<L, ProgramError>,
+        attach: impl FnOnce(&mut P) -> Result<L, ProgramError>,
+    ) -> io::Result<L>
+    where
+        L: TryFrom<FdLink, Error = LinkError>,
+        FdLink: TryFrom<L, Error = LinkError>,
+    {
+        let Some(pins) = &self.pins else { return attach(program).map_err(in_full) };
+        // What was left may be on a device of the same number that is gone.
+        if let Some(left) = pins.take(kind, link.index).and_then(|left| L::try_from(left).ok())
+            && let Ok(taken) = take_over(program, left)
+        {
+            return Ok(taken);
+        }
+        pins.remove(kind, link.index);
+        let new = FdLink::try_from(attach(program).map_err(in_full)?).map_err(in_full)?;
+        L::try_from(pins.keep(kind, link.index, new)?).map_err(in_full)
+    }
+
     /// Link-layer addresses of the devices whose drivers have a program.
     pub(super) fn macs(&self) -> Vec<[u8; 6]> {
         self.by_device.values().filter_map(|device| device.mac).collect()
-    }
-}
-
-fn attach(programs: &mut Programs, interfaces: &Interfaces, link: &Link, hook: BpfHook) -> io::Result<Device> {
-    let layer = if link.has_link_header() { LinkLayer::Ethernet } else { LinkLayer::None };
-    let tc = programs.behind_driver(layer)?;
-    let options = TcAttachOptions::TcxOrder(LinkOrder::first());
-    let id = tc.attach_with_options(&link.name, TcAttachType::Ingress, options).map_err(in_full)?;
-    let _tc = tc.take_link(id).map_err(in_full)?;
-    let in_driver = layer == LinkLayer::Ethernet
-        && !link.loopback
-        && match hook {
-            BpfHook::Tc => false,
-            BpfHook::Xdp => true,
-            BpfHook::Auto => has_hardware(link) && !carries_vlans(link, interfaces),
-        };
-    let Some(mac) = link.mac.filter(|_| in_driver) else { return Ok(Device { mac: None, _tc, _xdp: None }) };
-    let xdp = programs.at_driver()?;
-    match xdp.attach_to_if_index(link.index, XdpMode::Driver) {
-        Ok(id) => Ok(Device { mac: Some(mac), _tc, _xdp: Some(xdp.take_link(id).map_err(in_full)?) }),
-        Err(_) if hook == BpfHook::Auto => Ok(Device { mac: None, _tc, _xdp: None }),
-        Err(error) => Err(in_full(error)),
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -10,6 +11,7 @@ use std::thread::JoinHandle;
 use super::attach::{Attached, BpfHook};
 use super::keeper::{Duties, Keeper, Orders};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
+use super::pins::Pins;
 use super::programs::{Constants, Programs};
 use super::rights;
 use super::settings::{Settings, ns_per_jiffy};
@@ -20,6 +22,7 @@ use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, syste
 use crate::io::fail_closed::FailClosed;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
+use crate::io::sieve::in_full;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::{Listen, ListenShared, WorkerSeat};
@@ -36,13 +39,15 @@ pub struct BpfConfig {
     pub hook: BpfHook,
     /// Whether a crash leaves a rule behind that drops what would be refused (needs `nft`). Default: no.
     pub fail_closed: bool,
+    /// A directory on a bpffs in which the programs' places are pinned, so that they outlive the process. Default: none.
+    pub pins: Option<PathBuf>,
     /// The secret of the cookies.
     pub master: MasterKey,
     /// What log lines call this listener. Default: its addresses.
     pub name: Option<String>,
 }
 
-/// A fast door. Dropping it takes the programs away.
+/// A fast door. Dropping it takes the programs away, unless they are pinned.
 #[derive(Debug)]
 pub struct BpfEngine {
     view: EngineView,
@@ -52,6 +57,7 @@ pub struct BpfEngine {
     fail_closed: Option<FailClosed>,
     bind: Vec<SocketAddr>,
     wants_fail_closed: bool,
+    outlives: bool,
 }
 
 impl BpfEngine {
@@ -83,18 +89,20 @@ impl BpfEngine {
             budget_factors: random_factors().map_err(system("drawing randomness"))?,
             ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
         };
-        let programs = Programs::load(&constants).map_err(rights::in_words);
+        let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
+        let pins = config.pins.as_deref().map(|root| Pins::open(root, &name)).transpose();
+        let pins = pins.map_err(system("taking over what is pinned"))?;
+        let reports = pins.as_ref().map(Pins::reports);
+        let programs = Programs::load(&constants, reports.as_deref()).map_err(rights::in_words);
         let mut programs = programs.map_err(system("loading the eBPF programs"))?;
         // Our clock first, and a jiffy has begun already when it is read: so the programs' time never runs ahead of ours.
         let before = clock().as_nanos();
         let jiffies = programs.jiffies().map_err(system("reading the kernel's clock"))?;
         let offset_ns = before.wrapping_sub((jiffies + 1).wrapping_mul(constants.ns_per_jiffy));
-        let mut attached = Attached::default();
-        attached
-            .update(&mut programs, &snapshot, &config.interfaces, config.hook)
-            .map_err(system("attaching the eBPF programs"))?;
-
         let (now, epoch) = (clock(), epoch());
+        // A predecessor's cookies may be out for as long as one lives.
+        let form_b_until = (now + COOKIE_LIFETIME).as_nanos();
+        programs.form_b_until.set(0, form_b_until, 0).map_err(in_full).map_err(system("filling the eBPF maps"))?;
         let shared = Arc::new(ListenShared::new(&config.listen, now));
         let seat = WorkerSeat { workers: 1, seed: fresh_seed().map_err(system("drawing randomness"))? };
         let listen = Listen::new(config.listen.clone(), shared.clone(), config.master, seat, epoch, now);
@@ -102,14 +110,15 @@ impl BpfEngine {
         let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
         let published = Arc::new(SharedStats::default());
         let orders = Arc::new(Orders::default());
-        let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
+        let outlives = pins.is_some();
+        let inherited = pins.as_ref().is_some_and(Pins::inherited);
         let keeper = Keeper::new(Duties {
             programs,
-            attached,
+            attached: Attached::new(pins),
             placement,
-            words: words(&config.listen, settings.grants),
-            // A predecessor's cookies may be out for as long as one lives.
-            form_b_until: now + COOKIE_LIFETIME,
+            // What a predecessor's programs answered goes on being answered.
+            at_first: if inherited { State::HandsOn } else { State::Silent },
+            words: ListenerWords { outlives, ..words(&config.listen, settings.grants) },
             clockwork: Clockwork { offset_ns, ..Clockwork::default() },
             listen,
             host: host.map_err(system("opening sock_diag"))?,
@@ -124,7 +133,7 @@ impl BpfEngine {
             published: published.clone(),
             name,
         });
-        let keeper = keeper.map_err(system("filling the eBPF maps"))?;
+        let keeper = keeper.map_err(system("attaching the eBPF programs"))?;
         let thread = spawn("portcullis-bpf", move || {
             let _token = token; // First, so that it is dropped last.
             keeper.run();
@@ -139,6 +148,7 @@ impl BpfEngine {
             fail_closed: None,
             bind,
             wants_fail_closed: config.fail_closed,
+            outlives,
         })
     }
 
@@ -164,9 +174,21 @@ impl BpfEngine {
     }
 
     /// Stops answering SYNs. Handshakes that were answered already may still complete; connections go on.
+    ///
+    /// Programs that outlive us go on answering instead, and keep the ends of handshakes back for the next process.
     pub fn drain(&self) {
         self.orders.drain.store(true, Ordering::Relaxed);
         self.wake();
+    }
+
+    /// Whether the programs are pinned.
+    pub fn outlives(&self) -> bool {
+        self.outlives
+    }
+
+    /// Whether, after a [`drain`](BpfEngine::drain), no handshake ends here any more because all are the next process's.
+    pub fn hands_on(&self) -> bool {
+        self.outlives && self.orders.drains.load(Ordering::Acquire)
     }
 
     fn wake(&self) {
@@ -202,6 +224,7 @@ fn words(listen: &ListenConfig, grants: Grants) -> ListenerWords {
         grants,
         looks_up: false,
         has_entries: false,
+        outlives: false,
         replies_max: in_a_period(listen.replies_per_prefix),
         bad_cookies_max: in_a_period(listen.bad_cookies_per_prefix),
     }

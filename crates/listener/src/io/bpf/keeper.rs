@@ -13,7 +13,9 @@ use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
 use super::counts;
-use super::layout::{COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, TARGET_WORDS};
+use super::layout::{
+    ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, TARGET_WORDS,
+};
 use super::programs::Programs;
 use super::settings::Settings;
 use super::targets::{Placement, Table, targets_of};
@@ -44,6 +46,9 @@ const BOGUS_HIGH: u64 = 5_000;
 const BOGUS_LOW: u64 = 1_000;
 const CALM: Duration = Duration::from_secs(10);
 
+/// How often programs that outlive us are told that we are here.
+const KEPT: Duration = Duration::from_millis(500);
+
 /// So long after the accept queue was full a client may still believe in a connection that waits for room.
 const FULL: Duration = Duration::from_secs(60);
 
@@ -56,6 +61,8 @@ pub(super) struct Orders {
     /// The kernel's listening sockets stand.
     pub open: AtomicBool,
     pub drain: AtomicBool,
+    /// The answer: the programs know that they are to drain.
+    pub drains: AtomicBool,
     pub stop: AtomicBool,
 }
 
@@ -65,11 +72,12 @@ pub(super) struct Duties {
     pub attached: Attached,
     pub placement: Placement,
     pub words: ListenerWords,
-    pub form_b_until: Time,
     pub clockwork: Clockwork,
     pub listen: Listen,
     pub host: Host,
     pub transmit: Transmit,
+    /// What the programs do until the kernel's listening sockets stand.
+    pub at_first: State,
     pub interfaces: Arc<SharedInterfaces>,
     pub watch: Watch,
     pub only: Vec<String>,
@@ -98,10 +106,12 @@ pub(super) struct Keeper {
     stale: bool,
     /// The kernel takes no cookies.
     resting: bool,
+    /// When the programs that outlive us were last told that we are here.
+    kept: Time,
 }
 
 impl Keeper {
-    /// Fills the maps: from here on the programs know what is guarded, and keep silent about it.
+    /// Fills the maps, and brings the programs to the devices: they know what is guarded.
     pub(super) fn new(has: Duties) -> io::Result<Keeper> {
         let keys = has.listen.keys_unless(None).ok_or_else(|| io::Error::other("no keys"))?;
         let table = has.placement.table();
@@ -118,10 +128,16 @@ impl Keeper {
             full_until: Time::default(),
             stale: false,
             resting: false,
+            kept: clock(),
         };
-        keeper.write_clockwork()?;
+        keeper.has.words.state = keeper.has.at_first;
+        // A predecessor's programs may be about to be replaced by these: first the orders.
         keeper.write_words()?;
+        keeper.write_clockwork()?;
         keeper.write_targets()?;
+        let Duties { programs, attached, interfaces, only, hook, .. } = &mut keeper.has;
+        attached.update(programs, &interfaces.get(), only, *hook)?;
+        keeper.write_clockwork()?;
         Ok(keeper)
     }
 
@@ -132,6 +148,7 @@ impl Keeper {
             let reports = self.take_reports();
             self.read_counts();
             let now = clock();
+            self.say_that_we_live(now);
             if now.since(ticked) >= TICK {
                 self.tick(now, now.since(ticked));
                 ticked = now;
@@ -154,8 +171,13 @@ impl Keeper {
 
     fn follow_orders(&mut self) {
         let Orders { drain, open, .. } = &*self.has.orders;
-        self.has.words.state = match (open.load(Ordering::Acquire), drain.load(Ordering::Relaxed)) {
-            (false, _) => State::Silent,
+        let open = open.load(Ordering::Acquire);
+        if open {
+            self.has.attached.leave();
+        }
+        self.has.words.state = match (open, drain.load(Ordering::Relaxed)) {
+            (false, _) => self.has.at_first,
+            (true, true) if self.has.words.outlives => State::HandsOn,
             (true, true) => State::Draining,
             (true, false) if self.resting => State::Resting,
             (true, false) => State::Answers,
@@ -203,6 +225,20 @@ impl Keeper {
             // A bogus ACK only wakes us, to count.
             Kind::Bogus => {}
         }
+    }
+
+    /// Told so twice in the time after which the programs believe that nobody reads their reports.
+    fn say_that_we_live(&mut self, now: Time) {
+        let since = now.since(self.kept);
+        if !self.has.words.outlives || since < KEPT {
+            return;
+        }
+        if since >= ALONE {
+            self.written = None; // They did believe it, and have changed their orders.
+        }
+        self.kept = now;
+        let written = self.write_clockwork();
+        self.tell(written, "could not tell the programs that we are here");
     }
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
@@ -299,6 +335,10 @@ impl Keeper {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");
         }
+        let Orders { drain, drains, .. } = &*self.has.orders;
+        if drain.load(Ordering::Relaxed) && self.written == Some(self.has.words) {
+            drains.store(true, Ordering::Release);
+        }
     }
 
     fn read_counts(&mut self) {
@@ -337,11 +377,7 @@ impl Keeper {
     }
 
     fn write_words(&mut self) -> io::Result<()> {
-        let map = &mut self.has.programs.listeners;
-        // The programs themselves move this moment on.
-        let known = map.get(&0, 0).map_or(0, |raw| raw[2]);
-        let until = known.max(self.has.form_b_until.as_nanos());
-        map.set(0, self.has.words.to_raw(until), 0).map_err(in_full)?;
+        self.has.programs.listeners.set(0, self.has.words.to_raw(), 0).map_err(in_full)?;
         self.written = Some(self.has.words);
         Ok(())
     }
@@ -352,6 +388,7 @@ impl Keeper {
         clockwork.current = self.keys.current;
         clockwork.accepted = self.keys.accepted;
         clockwork.macs = self.has.attached.macs();
+        clockwork.kept = self.has.words.outlives.then_some(self.kept);
         self.has.programs.clockwork.set(0, clockwork.to_raw(), 0).map_err(in_full)
     }
 

@@ -1,6 +1,7 @@
 //! What the programs and user space share, byte for byte as `bpf/guard/maps.h` has it.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use wire::{Endpoint, FourTuple, SeqNum};
 
@@ -73,6 +74,8 @@ pub(super) enum State {
     Draining = 2,
     /// The kernel takes no cookies: all is left to it.
     Resting = 3,
+    /// SYNs are answered; handshakes' ends wait for the listening socket of the next process.
+    HandsOn = 4,
 }
 
 /// TCP options that the kernel's settings allow.
@@ -83,7 +86,7 @@ pub(super) struct Grants {
     pub wscale: bool,
 }
 
-/// `struct listener`, but for the word that the programs write.
+/// `struct listener`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListenerWords {
     pub state: State,
@@ -96,16 +99,17 @@ pub(super) struct ListenerWords {
     pub looks_up: bool,
     /// Half-open entries are kept.
     pub has_entries: bool,
+    /// The programs stay when this process goes.
+    pub outlives: bool,
     /// Replies to one prefix in a period of 134 ms, per CPU.
     pub replies_max: u32,
     pub bad_cookies_max: u32,
 }
 
-pub(super) type RawListener = [u64; 3];
+pub(super) type RawListener = [u64; 2];
 
 impl ListenerWords {
-    /// With the moment, in nanoseconds, until which a cookie of form B can be outstanding.
-    pub(super) fn to_raw(self, form_b_until: u64) -> RawListener {
+    pub(super) fn to_raw(self) -> RawListener {
         let Grants { timestamps, sack, wscale } = self.grants;
         let grants = u8::from(timestamps) | u8::from(sack) << 1 | u8::from(wscale) << 2;
         let flags = [
@@ -116,10 +120,10 @@ impl ListenerWords {
             grants,
             u8::from(self.looks_up),
             u8::from(self.has_entries),
-            0,
+            u8::from(self.outlives),
         ];
         let [r, b] = [self.replies_max.to_ne_bytes(), self.bad_cookies_max.to_ne_bytes()];
-        [u64::from_ne_bytes(flags), u64::from_ne_bytes([r[0], r[1], r[2], r[3], b[0], b[1], b[2], b[3]]), form_b_until]
+        [u64::from_ne_bytes(flags), u64::from_ne_bytes([r[0], r[1], r[2], r[3], b[0], b[1], b[2], b[3]])]
     }
 }
 
@@ -133,10 +137,17 @@ pub(super) struct Clockwork {
     pub macs: Vec<[u8; 6]>,
     /// What to add to the kernel's jiffies, as nanoseconds, for our clock.
     pub offset_ns: u64,
+    /// When we were last here; `None` for programs that go with us.
+    pub kept: Option<Time>,
 }
 
+/// So long after we were last here the programs report no more, and so long after it they do nothing more.
+pub(super) const ALONE: Duration = Duration::from_secs(3);
+#[cfg(test)]
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+
 pub(super) const MACS_MAX: usize = 8;
-const CLOCKWORK_WORDS: usize = 6 + 2 * MACS_MAX + 2;
+const CLOCKWORK_WORDS: usize = 6 + 2 * MACS_MAX + 4;
 pub(super) type RawClockwork = [u32; CLOCKWORK_WORDS];
 
 impl Clockwork {
@@ -151,8 +162,12 @@ impl Clockwork {
         raw[2] = half(4..8);
         raw[3] = u32::from(self.accepted[4..].contains(&true));
         raw[4] = self.macs.len().min(MACS_MAX) as u32;
+        // Never, by a signed difference.
+        let kept = self.kept.map_or(i64::MAX as u64, Time::as_nanos);
         raw[6 + 2 * MACS_MAX] = self.offset_ns as u32;
         raw[7 + 2 * MACS_MAX] = (self.offset_ns >> 32) as u32;
+        raw[8 + 2 * MACS_MAX] = kept as u32;
+        raw[9 + 2 * MACS_MAX] = (kept >> 32) as u32;
         for (words, mac) in raw[6..].chunks_exact_mut(2).take(MACS_MAX).zip(&self.macs) {
             words[0] = u32::from_ne_bytes([mac[0], mac[1], mac[2], mac[3]]);
             words[1] = u32::from(u16::from_ne_bytes([mac[4], mac[5]]));

@@ -6,6 +6,7 @@ mod engine;
 mod keeper;
 mod layout;
 mod object;
+mod pins;
 mod programs;
 mod rights;
 mod settings;

@@ -1,6 +1,7 @@
 //! The loaded programs and their maps.
 
 use std::io;
+use std::path::Path;
 
 use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, TestRun, Xdp};
@@ -29,11 +30,12 @@ pub(super) struct Programs {
     pub clockwork: Array<MapData, RawClockwork>,
     pub counters: PerCpuArray<MapData, RawCounters>,
     pub reports: RingBuf<MapData>,
+    pub form_b_until: Array<MapData, u64>,
 }
 
 impl Programs {
-    /// Loads the programs; they are attached nowhere yet.
-    pub(super) fn load(constants: &Constants) -> io::Result<Programs> {
+    /// Loads the programs; they are attached nowhere yet. Their reports go into the ring that is pinned there, if one is to be.
+    pub(super) fn load(constants: &Constants, reports: Option<&Path>) -> io::Result<Programs> {
         let object = object::for_this_kernel()?;
         let Constants { target_bits, target_factors, budget_factors, ns_per_jiffy } = constants;
         let mut loader = EbpfLoader::new();
@@ -43,16 +45,20 @@ impl Programs {
             .override_global("target_factors", target_factors, true)
             .override_global("budget_factors", budget_factors, true)
             .override_global("ns_per_jiffy", ns_per_jiffy, true);
+        if let Some(path) = reports {
+            loader.map_pin_path("reports", path);
+        }
         let mut ebpf = loader.load(&object).map_err(in_full)?;
         let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("no map {name}")));
         let [targets, listeners, clockwork] = ["targets", "listeners", "clockwork"].map(&mut take);
-        let [counters, reports] = ["counters", "reports"].map(&mut take);
+        let [counters, reports, form_b_until] = ["counters", "reports", "form_b_until"].map(&mut take);
         let mut programs = Programs {
             targets: Array::try_from(targets?).map_err(in_full)?,
             listeners: Array::try_from(listeners?).map_err(in_full)?,
             clockwork: Array::try_from(clockwork?).map_err(in_full)?,
             counters: PerCpuArray::try_from(counters?).map_err(in_full)?,
             reports: RingBuf::try_from(reports?).map_err(in_full)?,
+            form_b_until: Array::try_from(form_b_until?).map_err(in_full)?,
             ebpf,
         };
         programs.at_driver()?.load().map_err(in_full)?;

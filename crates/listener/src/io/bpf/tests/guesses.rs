@@ -16,7 +16,8 @@ fn form_b_is_refused_while_none_can_be_outstanding() {
             let flow = tuple(client, server);
             let [wide, narrow] = OFFERS.map(|offer| third_ack(&flow, IRS, &minted(bench, &flow, &offer), &[]));
             for (until, open) in [(0, false), (NOW.as_nanos() - 1, false), (NOW.as_nanos(), true), (u64::MAX, true)] {
-                bench.programs.listeners.set(0, gated.to_raw(until), 0).unwrap();
+                bench.order(gated);
+                bench.programs.form_b_until.set(0, until, 0).unwrap();
                 assert_eq!(is_taken(bench, &narrow), open, "until {until}");
                 assert!(is_taken(bench, &wide), "form A needs no gate");
             }

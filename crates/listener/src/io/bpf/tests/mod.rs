@@ -11,6 +11,7 @@ mod guesses;
 mod held;
 mod namespace;
 mod odd_packets;
+mod outliving;
 mod reports;
 
 use aya::TestRunOptions;
@@ -59,6 +60,7 @@ const CALM: ListenerWords = ListenerWords {
     grants: Grants { timestamps: true, sack: true, wscale: true },
     looks_up: false,
     has_entries: false,
+    outlives: false,
     replies_max: 20_000,
     bad_cookies_max: 400,
 };
@@ -74,6 +76,8 @@ struct Bench {
     jar: CookieJar,
     guarded: Vec<Target>,
     now: Time,
+    /// When user space was last here; `None`: the programs go with it.
+    kept: Option<Time>,
 }
 
 /// Where a packet meets a program.
@@ -103,7 +107,7 @@ impl Bench {
     fn new(programs: Programs, guarded: &[&str], listener: ListenerWords) -> Bench {
         let jar = CookieJar::new(MasterKey::from_bytes([7; 32]), EPOCH);
         let target = |local: &&str| Target { local: local.parse().unwrap(), mss: MSS, listener: 0 };
-        let mut bench = Bench { programs, jar, guarded: guarded.iter().map(target).collect(), now: NOW };
+        let mut bench = Bench { programs, jar, guarded: guarded.iter().map(target).collect(), now: NOW, kept: None };
         bench.take_reports();
         bench.clear_counts();
         bench.give_keys();
@@ -136,7 +140,8 @@ impl Bench {
             self.programs.targets.set(index as u32, raw, 0).unwrap();
         }
         let (current, accepted) = (keys.current, keys.accepted);
-        let clockwork = Clockwork { current, accepted, macs: vec![MAC], offset_ns: self.now.as_nanos() };
+        let clockwork =
+            Clockwork { current, accepted, macs: vec![MAC], offset_ns: self.now.as_nanos(), kept: self.kept };
         self.programs.clockwork.set(0, clockwork.to_raw(), 0).unwrap();
     }
 
@@ -147,7 +152,8 @@ impl Bench {
 
     /// Gives the listener its orders; no cookie of form B was sent yet.
     fn order(&mut self, listener: ListenerWords) {
-        self.programs.listeners.set(0, listener.to_raw(0), 0).unwrap();
+        self.programs.listeners.set(0, listener.to_raw(), 0).unwrap();
+        self.programs.form_b_until.set(0, 0, 0).unwrap();
     }
 
     fn at(&mut self, hook: Hook, frame: &[u8]) -> Fate {

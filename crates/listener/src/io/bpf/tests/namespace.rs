@@ -43,7 +43,7 @@ pub(super) fn on_bench_for(guarded: &[&str], listener: ListenerWords, test: impl
         isolate().unwrap_or_else(|error| panic!("needs CAP_SYS_ADMIN and ip (or {SKIP}=1): {error}"));
         let idle = IDLE.lock().unwrap().pop();
         let needs = format!("needs Linux 6.9, CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN (or {SKIP}=1)");
-        let load = || Programs::load(&CONSTANTS).unwrap_or_else(|error| panic!("{needs}: {error}"));
+        let load = || Programs::load(&CONSTANTS, None).unwrap_or_else(|error| panic!("{needs}: {error}"));
         let mut bench = Bench::new(idle.unwrap_or_else(load), guarded, listener);
         test(&mut bench);
         IDLE.lock().unwrap().push(bench.programs);

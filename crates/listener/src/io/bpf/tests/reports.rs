@@ -75,7 +75,7 @@ fn a_report_names_its_listener() {
     on_bench(CALM, |bench| {
         bench.guarded[1].listener = OTHER_LISTENER as u8;
         bench.give_keys();
-        bench.programs.listeners.set(OTHER_LISTENER, CALM.to_raw(0), 0).unwrap();
+        bench.programs.listeners.set(OTHER_LISTENER, CALM.to_raw(), 0).unwrap();
         for (client, server) in PAIRS {
             assert!(matches!(bench.at_tc(&syn(&tuple(client, server), SeqNum::new(1), LINUX)), Fate::Sent(_)));
         }

@@ -1,0 +1,112 @@
+//! Programs that outlive user space: what they do while nobody keeps them, and for how long.
+
+use std::time::Duration;
+
+use super::super::layout::{ALONE, Kind, LEASE};
+use super::acks::{IRS, OFFER_A, OFFERS, is_taken, listen, minted, third_ack};
+use super::*;
+
+const PINNED: ListenerWords = ListenerWords { outlives: true, ..CALM };
+const A_BIT: Duration = Duration::from_millis(1);
+
+impl Bench {
+    /// As if user space had been here for the last time so long ago.
+    fn leave_alone_for(&mut self, alone: Duration) {
+        let ago = NOW.as_nanos() - alone.as_nanos() as u64;
+        self.kept = Some(Time::from_nanos(ago));
+        self.give_keys();
+    }
+
+    fn reports(&self) -> bool {
+        self.programs.listeners.get(&0, 0).unwrap()[0].to_ne_bytes()[1] != 0
+    }
+}
+
+#[test]
+fn what_ends_a_handshake_waits_and_is_told_while_no_socket_listens() {
+    on_bench(PINNED, |bench| {
+        for (client, server) in PAIRS {
+            for offer in OFFERS {
+                let flow = tuple(client, server);
+                let cookie = minted(bench, &flow, &offer);
+                let ack = third_ack(&flow, IRS, &cookie, b"hello");
+                assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+                let [report] = bench.take_reports()[..] else { panic!("not one report") };
+                assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Full, flow, IRS, cookie.isn));
+            }
+        }
+        // Where the programs go with the process, the kernel refuses.
+        bench.order(CALM);
+        let flow = tuple(CLIENT, SERVER);
+        let cookie = minted(bench, &flow, &OFFER_A);
+        let ack = third_ack(&flow, IRS, &cookie, &[]);
+        assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
+        assert_eq!(bench.take_reports(), []);
+    });
+}
+
+#[test]
+fn handed_on_the_ends_of_handshakes_wait_although_a_socket_listens() {
+    on_bench(PINNED, |bench| {
+        let _listening = listen();
+        bench.order(ListenerWords { state: State::HandsOn, ..PINNED });
+        for (client, server) in PAIRS {
+            let flow = tuple(client, server);
+            for hook in HOOKS {
+                assert!(matches!(bench.at(hook, &syn(&flow, IRS, LINUX)), Fate::Sent(_)), "SYNs are answered");
+            }
+            bench.take_reports();
+            let cookie = minted(bench, &flow, &OFFER_A);
+            let ack = third_ack(&flow, IRS, &cookie, b"hello");
+            assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+            let [report] = bench.take_reports()[..] else { panic!("not one report") };
+            assert_eq!((report.kind, report.iss), (Kind::Full, cookie.isn));
+        }
+    });
+}
+
+#[test]
+fn left_alone_they_answer_and_report_no_more_syns() {
+    on_bench(PINNED, |bench| {
+        let flow = tuple(CLIENT, SERVER);
+        bench.leave_alone_for(ALONE - A_BIT);
+        assert!(matches!(bench.at(Hook::Tc, &syn(&flow, IRS, LINUX)), Fate::Sent(_)));
+        assert_eq!(bench.take_reports().len(), 1);
+        bench.leave_alone_for(ALONE);
+        for hook in HOOKS {
+            assert!(matches!(bench.at(hook, &syn(&flow, IRS, LINUX)), Fate::Sent(_)));
+        }
+        assert_eq!(bench.take_reports(), []);
+        assert!(!bench.reports(), "user space sees that it was missed");
+        let _listening = listen();
+        let cookie = minted(bench, &flow, &OFFER_A);
+        assert!(is_taken(bench, &third_ack(&flow, IRS, &cookie, &[])), "a socket that listens gets its connections");
+    });
+}
+
+#[test]
+fn when_the_lease_has_ended_all_is_the_kernels() {
+    on_bench(PINNED, |bench| {
+        let flow = tuple(CLIENT, SERVER);
+        let cookie = minted(bench, &flow, &OFFER_A);
+        let ack = third_ack(&flow, IRS, &cookie, &[]);
+        bench.leave_alone_for(LEASE - A_BIT);
+        assert!(matches!(bench.at(Hook::Tc, &syn(&flow, IRS, LINUX)), Fate::Sent(_)));
+        assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+        bench.leave_alone_for(LEASE);
+        for hook in HOOKS {
+            assert_eq!(bench.at(hook, &syn(&flow, IRS, LINUX)), Fate::Passed);
+        }
+        assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
+    });
+}
+
+#[test]
+fn programs_that_go_with_the_process_need_nobody() {
+    on_bench(CALM, |bench| {
+        bench.kept = None;
+        bench.set_time(Time::from_secs(1 << 30));
+        assert!(matches!(bench.at(Hook::Tc, &syn(&tuple(CLIENT, SERVER), IRS, LINUX)), Fate::Sent(_)));
+        assert!(bench.reports());
+    });
+}
