@@ -9,8 +9,6 @@
 
 #include "guard/ack.h"
 
-enum hook { AT_XDP, AT_TC };
-
 // The loopback device of every network namespace.
 #define LOOPBACK 1
 
@@ -80,7 +78,7 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
     }
     if (door->listener->has_entries && !door->listener->looks_up) {
         struct options none = no_options();
-        report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns());
+        report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns(), later());
     }
     return on_unknown(ctx, flow, door, DROP_RESET);
 }
@@ -95,10 +93,17 @@ static __always_inline const void *end_of(void *ctx, enum hook hook)
     return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data_end : ((struct __sk_buff *)ctx)->data_end);
 }
 
-// Judges a TCP segment; of a SYN that is to be answered the segment, but not the headers below it, is rewritten.
-// `tcp_len` is header and data, `addresses` the sum over both addresses.
+// Whether at tc there is more of the headers than the program sees: it may be asked for.
+static __always_inline bool has_more(void *ctx, enum hook hook)
+{
+    const struct __sk_buff *skb = ctx;
+    return hook == AT_TC && skb->data_end - skb->data < (skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX);
+}
+
+// Judges a TCP segment; for a SYN that is to be answered the answer's segment, but not the headers below it, is written: in place, or at tc
+// behind the `ip_len` bytes of an IP header in the draft. `tcp_len` is header and data, `addresses` the sum over both addresses.
 static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct flow *flow, const struct door *door, __u32 tcp_at,
-                                               __u32 tcp_len, __u64 addresses, bool loopback)
+                                               __u32 ip_len, __u32 tcp_len, __u64 addresses, bool loopback)
 {
     struct tcp *tcp = begin_of(ctx, hook) + tcp_at;
     const void *end = end_of(ctx, hook);
@@ -126,7 +131,7 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     struct options options;
     __u64 segment = add_words(0, tcp, 5);
     if (!read_options((__u32 *)(tcp + 1), words, end, &options, &segment))
-        return drop(door, DROP_MALFORMED);
+        return has_more(ctx, hook) ? TOO_SHORT : drop(door, DROP_MALFORMED);
     // From here on the verifier knows no more of a block of one length than of another, and looks at them all at once.
     words = options.len / 4;
     tcp = begin_of(ctx, hook) + tcp_at;
@@ -161,7 +166,15 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
         return verdict;
     if (!names_mss)
         options.mss = 0;
-    return write_segment(tcp, end, words, &options, door, &cookie, pseudo, sums) ? TRANSMIT : DROP;
+    struct tcp *answer = tcp;
+    if (hook == AT_TC) {
+        struct draft *here = draft();
+        if (!here)
+            return DROP;
+        here->len = ip_len + 20 + 4 * words;
+        answer = (struct tcp *)(here->packet + ip_len);
+    }
+    return write_segment(tcp, answer, end, hook, words, &options, door, &cookie, pseudo, sums) ? TRANSMIT : DROP;
 }
 
 static __always_inline int load(void *ctx, enum hook hook, __u32 at, void *to, __u32 len)
@@ -240,12 +253,30 @@ static __always_inline enum verdict leave_to_walk(void *ctx, enum hook hook, __u
     return hook == AT_XDP ? on_odd_at_xdp(ctx, at, family) : on_odd_at_tc(ctx, at, family);
 }
 
+// The IP header of an answer: TOS 0, ID 0, DF; the length is what it was.
+static __always_inline void answer_ipv4(const struct ipv4 *ip, struct ipv4 *answer)
+{
+    __u32 *fixed = (__u32 *)answer;
+    __be32 first = (__u32)ip->len << 16 | 0x45;
+    __be32 flags = bpf_htonl(0x4000);
+    __be32 ttl = bpf_htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
+    __be32 source = ip->source, dest = ip->dest;
+    __u64 addresses = (__u64)source + dest;
+    fixed[0] = first;
+    fixed[1] = flags;
+    fixed[2] = ttl | (__u32)(__u16)~fold(addresses + first + flags + ttl) << 16;
+    answer->source = dest;
+    answer->dest = source;
+}
+
 static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at, bool loopback)
 {
     struct ipv4 *ip = begin_of(ctx, hook) + at;
     const void *end = end_of(ctx, hook);
     struct tcp *tcp = (struct tcp *)(ip + 1);
-    if ((void *)(tcp + 1) > end || ip->protocol != IPPROTO_TCP || ip->fragment & bpf_htons(0x3fff))
+    if ((void *)(tcp + 1) > end)
+        return has_more(ctx, hook) ? TOO_SHORT : PASS;
+    if (ip->protocol != IPPROTO_TCP || ip->fragment & bpf_htons(0x3fff))
         return PASS;
     if (ip->version_ihl != 0x45)
         return leave_to_walk(ctx, hook, at, V4);
@@ -256,22 +287,28 @@ static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at,
     if (fold(add_words(0, ip, 5)) != 0xffff)
         return drop(&door, DROP_BAD_CHECKSUM);
     __u64 addresses = (__u64)ip->source + ip->dest;
-    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), bpf_ntohs(ip->len) - 20, addresses, loopback);
+    __u32 tcp_len = bpf_ntohs(ip->len) - sizeof(*ip);
+    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), sizeof(*ip), tcp_len, addresses, loopback);
+    if (verdict != TRANSMIT)
+        return verdict;
     ip = begin_of(ctx, hook) + at;
-    if (verdict == TRANSMIT && (void *)(ip + 1) <= end_of(ctx, hook)) {
-        // TOS 0, ID 0, DF; the length is what it was.
-        __u32 *fixed = (__u32 *)ip;
-        __be32 first = (__u32)ip->len << 16 | 0x45;
-        __be32 flags = bpf_htonl(0x4000);
-        __be32 ttl = bpf_htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
-        __be32 source = ip->source;
-        fixed[0] = first;
-        fixed[1] = flags;
-        fixed[2] = ttl | (__u32)(__u16)~fold(addresses + first + flags + ttl) << 16;
-        ip->source = ip->dest;
-        ip->dest = source;
-    }
-    return verdict;
+    struct draft *here = hook == AT_TC ? draft() : NULL;
+    if ((void *)(ip + 1) > end_of(ctx, hook) || (hook == AT_TC && !here))
+        return DROP;
+    answer_ipv4(ip, hook == AT_TC ? (struct ipv4 *)here->packet : ip);
+    return TRANSMIT;
+}
+
+static __always_inline void answer_ipv6(const struct ipv6 *ip, const struct flow *flow, struct ipv6 *answer)
+{
+    answer->version_label = bpf_htonl(0x60000000);
+    answer->len = ip->len;
+    answer->next = IPPROTO_TCP;
+    answer->hops = HOP_LIMIT;
+    answer->source[0] = flow->local[0];
+    answer->source[1] = flow->local[1];
+    answer->dest[0] = flow->peer.addr[0];
+    answer->dest[1] = flow->peer.addr[1];
 }
 
 static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at, bool loopback)
@@ -279,7 +316,9 @@ static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at,
     struct ipv6 *ip = begin_of(ctx, hook) + at;
     const void *end = end_of(ctx, hook);
     struct tcp *tcp = (struct tcp *)(ip + 1);
-    if ((void *)(tcp + 1) > end || (ip->version_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
+    if ((void *)(tcp + 1) > end)
+        return has_more(ctx, hook) ? TOO_SHORT : PASS;
+    if ((ip->version_label & bpf_htonl(0xf0000000)) != bpf_htonl(0x60000000))
         return PASS;
     if (ip->next != IPPROTO_TCP) {
         bool walked = ip->next == IPPROTO_HOPOPTS || ip->next == IPPROTO_ROUTING || ip->next == IPPROTO_DSTOPTS;
@@ -295,17 +334,16 @@ static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at,
     if (!find_door(&flow, &door))
         return PASS;
     __u64 addresses = add_words(0, ip->source, 8);
-    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), bpf_ntohs(ip->len), addresses, loopback);
+    __u32 tcp_len = bpf_ntohs(ip->len);
+    enum verdict verdict = on_segment(ctx, hook, &flow, &door, at + sizeof(*ip), sizeof(*ip), tcp_len, addresses, loopback);
+    if (verdict != TRANSMIT)
+        return verdict;
     ip = begin_of(ctx, hook) + at;
-    if (verdict == TRANSMIT && (void *)(ip + 1) <= end_of(ctx, hook)) {
-        ip->version_label = bpf_htonl(0x60000000);
-        ip->hops = HOP_LIMIT;
-        ip->source[0] = flow.local[0];
-        ip->source[1] = flow.local[1];
-        ip->dest[0] = flow.peer.addr[0];
-        ip->dest[1] = flow.peer.addr[1];
-    }
-    return verdict;
+    struct draft *here = hook == AT_TC ? draft() : NULL;
+    if ((void *)(ip + 1) > end_of(ctx, hook) || (hook == AT_TC && !here))
+        return DROP;
+    answer_ipv6(ip, &flow, hook == AT_TC ? (struct ipv6 *)here->packet : ip);
+    return TRANSMIT;
 }
 
 static __always_inline enum verdict on_packet(void *ctx, enum hook hook, __u32 at, __be16 protocol, bool loopback)
@@ -371,21 +409,43 @@ __noinline int on_tc_packet(struct __sk_buff *skb, __u32 at)
     return on_packet(skb, AT_TC, at, skb->protocol, skb->ifindex == LOOPBACK);
 }
 
+// Stores the draft over the SYN, and sends it where it came from.
+static __always_inline int send_draft(struct __sk_buff *skb, __u32 link_len)
+{
+    struct draft *here = draft();
+    if (!here)
+        return TCX_DROP;
+    const void *from = here->packet;
+    __u32 len = here->len;
+    if (!len || len > sizeof(here->packet))
+        return TCX_DROP;
+    if (link_len) {
+        const struct ethhdr *link = begin_of(skb, AT_TC);
+        if ((void *)(link + 1) > end_of(skb, AT_TC))
+            return TCX_DROP;
+        __builtin_memcpy(here->link, link, ETH_HLEN);
+        swap_link_addresses((struct ethhdr *)here->link);
+        from = here->link;
+        len += ETH_HLEN;
+    }
+    return bpf_skb_store_bytes(skb, 0, from, len, 0) ? TCX_DROP : bpf_redirect(skb->ifindex, 0);
+}
+
 static __always_inline int at_tc(struct __sk_buff *skb, __u32 link_len)
 {
     // Other hosts' frames, and those of a VLAN, which are for the VLAN's own device.
     if (skb->pkt_type != 0 || (skb->vlan_present && skb->vlan_tci & 0xfff))
         return TCX_NEXT;
-    __u32 headers = skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX;
-    if (begin_of(skb, AT_TC) + headers > end_of(skb, AT_TC) && bpf_skb_pull_data(skb, headers))
-        return TCX_NEXT;
-    switch (on_tc_packet(skb, link_len)) {
-    case TRANSMIT: {
-        struct ethhdr *link = begin_of(skb, AT_TC);
-        if (link_len && (void *)(link + 1) <= end_of(skb, AT_TC))
-            swap_link_addresses(link);
-        return bpf_redirect(skb->ifindex, 0);
+    enum verdict verdict = on_tc_packet(skb, link_len);
+    if (verdict == TOO_SHORT) {
+        // Seldom: of what local senders send, and drivers bring, the headers are in one piece.
+        if (bpf_skb_pull_data(skb, skb->len < HEADERS_MAX ? skb->len : HEADERS_MAX))
+            return TCX_NEXT;
+        verdict = on_tc_packet(skb, link_len);
     }
+    switch (verdict) {
+    case TRANSMIT:
+        return send_draft(skb, link_len);
     case DROP:
         return TCX_DROP;
     default:

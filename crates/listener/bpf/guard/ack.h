@@ -61,7 +61,7 @@ static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const stru
     count(door->counters, SAMPLED_BOGUS);
     if (!wary) {
         struct options none = no_options();
-        report(flow, REPORT_BOGUS, &none, 0, flow->ns);
+        report(flow, REPORT_BOGUS, &none, 0, flow->ns, IF_IDLE);
         return PASS;
     }
     if (why == DROP_BAD_COOKIE) {
@@ -98,20 +98,19 @@ static __always_inline struct req_attrs attributes(const struct options *options
 }
 
 // Tells user space of a handshake that is complete, and whose client waits for room, or for a listening socket.
-static __always_inline enum verdict keep_waiting(const struct flow *flow, const struct options *echo, const struct remembered *offer,
-                                                 __u32 iss, __u64 ns)
+static __always_inline enum verdict keep_waiting(const struct flow *flow, struct options *echo, const struct remembered *offer, __u32 iss,
+                                                 __u64 ns)
 {
-    struct options told = *echo;
-    told.mss = offer->mss;
-    told.wscale = offer->wscale;
-    told.sack = offer->sack;
-    report(flow, REPORT_FULL, &told, iss, ns);
+    echo->mss = offer->mss;
+    echo->wscale = offer->wscale;
+    echo->sack = offer->sack;
+    report(flow, REPORT_FULL, echo, iss, ns, NOW);
     return DROP;
 }
 
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
 // verified once; therefore it looks up again what the caller knows.
-__noinline int accept(struct __sk_buff *skb, const struct flow *flow, const struct options *options, __u32 iss)
+__noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct options *options, __u32 iss)
 {
     if (!flow || !options)
         return PASS;
@@ -133,11 +132,11 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
     if (sk->state == BPF_TCP_TIME_WAIT) {
         if (is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow))
-            report(flow, REPORT_HELD, options, iss, ns);
+            report(flow, REPORT_HELD, options, iss, ns, NOW);
     } else if (sk->state != BPF_TCP_LISTEN) {
         // A socket that lives is destroyed on the strength of form A alone: see `Listen::standing`.
         if (tp && options->timestamps && !is_own(tp, flow, iss))
-            report(flow, REPORT_HELD, options, iss, ns);
+            report(flow, REPORT_HELD, options, iss, ns, NOW);
     } else if (listener->state == HANDS_ON) {
         verdict = keep_waiting(flow, options, &offer, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
@@ -150,7 +149,7 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
         } else {
             count(here, COOKIES_VALID);
             if (listener->reports || listener->has_entries)
-                report(flow, REPORT_ACCEPTED, options, iss, ns);
+                report(flow, REPORT_ACCEPTED, options, iss, ns, later());
         }
     }
     bpf_sk_release(sk);
@@ -158,7 +157,7 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, const stru
 }
 
 static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struct flow *flow, const struct door *door, __u32 iss,
-                                              const struct options *options)
+                                              struct options *options)
 {
     if (!options->timestamps && !passes_gates(flow, door))
         return on_unknown(skb, flow, door, DROP_BAD_COOKIE);

@@ -173,9 +173,11 @@ struct {
     __type(value, struct counters);
 } counters SEC(".maps");
 
+#define REPORTS_LEN (1 << 20)
+
 struct {
     __uint(type, BPF_MAP_TYPE_RINGBUF);
-    __uint(max_entries, 1 << 20);
+    __uint(max_entries, REPORTS_LEN);
 } reports SEC(".maps");
 
 static __always_inline void count(struct counters *counters, enum counter what)

@@ -39,8 +39,37 @@ struct ipv6 {
     __u64 source[2], dest[2];
 };
 
-// What an XDP program answers with, in the terms of both hooks.
-enum verdict { PASS, DROP, TRANSMIT };
+enum hook { AT_XDP, AT_TC };
+
+// What a program answers with, in the terms of both hooks.
+enum verdict {
+    PASS,
+    DROP,
+    TRANSMIT,
+    TOO_SHORT, // At tc: more of the headers has to be in one piece.
+};
+
+// At tc an answer is made here and stored into the packet at the end. A program that writes to packets by itself has every packet copied
+// first that somebody else holds as well: that is all that local senders send, and all of every connection's.
+struct draft {
+    __u32 len; // From the IP header on.
+    __u8 padding[2];
+    __u8 link[14];
+    __u8 packet[40 + 60];
+};
+
+struct {
+    __uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+    __uint(max_entries, 1);
+    __type(key, __u32);
+    __type(value, struct draft);
+} drafts SEC(".maps");
+
+static __always_inline struct draft *draft(void)
+{
+    const __u32 zero = 0;
+    return bpf_map_lookup_elem(&drafts, &zero);
+}
 
 static __always_inline __u64 add_words(__u64 sum, const void *words, __u32 count)
 {

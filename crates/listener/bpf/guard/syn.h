@@ -92,8 +92,19 @@ static __always_inline bool kernel_holds(void *ctx, const struct flow *flow)
     return held;
 }
 
+// When user space is woken for a report: now; or if it has read all before it; or not, since it looks every few milliseconds while it keeps
+// half-open connections, and being woken costs as much as a handshake.
+#define NOW BPF_RB_FORCE_WAKEUP
+#define IF_IDLE 0
+
+// Unless the reports are many already.
+static __always_inline __u64 later(void)
+{
+    return bpf_ringbuf_query(&reports, BPF_RB_AVAIL_DATA) < REPORTS_LEN / 4 ? BPF_RB_NO_WAKEUP : NOW;
+}
+
 // Tells user space. False if there is no room for a report.
-static __always_inline bool report(const struct flow *flow, enum kind kind, const struct options *offer, __u32 iss, __u64 ns)
+static __always_inline bool report(const struct flow *flow, enum kind kind, const struct options *offer, __u32 iss, __u64 ns, __u64 wakeup)
 {
     struct report *report = bpf_ringbuf_reserve(&reports, sizeof(*report), 0);
     if (!report)
@@ -115,7 +126,7 @@ static __always_inline bool report(const struct flow *flow, enum kind kind, cons
         .tsval = offer->tsval,
         .ns = ns,
     };
-    bpf_ringbuf_submit(report, 0);
+    bpf_ringbuf_submit(report, wakeup);
     return true;
 }
 
@@ -160,15 +171,15 @@ __noinline int write_options(const struct options *offer, __u16 mss, __u32 tsval
     return 0;
 }
 
-// The fixed header of a SYN-ACK over that of its SYN: `words` of options stand behind it, whose sum and the pseudo-header's is `sum`.
-static __always_inline void write_header(struct tcp *tcp, __u32 words, const struct cookie *cookie, __u64 pseudo, __u64 sum,
-                                         enum sum_state sums)
+// The fixed header of a SYN-ACK for this SYN, maybe in its place: `words` of options stand behind it, whose sum is `sum`.
+static __always_inline void write_header(const struct tcp *tcp, struct tcp *answer, __u32 words, const struct cookie *cookie, __u64 pseudo,
+                                         __u64 sum, enum sum_state sums)
 {
     __be32 ports = (__u32)tcp->source << 16 | tcp->dest;
     __be32 seq = bpf_htonl(cookie->isn);
     __be32 ack = bpf_htonl(bpf_ntohl(tcp->seq) + 1);
     __be32 control = bpf_htonl((5 + words) << 28 | (TCP_SYN | TCP_ACK) << 16 | WINDOW);
-    __u32 *fixed = (__u32 *)tcp;
+    __u32 *fixed = (__u32 *)answer;
     sum += pseudo + ports + control + ack;
     sum += seq;
     fixed[0] = ports;
@@ -179,16 +190,22 @@ static __always_inline void write_header(struct tcp *tcp, __u32 words, const str
     fixed[4] = sums == SUM_UNFINISHED ? fold(pseudo) : (__u16)~fold(sum);
 }
 
+// Whether that much can be written: in a packet before its end, in a draft always.
+static __always_inline bool fits(const void *behind, const void *end, enum hook hook)
+{
+    return hook == AT_TC || behind <= end;
+}
+
 // The options of a SYN-ACK for the common layouts: all of them in five words, or in six; or all but timestamps in three. Returns their
 // sum, or 0 if they are others.
-static __always_inline __u64 write_common(__u32 *words, __u32 count, const void *end, const struct options *offer, __u16 mss, __u32 tsval,
-                                          __u8 wscale)
+static __always_inline __u64 write_common(__u32 *words, __u32 count, const void *end, enum hook hook, const struct options *offer, __u16 mss,
+                                          __u32 tsval, __u8 wscale)
 {
     if (!offer->mss || !offer->sack || offer->wscale == WSCALE_NONE)
         return 0;
     __be32 first = bpf_htonl(WORD(2, 4, 0, 0) | mss);
     __be32 last = bpf_htonl(WORD(1, 3, 3, wscale));
-    if (offer->timestamps && (count == 5 || count == 6) && (void *)(words + 5) <= end) {
+    if (offer->timestamps && (count == 5 || count == 6) && fits(words + 5, end, hook)) {
         __be32 stamps = bpf_htonl(WORD(4, 2, 8, 10)), ours = bpf_htonl(tsval), theirs = bpf_htonl(offer->tsval);
         words[0] = first;
         words[1] = stamps;
@@ -198,12 +215,12 @@ static __always_inline __u64 write_common(__u32 *words, __u32 count, const void 
         __u64 sum = (__u64)first + stamps + ours + theirs + last;
         if (count == 5)
             return sum;
-        if ((void *)(words + 6) > end)
+        if (!fits(words + 6, end, hook))
             return 0;
         words[5] = WORD(1, 1, 1, 1);
         return sum + WORD(1, 1, 1, 1);
     }
-    if (!offer->timestamps && count == 3 && (void *)(words + 3) <= end) {
+    if (!offer->timestamps && count == 3 && fits(words + 3, end, hook)) {
         __be32 sack = bpf_htonl(WORD(1, 1, 4, 2));
         words[0] = first;
         words[1] = sack;
@@ -213,35 +230,39 @@ static __always_inline __u64 write_common(__u32 *words, __u32 count, const void 
     return 0;
 }
 
-// Writes a block, with NOPs behind it, and adds its words to the sum. False if they do not all fit.
-static __noinline bool write_any(__u32 *words, __u32 count, const void *end, const struct block *answer, __u64 *sum)
+// Writes `count` words of a block, with NOPs behind it. Returns their sum, or 0 if they do not all fit.
+static __noinline __u64 write_any(__u32 *words, __u32 count, const void *end, enum hook hook, const struct block *block)
 {
+    __u64 sum = 0;
     for (__u32 i = 0; i < OPTION_WORDS_MAX; i++) {
         if (i >= count)
             break;
-        if ((void *)(words + i + 1) > end)
-            return false;
-        words[i] = i < 5 ? answer->words[i] : WORD(1, 1, 1, 1);
-        *sum += words[i];
+        if (!fits(words + i + 1, end, hook))
+            return 0;
+        words[i] = i < 5 ? block->words[i] : WORD(1, 1, 1, 1);
+        sum += words[i];
     }
-    return true;
+    return sum;
 }
 
-// Writes the SYN-ACK over the SYN. The header keeps its length, with NOPs behind the options: `words` of them in all.
-static __always_inline bool write_segment(struct tcp *tcp, const void *end, __u32 words, const struct options *offer, const struct door *door,
-                                          const struct cookie *cookie, __u64 pseudo, enum sum_state sums)
+// Writes the SYN-ACK for a SYN: over it, or elsewhere. The header keeps the SYN's length, with NOPs behind the options: `words` of them
+// in all.
+static __always_inline bool write_segment(const struct tcp *tcp, struct tcp *answer, const void *end, enum hook hook, __u32 words,
+                                          const struct options *offer, const struct door *door, const struct cookie *cookie, __u64 pseudo,
+                                          enum sum_state sums)
 {
-    __u32 *options = (__u32 *)(tcp + 1);
+    __u32 *options = (__u32 *)(answer + 1);
     __u16 mss = door->target->mss;
     __u8 wscale = door->listener->window_scale;
-    __u64 sum = write_common(options, words, end, offer, mss, cookie->tsval, wscale);
-    if (!sum) {
-        struct block answer;
-        write_options(offer, mss, cookie->tsval, wscale, &answer);
-        if (!write_any(options, words, end, &answer, &sum))
+    __u64 sum = write_common(options, words, end, hook, offer, mss, cookie->tsval, wscale);
+    if (!sum && words) {
+        struct block block;
+        write_options(offer, mss, cookie->tsval, wscale, &block);
+        sum = write_any(options, words, end, hook, &block);
+        if (!sum)
             return false;
     }
-    write_header(tcp, words, cookie, pseudo, sum, sums);
+    write_header(tcp, answer, words, cookie, pseudo, sum, sums);
     return true;
 }
 
@@ -282,10 +303,11 @@ static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow
     *cookie = mint(&door->target->keyed[slot], slot, &flow->peer, flow->family, offer, ns);
     count(door->counters, SYN_ACKS_SENT);
     if (listener->reports) {
+        bool looks_soon = listener->has_entries;
         // User space will say so too, but a RST may come before it does.
-        if (!listener->has_entries)
+        if (!looks_soon)
             listener->has_entries = 1;
-        if (!report(flow, REPORT_SYN, offer, cookie->isn, ns))
+        if (!report(flow, REPORT_SYN, offer, cookie->isn, ns, looks_soon ? later() : NOW))
             count(door->counters, REPORTS_LOST);
     } else {
         count(door->counters, COOKIES_SENT);

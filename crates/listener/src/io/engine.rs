@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
+use super::bpf::Refresh;
 use super::fail_closed::FailClosed;
 use super::filter::{Share, segment_max};
 use super::host::{Host, SharedInterfaces};
@@ -111,13 +112,15 @@ pub struct Engine {
     reserved: Vec<Reserved>,
 }
 
-/// What is to be seen of an engine from outside. Cheap to clone; reading it costs the workers nothing.
+/// What is to be seen of an engine from outside. Cheap to clone; reading it costs packet workers nothing.
 #[derive(Clone, Debug)]
 pub struct EngineView {
     endpoints: Arc<[SocketAddr]>,
     shared: Arc<ListenShared>,
     stats: Arc<[Arc<SharedStats>]>,
     half_open_limit: u64,
+    /// Where counts are published only now and then.
+    refresh: Option<Arc<Refresh>>,
 }
 
 impl Engine {
@@ -277,7 +280,11 @@ impl EngineView {
         stats: Arc<[Arc<SharedStats>]>,
         half_open_limit: u64,
     ) -> EngineView {
-        EngineView { endpoints: bind.into(), shared, stats, half_open_limit }
+        EngineView { endpoints: bind.into(), shared, stats, half_open_limit, refresh: None }
+    }
+
+    pub(super) fn refreshed_by(self, refresh: Arc<Refresh>) -> EngineView {
+        EngineView { refresh: Some(refresh), ..self }
     }
 
     /// The guarded addresses.
@@ -285,8 +292,11 @@ impl EngineView {
         self.endpoints.to_vec()
     }
 
-    /// The counts of all workers added up.
+    /// The counts of all workers added up, and with them everything else here, as of now.
+    ///
+    /// In the bpf tier this wakes a thread and waits for it: some ten microseconds, 100 ms at the most.
     pub fn stats(&self) -> Stats {
+        self.refresh.iter().for_each(|refresh| refresh.refresh());
         let mut sum = Stats::default();
         for worker in self.stats.iter() {
             sum.merge(&worker.read());

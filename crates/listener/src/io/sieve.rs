@@ -140,7 +140,8 @@ pub(super) fn in_full(error: impl Error + 'static) -> io::Error {
 fn last_of_verifier(text: &str) -> String {
     const BEGIN: &str = "Verifier output:";
     let Some((before, log)) = text.split_once(BEGIN) else { return text.to_owned() };
-    let said = |line: &&str| !line.trim().is_empty() && !line.starts_with("processed ");
+    let statistics = ["processed ", "stack depth ", "verification time "];
+    let said = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|begin| line.starts_with(begin));
     let reason = log.lines().rfind(said).unwrap_or_default();
     format!("{before}{BEGIN} ... {reason}")
 }

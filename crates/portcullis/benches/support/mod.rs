@@ -16,6 +16,12 @@ pub fn is_quick() -> bool {
     asked("--quick") || !asked("--bench")
 }
 
+/// Whether this is one of those named in the arguments, or nothing is named.
+pub fn is_asked(name: &str) -> bool {
+    let mut named = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).peekable();
+    named.peek().is_none() || named.any(|argument| argument == name)
+}
+
 /// The first two cores this process may use.
 ///
 /// # Panics

@@ -13,6 +13,7 @@ use super::keeper::{Duties, Keeper, Orders};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::pins::Pins;
 use super::programs::{Constants, Programs};
+use super::refresh::Refresh;
 use super::rights;
 use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
@@ -112,7 +113,9 @@ impl BpfEngine {
         let orders = Arc::new(Orders::default());
         let outlives = pins.is_some();
         let inherited = pins.as_ref().is_some_and(Pins::inherited);
+        let refresh = Arc::new(Refresh::new(&wake).map_err(system("copying a descriptor"))?);
         let keeper = Keeper::new(Duties {
+            refresh: refresh.clone(),
             programs,
             attached: Attached::new(pins),
             placement,
@@ -141,7 +144,8 @@ impl BpfEngine {
         let thread = thread.map_err(system("starting a thread"))?;
         let bind = config.listen.bind;
         Ok(BpfEngine {
-            view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64),
+            view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64)
+                .refreshed_by(refresh),
             orders,
             wake,
             thread: Some(thread),

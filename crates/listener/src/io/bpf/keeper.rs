@@ -2,13 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
@@ -17,7 +15,9 @@ use super::layout::{
     ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, TARGET_WORDS,
 };
 use super::programs::Programs;
+use super::refresh::Refresh;
 use super::settings::Settings;
+use super::sleeper::{Sleeper, Waking};
 use super::targets::{Placement, Table, targets_of};
 use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
@@ -86,12 +86,14 @@ pub(super) struct Duties {
     pub orders: Arc<Orders>,
     pub woken: UnixStream,
     pub published: Arc<SharedStats>,
+    pub refresh: Arc<Refresh>,
     pub name: Arc<str>,
 }
 
 pub(super) struct Keeper {
     has: Duties,
     keys: KeySlots,
+    sleeper: Sleeper,
     /// What stands in the table of targets.
     table: Table,
     written: Option<ListenerWords>,
@@ -103,6 +105,7 @@ pub(super) struct Keeper {
     quiet_since: Time,
     /// Until then a client may answer for a handshake that found the accept queue full.
     full_until: Time,
+    looks_until: Time,
     stale: bool,
     /// The kernel takes no cookies.
     resting: bool,
@@ -115,10 +118,12 @@ impl Keeper {
     pub(super) fn new(has: Duties) -> io::Result<Keeper> {
         let keys = has.listen.keys_unless(None).ok_or_else(|| io::Error::other("no keys"))?;
         let table = has.placement.table();
+        let sleeper = Sleeper::new(&has.programs.reports, &has.woken, &has.watch)?;
         let zero = [0; COUNTED];
         let mut keeper = Keeper {
             has,
             keys,
+            sleeper,
             table,
             written: None,
             counted: zero,
@@ -126,6 +131,7 @@ impl Keeper {
             guessed_at: false,
             quiet_since: clock(),
             full_until: Time::default(),
+            looks_until: Time::default(),
             stale: false,
             resting: false,
             kept: clock(),
@@ -145,6 +151,7 @@ impl Keeper {
         let (mut ticked, mut reviewed) = (clock(), clock());
         while !self.has.orders.stop.load(Ordering::Relaxed) {
             self.follow_orders();
+            let asked = self.has.refresh.asked();
             let reports = self.take_reports();
             self.read_counts();
             let now = clock();
@@ -160,7 +167,8 @@ impl Keeper {
             self.log_switch();
             self.update_words();
             self.publish();
-            if reports == 0 {
+            if reports < BATCH {
+                self.has.refresh.answer(asked);
                 self.sleep();
             }
         }
@@ -196,6 +204,9 @@ impl Keeper {
             if let Some(report) = report {
                 self.on_report(&report);
             }
+        }
+        if taken > 0 {
+            self.looks_until = clock() + IDLE;
         }
         taken
     }
@@ -328,7 +339,7 @@ impl Keeper {
     /// Tells the programs what has changed.
     fn update_words(&mut self) {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
-        self.has.words.has_entries = self.has.listen.has_timers();
+        self.has.words.has_entries = self.looks_often();
         // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
         self.has.words.looks_up = self.guessed_at || clock() < self.full_until;
         if self.written != Some(self.has.words) {
@@ -339,6 +350,12 @@ impl Keeper {
         if drain.load(Ordering::Relaxed) && self.written == Some(self.has.words) {
             drains.store(true, Ordering::Release);
         }
+    }
+
+    /// Whether we look at the reports at every tick, without being woken: while there are half-open connections, and for a second after
+    /// each report, lest a stream of short handshakes wakes us for each.
+    fn looks_often(&self) -> bool {
+        self.has.listen.has_timers() || clock() < self.looks_until
     }
 
     fn read_counts(&mut self) {
@@ -424,18 +441,11 @@ impl Keeper {
         self.has.programs.targets.set(index as u32, raw, 0).map_err(in_full)
     }
 
-    /// Until a report comes, an order, a change of the links, or the next tick.
+    /// Until a report comes that does not wait, an order, a change of the links, or the next tick.
     fn sleep(&mut self) {
-        let busy = self.has.listen.has_timers() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
-        let timeout = PollTimeout::try_from(if busy { TICK } else { IDLE }).unwrap_or(PollTimeout::from(50u8));
-        let mut fds = [
-            PollFd::new(self.has.programs.reports.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.has.woken.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.has.watch.as_fd(), PollFlags::POLLIN),
-        ];
-        // An interrupted or failed poll only means one look too many.
-        let _ = poll(&mut fds, timeout);
-        if fds[1].any().unwrap_or(false) {
+        let busy = self.looks_often() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
+        let woken = self.sleeper.sleep(if busy { TICK } else { IDLE });
+        if woken.contains(&Some(Waking::Orders)) {
             let _ = io::Read::read(&mut self.has.woken, &mut [0; 16]);
         }
         if self.has.watch.changed() {

@@ -8,12 +8,15 @@ mod layout;
 mod object;
 mod pins;
 mod programs;
+mod refresh;
 mod rights;
 mod settings;
+mod sleeper;
 mod targets;
 
 pub use attach::BpfHook;
 pub use engine::{BpfConfig, BpfEngine};
+pub(super) use refresh::Refresh;
 
 #[cfg(test)]
 mod tests;
