@@ -98,9 +98,12 @@ static __always_inline struct req_attrs attributes(const struct options *options
 }
 
 // Tells user space of a handshake that is complete, and whose client waits for room, or for a listening socket.
-static __always_inline enum verdict keep_waiting(const struct flow *flow, struct options *echo, const struct remembered *offer, __u32 iss,
-                                                 __u64 ns)
+static __always_inline enum verdict keep_waiting(struct listener *listener, const struct flow *flow, struct options *echo,
+                                                 const struct remembered *offer, __u32 iss, __u64 ns)
 {
+    // What the client sends behind this is no cookie, and must not be reset. User space will say so too, but it may come before.
+    if (!listener->looks_up)
+        listener->looks_up = 1;
     echo->mss = offer->mss;
     echo->wscale = offer->wscale;
     echo->sack = offer->sack;
@@ -126,7 +129,7 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
     struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
     if (!sk) {
         count(here, NO_LISTENER);
-        return listener->state == SILENT || listener->outlives ? keep_waiting(flow, options, &offer, iss, ns) : PASS;
+        return listener->state == SILENT || listener->outlives ? keep_waiting(listener, flow, options, &offer, iss, ns) : PASS;
     }
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
@@ -138,10 +141,10 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
         if (tp && options->timestamps && !is_own(tp, flow, iss))
             report(flow, REPORT_HELD, options, iss, ns, NOW);
     } else if (listener->state == HANDS_ON) {
-        verdict = keep_waiting(flow, options, &offer, iss, ns);
+        verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
         count(here, ACCEPT_QUEUE_FULL);
-        verdict = keep_waiting(flow, options, &offer, iss, ns);
+        verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
     } else if (tp) {
         struct req_attrs attrs = attributes(options, &offer, listener->window_scale, ns);
         if (assign_reqsk(skb, (struct bpf_sock *)tp, &attrs)) {

@@ -50,7 +50,7 @@ struct listener {
     __u8 window_scale;
     __u8 form_b_always;
     __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
-    __u8 looks_up;     // Segments of no connection come in numbers: they are dropped here.
+    __u8 looks_up;     // Segments of no connection are dropped here: they come in numbers, or handshakes wait. Set here, too.
     __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them. Set here, too.
     __u8 outlives;     // The programs stay when user space goes: handshakes' ends wait until it is back.
     __u32 replies_max;     // To one prefix in a period, per CPU.

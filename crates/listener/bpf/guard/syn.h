@@ -292,7 +292,7 @@ static __always_inline enum verdict judge_syn(void *ctx, const struct flow *flow
     if (!may_reply(flow, door))
         return DROP;
     // While calm, a SYN for a connection of the kernel's is the kernel's: RFC 5961 §4, RFC 6191.
-    if (listener->reports && kernel_holds(ctx, flow))
+    if (listener->reports && listener->state != HANDS_ON && kernel_holds(ctx, flow))
         return PASS;
     count(door->counters, SYNS_RECEIVED);
     if (!offer->mss)

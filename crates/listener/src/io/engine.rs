@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use super::bpf::Refresh;
 use super::fail_closed::FailClosed;
-use super::filter::{Share, segment_max};
+use super::filter::{self, Share, segment_max};
 use super::host::{Host, SharedInterfaces};
 use super::interfaces::Watch;
 use super::reserve::{Reserved, probe};
@@ -325,23 +325,18 @@ fn worker_count(config: &EngineConfig) -> usize {
     config.workers.map_or_else(cores, NonZeroUsize::get).min(64).min(config.listen.half_open_max)
 }
 
-/// The taps of each worker, shut.
+/// The taps of each worker, shut: one group, so that a packet meets one of them and not two.
 fn open_taps(workers: usize) -> io::Result<Vec<Taps>> {
-    let syns = open_rings(workers, Share::Syns)?;
-    let others = open_rings(workers, Share::Others)?;
+    let rings = |share: Share| (0..workers).map(move |_| Ring::new(share));
+    let mut syns = rings(Share::Syns).chain(rings(Share::Others)).collect::<io::Result<Vec<Ring>>>()?;
+    let [first, rest @ ..] = &syns[..] else { return Ok(Vec::new()) };
+    let group = first.found_group()?;
+    rest.iter().try_for_each(|ring| ring.join_group(group))?;
+    let secrets = [getrandom::u32(), getrandom::u32()];
+    let [factor, last_factor] = secrets.map(|secret| secret.map_err(io::Error::other));
+    first.share_out(&filter::share_out(workers as u32, [factor?, last_factor?]))?;
+    let others = syns.split_off(workers);
     Ok(syns.into_iter().zip(others).map(|(syns, others)| Taps { syns, others }).collect())
-}
-
-/// One ring for each worker. Several share the packets by flow, the same flow at the same place in every such group.
-fn open_rings(workers: usize, share: Share) -> io::Result<Vec<Ring>> {
-    let rings: Vec<Ring> = (0..workers).map(|_| Ring::new(share)).collect::<io::Result<_>>()?;
-    if let [first, others @ ..] = &rings[..]
-        && !others.is_empty()
-    {
-        let group = first.found_group()?;
-        others.iter().try_for_each(|ring| ring.join_group(group))?;
-    }
-    Ok(rings)
 }
 
 fn reserve(bind: &[SocketAddr]) -> Result<Vec<Reserved>, EngineError> {

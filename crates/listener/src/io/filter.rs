@@ -137,6 +137,80 @@ fn judge_others(program: &mut Assembler, segment_max: u32, push_len: u32) {
     program.jump_if_set(PSH, "pass", "drop");
 }
 
+/// Which tap of a group takes a packet: of `workers` taps for SYNs and as many for the others, in this order. All packets of a flow
+/// go to the taps of one worker; which one it is, two secret numbers say, so that nobody can choose flows that overload one.
+///
+/// The kernel's own way of sharing out takes every packet of the host apart, down to its ports; and would for each kind of tap.
+pub(super) fn share_out(workers: u32, secrets: [u32; 2]) -> Vec<sock_filter> {
+    const OFFSET: u32 = 0;
+    const HASH: u32 = 1;
+    let [factor, last_factor] = secrets.map(|secret| secret | 1);
+    let mut program = Assembler::default();
+    // Of what we do not take somebody has to refuse it.
+    program.add(LD_IMM, workers);
+    program.add(ST, OFFSET);
+    program.add(LDB_ABS, 0);
+    program.add(AND, 0xf0);
+    program.jump_if_equal(0x40, "v4", "not v4");
+    program.label("not v4");
+    program.jump_if_equal(0x60, "v6", "hashed");
+
+    program.label("v4");
+    program.add(LD_ABS, 12);
+    program.add(MUL, factor);
+    program.add(ST, HASH);
+    program.add(LDX_IHL, 0);
+    program.add(LDB_IND, 13);
+    program.add(AND, SYN_ACK);
+    program.jump_if_equal(SYN, "v4 syn", "v4 ports");
+    program.label("v4 syn");
+    program.add(LD_IMM, 0);
+    program.add(ST, OFFSET);
+    program.label("v4 ports");
+    program.add(LD_IND, 0);
+    program.jump_always("ports");
+
+    program.label("v6");
+    program.add(LD_ABS, 8);
+    for word in [12, 16, 20] {
+        program.add(MUL, factor);
+        program.add(ST, HASH);
+        program.add(LD_ABS, word);
+        program.add(LDX_MEM, HASH);
+        program.add(ADD_X, 0);
+    }
+    program.add(MUL, factor);
+    program.add(ST, HASH);
+    program.add(LDB_ABS, 6);
+    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extended");
+    program.label("v6 extended");
+    program.add(LD_IMM, 0);
+    program.jump_always("ports");
+    program.label("v6 tcp");
+    program.add(LDB_ABS, 53);
+    program.add(AND, SYN_ACK);
+    program.jump_if_equal(SYN, "v6 syn", "v6 ports");
+    program.label("v6 syn");
+    program.add(LD_IMM, 0);
+    program.add(ST, OFFSET);
+    program.label("v6 ports");
+    program.add(LD_ABS, 40);
+
+    program.label("ports");
+    program.add(LDX_MEM, HASH);
+    program.add(ADD_X, 0);
+    program.label("hashed");
+    // The upper half depends on all bits; it is scaled to the number of workers.
+    program.add(MUL, last_factor);
+    program.add(RSH, 16);
+    program.add(MUL, workers);
+    program.add(RSH, 16);
+    program.add(LDX_MEM, OFFSET);
+    program.add(ADD_X, 0);
+    program.add(RET_A, 0);
+    program.assemble()
+}
+
 /// With the port in A: goes to `hit` for a guarded one, else drops.
 fn match_ports<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
     let mut ports: Vec<u16> = guarded.map(SocketAddr::port).collect();
@@ -173,14 +247,23 @@ const LDB_ABS: u16 = 0x30;
 const LDH_IND: u16 = 0x48;
 const LDB_IND: u16 = 0x50;
 const LD_LEN: u16 = 0x80;
+const LD_IND: u16 = 0x40;
+const LD_IMM: u16 = 0x00;
+/// From and to the program's own memory.
+const LDX_MEM: u16 = 0x61;
+const ST: u16 = 0x02;
 /// `X = 4 * (byte at k & 15)`: the length of an IPv4 header.
 const LDX_IHL: u16 = 0xb1;
 const AND: u16 = 0x54;
+const ADD_X: u16 = 0x0c;
+const MUL: u16 = 0x24;
+const RSH: u16 = 0x74;
 const JA: u16 = 0x05;
 const JEQ: u16 = 0x15;
 const JGT: u16 = 0x25;
 const JSET: u16 = 0x45;
 const RET: u16 = 0x06;
+const RET_A: u16 = 0x16;
 const TAX: u16 = 0x07;
 const TXA: u16 = 0x87;
 

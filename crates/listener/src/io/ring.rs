@@ -114,7 +114,7 @@ impl Ring {
         Ok(Ring { memory, share, next: 0, socket })
     }
 
-    /// Makes this the first of a group whose members share the packets by flow.
+    /// Makes this the first of a group whose members share the packets, by [`Ring::share_out`]; until then it gets them all.
     ///
     /// Inside a group only the group's own flag keeps outgoing packets away; Linux before 5.6 does not have it, and there
     /// they are recognised one by one.
@@ -126,14 +126,19 @@ impl Ring {
         Ok(Group { id: fanout & 0xffff, flags })
     }
 
-    /// Joins a group. The kernel's hash is the same for both directions of a flow and for all its segments.
+    /// Joins a group, whose members are numbered as they join.
     pub(super) fn join_group(&self, group: Group) -> io::Result<()> {
         self.fanout(group.id, group.flags)
     }
 
     fn fanout(&self, id: i32, flags: i32) -> io::Result<()> {
-        let wanted = id | (FANOUT_HASH | flags) << 16;
+        let wanted = id | (FANOUT_CBPF | flags) << 16;
         sys::set_option(sys::fd(&self.socket), libc::SOL_PACKET, libc::PACKET_FANOUT, wanted)
+    }
+
+    /// Has this program say which member of the group takes a packet.
+    pub(super) fn share_out(&self, program: &[libc::sock_filter]) -> io::Result<()> {
+        sys::set_fanout_program(sys::fd(&self.socket), program)
     }
 
     /// Opens the tap for these guarded addresses, in one step.
@@ -175,7 +180,7 @@ pub(super) struct Group {
     flags: i32,
 }
 
-const FANOUT_HASH: i32 = 0;
+const FANOUT_CBPF: i32 = 6;
 const FANOUT_FLAG_UNIQUEID: i32 = 0x2000;
 const FANOUT_FLAG_IGNORE_OUTGOING: i32 = 0x4000;
 

@@ -22,6 +22,8 @@ unsafe impl OptionValue for libc::tpacket_req {}
 // SAFETY: two unsigned integers of the same size.
 unsafe impl OptionValue for libc::tpacket_stats {}
 
+const PACKET_FANOUT_DATA: i32 = 22; // `linux/if_packet.h`.
+
 /// [setsockopt(2)](https://man7.org/linux/man-pages/man2/setsockopt.2.html).
 pub(super) fn set_option<T: OptionValue>(socket: BorrowedFd<'_>, level: i32, name: i32, value: T) -> io::Result<()> {
     // SAFETY: the pointer and length describe `value`, which lives through the call and holds no uninitialised bytes.
@@ -32,6 +34,25 @@ pub(super) fn set_option<T: OptionValue>(socket: BorrowedFd<'_>, level: i32, nam
             name,
             (&raw const value).cast::<c_void>(),
             size_of::<T>() as libc::socklen_t,
+        )
+    };
+    check(result).map(drop)
+}
+
+/// Gives the group of packet sockets that this one is in a classic program that says which member takes a packet (packet(7),
+/// `PACKET_FANOUT_DATA`).
+pub(super) fn set_fanout_program(socket: BorrowedFd<'_>, program: &[libc::sock_filter]) -> io::Result<()> {
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the pointer and length describe `program`, whose own pointer and length describe a slice; the kernel reads both during
+    // the call alone.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            PACKET_FANOUT_DATA,
+            (&raw const program).cast::<c_void>(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
         )
     };
     check(result).map(drop)

@@ -7,7 +7,7 @@ use super::*;
 
 /// What the kernel would do: a classic BPF machine for the instructions used here.
 fn run(program: &[sock_filter], packet: &[u8], len: u32) -> u32 {
-    let (mut a, mut x, mut at) = (0u32, 0u32, 0usize);
+    let (mut a, mut x, mut at, mut memory) = (0u32, 0u32, 0usize, [None; 16]);
     let load = |offset: usize, size: usize| -> Option<u32> {
         let bytes = packet.get(offset..offset + size)?;
         Some(bytes.iter().fold(0, |value, byte| value << 8 | u32::from(*byte)))
@@ -22,18 +22,26 @@ fn run(program: &[sock_filter], packet: &[u8], len: u32) -> u32 {
             LDB_ABS => load(k as usize, 1),
             LDH_IND => load((x + k) as usize, 2),
             LDB_IND => load((x + k) as usize, 1),
+            LD_IND => load((x + k) as usize, 4),
             LD_LEN => Some(len),
+            LD_IMM => Some(k),
+            ADD_X => Some(a.wrapping_add(x)),
+            MUL => Some(a.wrapping_mul(k)),
+            RSH => Some(a >> k),
             AND => Some(a & k),
             TXA => Some(x),
             _ => {
                 match code {
                     LDX_IHL => x = 4 * (load(k as usize, 1).unwrap() & 15),
+                    LDX_MEM => x = memory[k as usize].expect("stored before"),
+                    ST => memory[k as usize] = Some(a),
                     TAX => x = a,
                     JA => at += k as usize,
                     JEQ => at += jump(a == k),
                     JGT => at += jump(a > k),
                     JSET => at += jump(a & k != 0),
                     RET => return k,
+                    RET_A => return a,
                     other => panic!("instruction {other:#x}"),
                 }
                 continue;
@@ -43,6 +51,58 @@ fn run(program: &[sock_filter], packet: &[u8], len: u32) -> u32 {
         let Some(loaded) = loaded else { return 0 };
         a = loaded;
     }
+}
+
+#[test]
+fn a_flow_has_one_worker_and_syns_a_tap_of_their_own() {
+    const WORKERS: u32 = 3;
+    let program = share_out(WORKERS, [0x9e37_79b9, 0x85eb_ca6b]);
+    for to in ["198.18.0.1:80", "[2001:db8::1]:80"] {
+        let mut flows = [0; WORKERS as usize];
+        for number in 0..3000u16 {
+            // Where the source address and the ports are; both vary, and the port alone.
+            let of_flow = |flags| {
+                let mut packet = segment(to, flags);
+                let (source, port) = if packet[0] >> 4 == 4 { (14, 20) } else { (22, 40) };
+                packet[source..source + 2].copy_from_slice(&(number / 3).to_be_bytes());
+                packet[port..port + 2].copy_from_slice(&number.to_be_bytes());
+                packet
+            };
+            let tap = |flags| run(&program, &of_flow(flags), 60);
+            let worker = tap(Flags::SYN);
+            flows[worker as usize] += 1;
+            for others in [Flags::ACK, Flags::SYN | Flags::ACK, Flags::RST, Flags::FIN | Flags::ACK, Flags::NONE] {
+                assert_eq!(tap(others), WORKERS + worker, "{to} {others:?}");
+            }
+            assert_eq!(tap(Flags::SYN | Flags::ECE | Flags::CWR), worker);
+        }
+        assert!(flows.iter().all(|count| (850..1150).contains(count)), "{to}: {flows:?}");
+    }
+}
+
+#[test]
+fn which_worker_has_a_flow_is_secret() {
+    let packets: Vec<_> = (0..64u8)
+        .map(|number| {
+            let mut packet = segment("198.18.0.1:80", Flags::SYN);
+            packet[15] = number;
+            packet
+        })
+        .collect();
+    let workers = |secrets| packets.iter().map(|packet| run(&share_out(2, secrets), packet, 60)).collect::<Vec<_>>();
+    assert_ne!(workers([1 << 20 | 5, 77 << 16]), workers([3 << 21 | 9, 123 << 17]));
+}
+
+#[test]
+fn what_is_no_tcp_goes_to_one_of_the_others() {
+    let program = share_out(2, [3, 5]);
+    let mut extended = segment("[2001:db8::1]:80", Flags::SYN);
+    extended[6] = libc::IPPROTO_HOPOPTS as u8;
+    for packet in [&extended[..], &[0x10; 40]] {
+        assert!((2..4).contains(&run(&program, packet, 60)));
+    }
+    // Too short to be taken apart: it goes to the first tap, whose filter drops it.
+    assert_eq!(run(&program, &[0x45; 12], 12), 0);
 }
 
 fn end(text: &str) -> Endpoint {

@@ -33,6 +33,9 @@ fn what_ends_a_handshake_waits_and_is_told_while_no_socket_listens() {
                 assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
                 let [report] = bench.take_reports()[..] else { panic!("not one report") };
                 assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Full, flow, IRS, cookie.isn));
+                // What comes right behind it is no cookie; refused, it would end the client's connection.
+                let behind = frame(&flow, Flags::FIN | Flags::ACK, IRS + 6, cookie.isn + 1, &[], &[]);
+                assert_eq!(bench.at(Hook::Loopback, &behind), Fate::Dropped);
             }
         }
         // Where the programs go with the process, the kernel refuses.
