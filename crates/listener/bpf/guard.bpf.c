@@ -416,8 +416,9 @@ static __always_inline int send_draft(struct __sk_buff *skb, __u32 link_len)
     if (!here)
         return TCX_DROP;
     const void *from = here->packet;
-    __u32 len = here->len;
-    if (!len || len > sizeof(here->packet))
+    __u64 len = here->len;
+    FORGET(len); // What is checked is what is used, in one register: Linux 6.12 cannot see it else.
+    if (len < sizeof(struct ipv4) || len > sizeof(here->packet))
         return TCX_DROP;
     if (link_len) {
         const struct ethhdr *link = begin_of(skb, AT_TC);

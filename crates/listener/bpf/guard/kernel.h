@@ -54,6 +54,9 @@ struct req_attrs {
     __u8 reserved[3];
 };
 
+// Keeps the compiler from using what it knows of a value, and the verifier's knowledge with the register that it is in.
+#define FORGET(value) asm volatile("" : "+r"(value))
+
 // Calls the kernel function `bpf_sk_assign_tcp_reqsk`: one instruction, whose number the loader fills in for the marker.
 static __always_inline int assign_reqsk(struct __sk_buff *skb, struct bpf_sock *sk, struct req_attrs *attrs)
 {

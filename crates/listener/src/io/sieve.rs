@@ -137,13 +137,15 @@ pub(super) fn in_full(error: impl Error + 'static) -> io::Error {
     io::Error::new(kind, text)
 }
 
+/// How the loader begins to quote the kernel's verifier.
+pub(super) const VERIFIER: &str = "Verifier output:";
+
 fn last_of_verifier(text: &str) -> String {
-    const BEGIN: &str = "Verifier output:";
-    let Some((before, log)) = text.split_once(BEGIN) else { return text.to_owned() };
+    let Some((before, log)) = text.split_once(VERIFIER) else { return text.to_owned() };
     let statistics = ["processed ", "stack depth ", "verification time "];
     let said = |line: &&str| !line.trim().is_empty() && !statistics.iter().any(|begin| line.starts_with(begin));
     let reason = log.lines().rfind(said).unwrap_or_default();
-    format!("{before}{BEGIN} ... {reason}")
+    format!("{before}{VERIFIER} ... {reason}")
 }
 
 fn absent(name: &str) -> io::Error {

@@ -4,6 +4,8 @@ use std::io;
 
 use caps::{CapSet, Capability};
 
+use crate::io::sieve::VERIFIER;
+
 /// Each with what the kernel wants it for. CAP_SYS_ADMIN stands for both of the first two.
 const NEEDED: [(Capability, &str); 3] = [
     (Capability::CAP_BPF, "to load eBPF programs"),
@@ -28,9 +30,10 @@ pub(super) fn check() -> io::Result<()> {
     if missing.is_empty() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, missing.join(", "))) }
 }
 
-/// The kernel says no more than that the operation is not permitted.
+/// The kernel says no more than that the operation is not permitted, unless it is the verifier that objects.
 pub(super) fn in_words(error: io::Error) -> io::Error {
     match error.kind() {
+        io::ErrorKind::PermissionDenied if error.to_string().contains(VERIFIER) => io::Error::other(error),
         io::ErrorKind::PermissionDenied => io::Error::new(
             error.kind(),
             "not permitted: it takes CAP_BPF and CAP_PERFMON in the initial user namespace, and no seccomp filter against bpf(2)",
