@@ -97,10 +97,12 @@ static __always_inline bool kernel_holds(void *ctx, const struct flow *flow)
 #define NOW BPF_RB_FORCE_WAKEUP
 #define IF_IDLE 0
 
-// Unless the reports are many already.
+// Unless this is the report with which a quarter of the room, or another one, is used up.
 static __always_inline __u64 later(void)
 {
-    return bpf_ringbuf_query(&reports, BPF_RB_AVAIL_DATA) < REPORTS_LEN / 4 ? BPF_RB_NO_WAKEUP : NOW;
+    __u64 waiting = bpf_ringbuf_query(&reports, BPF_RB_AVAIL_DATA);
+    bool fills = waiting >= REPORTS_LEN / 4 && waiting % (REPORTS_LEN / 4) < sizeof(struct report) + BPF_RINGBUF_HDR_SZ;
+    return fills ? NOW : BPF_RB_NO_WAKEUP;
 }
 
 // Tells user space. False if there is no room for a report.
