@@ -31,7 +31,8 @@ static __always_inline bool find_door(struct flow *flow, struct door *door)
         return false;
     flow->ns = bpf_jiffies64() * ns_per_jiffy + door->clock->offset_ns;
     __s64 alone = flow->ns - door->clock->kept_ns;
-    if (alone < ALONE_NS)
+    door->alone = alone >= ALONE_NS;
+    if (!door->alone)
         return true;
     if (door->listener->reports)
         door->listener->reports = 0;
@@ -115,7 +116,8 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     flow->peer.port = bpf_ntohs(tcp->source);
     flow->peer.irs = bpf_ntohl(tcp->seq);
     __u8 flags = tcp->flags;
-    if (door->listener->state == RESTING)
+    // Left behind, we keep the door for our successor, who takes our place. Whoever listens beside us is another.
+    if (door->listener->state == RESTING || (door->alone && is_served(ctx, flow)))
         return PASS;
     bool syn = (flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN;
     bool ack = (flags & (TCP_SYN | TCP_ACK | TCP_RST)) == TCP_ACK;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //
-// What the raw tier's second tap takes of a guarded port: everything but SYNs of flows that are not settled, RSTs and FINs of
-// all, and of a settled flow one packet in a second. User space settles a flow when the kernel holds a socket for it; a SYN
-// unsettles it.
+// What the raw tier's taps take of a guarded port. The one for SYNs: those. The other: everything else of flows that are not settled, RSTs
+// and FINs of all, and of a settled flow one packet in a second. User space settles a flow when the kernel holds a socket for it; a
+// SYN unsettles it.
 //
 // Packets begin at their IP header: the socket is of type SOCK_DGRAM.
 
@@ -45,8 +45,11 @@ struct ports {
 
 enum family { V4, V6 };
 
-// Bytes of a packet that the ring has room for.
+enum tap { SYNS, OTHERS };
+
+// Bytes of a packet that the rings have room for.
 const volatile __u32 snap_len = 0;
+const volatile __u32 syn_snap_len = 0;
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);
@@ -88,13 +91,16 @@ static __always_inline bool is_guarded(const struct flow *flow, enum family fami
     return bpf_map_lookup_elem(&guards, &guard) != NULL;
 }
 
-static __always_inline __u32 judge(const struct flow *flow, __u8 flags)
+static __always_inline __u32 judge(const struct flow *flow, __u8 flags, enum tap tap)
 {
+    bool syn = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
+    if (syn != (tap == SYNS))
+        return 0; // The other tap's.
     __s64 *shown = bpf_map_lookup_elem(&settled, flow);
-    if ((flags & (TCP_SYN | TCP_ACK)) == TCP_SYN) {
+    if (syn) {
         if (shown)
             bpf_map_delete_elem(&settled, flow);
-        return 0; // The other tap has it.
+        return syn_snap_len;
     }
     if (!shown || flags & (TCP_SYN | TCP_RST | TCP_FIN))
         return snap_len;
@@ -113,17 +119,18 @@ struct tcp_head {
     __u8 flags;
 };
 
-static __always_inline __u32 judge_tcp(const struct __sk_buff *skb, __u32 at, struct flow *flow, enum family family)
+static __always_inline __u32 judge_tcp(const struct __sk_buff *skb, __u32 at, struct flow *flow, enum family family,
+                                           enum tap tap)
 {
     struct tcp_head tcp;
     if (bpf_skb_load_bytes(skb, at, &tcp, sizeof(tcp)))
         return 0;
     flow->peer_port = tcp.source;
     flow->local_port = tcp.dest;
-    return is_guarded(flow, family) ? judge(flow, tcp.flags) : 0;
+    return is_guarded(flow, family) ? judge(flow, tcp.flags, tap) : 0;
 }
 
-static __always_inline __u32 judge_v4(const struct __sk_buff *skb)
+static __always_inline __u32 judge_v4(const struct __sk_buff *skb, enum tap tap)
 {
     struct {
         __u8 version_ihl, tos;
@@ -140,10 +147,10 @@ static __always_inline __u32 judge_v4(const struct __sk_buff *skb)
     struct flow flow = {.peer[10] = 0xff, .peer[11] = 0xff, .local[10] = 0xff, .local[11] = 0xff};
     __builtin_memcpy(flow.peer + 12, &ip.source, 4);
     __builtin_memcpy(flow.local + 12, &ip.dest, 4);
-    return judge_tcp(skb, (ip.version_ihl & 0xf) * 4, &flow, V4);
+    return judge_tcp(skb, (ip.version_ihl & 0xf) * 4, &flow, V4, tap);
 }
 
-static __always_inline __u32 judge_v6(const struct __sk_buff *skb)
+static __always_inline __u32 judge_v6(const struct __sk_buff *skb, enum tap tap)
 {
     struct {
         __be32 version_flow;
@@ -159,24 +166,35 @@ static __always_inline __u32 judge_v6(const struct __sk_buff *skb)
     case IPPROTO_HOPOPTS:
     case IPPROTO_ROUTING:
     case IPPROTO_DSTOPTS:
-        return snap_len; // The bounded walk happens in user space.
+        return tap == OTHERS ? snap_len : 0; // The bounded walk happens in user space.
     default:
         return 0;
     }
     struct flow flow = {};
     __builtin_memcpy(flow.peer, ip.source, 16);
     __builtin_memcpy(flow.local, ip.dest, 16);
-    return judge_tcp(skb, sizeof(ip), &flow, V6);
+    return judge_tcp(skb, sizeof(ip), &flow, V6, tap);
+}
+
+static __always_inline __u32 judge_packet(const struct __sk_buff *skb, enum tap tap)
+{
+    if (skb->protocol == bpf_htons(ETH_P_IP))
+        return judge_v4(skb, tap);
+    if (skb->protocol == bpf_htons(ETH_P_IPV6))
+        return judge_v6(skb, tap);
+    return 0;
+}
+
+SEC("socket")
+int tap_syns(struct __sk_buff *skb)
+{
+    return judge_packet(skb, SYNS);
 }
 
 SEC("socket")
 int tap_others(struct __sk_buff *skb)
 {
-    if (skb->protocol == bpf_htons(ETH_P_IP))
-        return judge_v4(skb);
-    if (skb->protocol == bpf_htons(ETH_P_IPV6))
-        return judge_v6(skb);
-    return 0;
+    return judge_packet(skb, OTHERS);
 }
 
 char _license[] SEC("license") = "Dual MIT/GPL";

@@ -62,7 +62,7 @@ pub enum BuildError {
     /// CAP_NET_RAW, CAP_NET_ADMIN, for `Datapath::Bpf` CAP_BPF or CAP_PERFMON, or for a port below 1024 CAP_NET_BIND_SERVICE is missing.
     #[error("{why}{0}", why = missing_right(.0))]
     Rights(#[source] EngineError),
-    /// The datapath could not start: an address in use, an unknown interface, a setting out of range, an old kernel.
+    /// The datapath could not start, or nothing be pinned: an address in use, an unknown interface, a setting out of range, an old kernel.
     #[error(transparent)]
     Engine(EngineError),
     /// The kernel's listener could not start.

@@ -155,6 +155,7 @@ impl Listener {
                 accepted = listeners.accept() => Some(accepted),
                 () = self.door.drained() => {
                     listeners.close();
+                    self.door.let_go().await;
                     None
                 }
             },
@@ -181,9 +182,7 @@ impl Listener {
     /// Stops guarding and gives the ports back. Connections that were accepted go on; those still in the queue are
     /// reset.
     pub async fn close(self) {
-        let engine = self.door.take_engine();
-        // It joins threads, which is a wait of milliseconds, but a wait. A panic of theirs is not ours to repeat.
-        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+        stop(self.door.take_engine()).await;
     }
 
     /// A handle to drain this listener while another task waits in [`accept`](Listener::accept).
@@ -247,6 +246,11 @@ async fn next(receiver: &mut AcceptReceiver, door: &Door, alarm: &mut Alarm) -> 
     }
 }
 
+/// It joins threads, which is a wait of milliseconds, but a wait. A panic of theirs is not ours to repeat.
+async fn stop(engine: Option<Guard>) {
+    let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+}
+
 impl Drop for Listener {
     fn drop(&mut self) {
         drop(self.door.take_engine());
@@ -277,6 +281,13 @@ impl Door {
             Some(_) if self.outlives => handed_on(began, || self.lock().as_ref().is_none_or(Guard::hands_on)).await,
             Some(view) => handshakes_settled(view, began).await,
             None => {}
+        }
+    }
+
+    /// What goes on without us is the next process's from now on.
+    async fn let_go(&self) {
+        if self.outlives {
+            stop(self.take_engine()).await;
         }
     }
 

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, connect_from, exchange};
+use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, connect_from, echo, exchange};
 use testnet::{Flags, Signal, eventually, isolated};
 
 /// A server whose doors outlive their processes.
@@ -142,6 +142,27 @@ fn a_handshake_that_ends_while_no_process_runs_is_a_connection_of_the_next_one()
             }
             door.kill();
         }
+    });
+}
+
+/// Half-closed by neither side: it holds its process for the whole of the deadline.
+#[test]
+fn the_next_process_starts_while_the_old_one_still_serves_a_connection() {
+    isolated!(|| {
+        let Some(site) = Site::new() else { return };
+        let mut old = site.open();
+        let mut held = site.lab.connect(V4);
+        assert_eq!(echo(&mut held, b"before").expect("a served client"), b"before");
+        old.signal(Signal::SIGTERM);
+        let new = site.open(); // Which waits for the old one to let go of its ports.
+        for server in BOTH {
+            assert_eq!(exchange(&mut site.lab.connect(server), b"hello").expect("a served client"), b"hello");
+        }
+        assert_eq!(echo(&mut held, b"after").expect("the old process serves its own"), b"after");
+        assert!(!old.has_ended());
+        drop(held);
+        assert!(old.wait(PATIENCE).success());
+        new.expect_states(&[]);
     });
 }
 

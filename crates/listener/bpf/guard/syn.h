@@ -28,6 +28,7 @@ struct door {
     struct listener *listener;
     struct counters *counters;
     const struct clockwork *clock;
+    bool alone; // User space is gone.
 };
 
 static __always_inline bool answers(const struct listener *listener)
@@ -90,6 +91,19 @@ static __always_inline bool kernel_holds(void *ctx, const struct flow *flow)
     bool held = sk->state != BPF_TCP_LISTEN;
     bpf_sk_release(sk);
     return held;
+}
+
+// Whether somebody has a socket for this flow, one that listens or one that lives.
+static __always_inline bool is_served(void *ctx, const struct flow *flow)
+{
+    struct bpf_sock_tuple tuple = {};
+    __u32 len = tuple_of(flow, &tuple);
+    struct bpf_sock *sk = bpf_skc_lookup_tcp(ctx, &tuple, len, BPF_F_CURRENT_NETNS, 0);
+    if (!sk)
+        return false;
+    bool served = sk->state != BPF_TCP_TIME_WAIT;
+    bpf_sk_release(sk);
+    return served;
 }
 
 // When user space is woken for a report: now; or if it has read all before it; or not, since it looks every few milliseconds while it keeps

@@ -71,6 +71,9 @@ pub enum EngineError {
         /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`...
         source: io::Error,
     },
+    /// What is pinned could not be taken over, or nothing be pinned there.
+    #[error("taking over what is pinned: {0}")]
+    Pins(#[source] io::Error),
     /// A system call failed while `what`.
     #[error("{what}: {source}")]
     System {
@@ -95,7 +98,7 @@ impl EngineError {
             EngineError::Reserve { source, .. } | EngineError::System { source, .. } => {
                 source.kind() == io::ErrorKind::PermissionDenied
             }
-            EngineError::Config(_) | EngineError::Interface { .. } => false,
+            EngineError::Config(_) | EngineError::Interface { .. } | EngineError::Pins(_) => false,
         }
     }
 }
@@ -173,13 +176,14 @@ impl Engine {
             let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
             let settled = sieve.as_ref().map(Sieve::settled).transpose().map_err(system("opening an eBPF map"))?;
             let host = Host::new(interfaces.clone(), config.interfaces.clone(), settled);
-            let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
-            let classic = |ring: &Ring| ring.open_for(&config.listen.bind, segment_max);
-            let others = match &mut sieve {
-                Some(sieve) => taps.others.open_with(sieve),
-                None => classic(&taps.others),
-            };
-            others.and_then(|()| classic(&taps.syns)).map_err(system("attaching the tap's filter"))?;
+            let (wake, woken) = wake_pair()?;
+            for tap in [&taps.others, &taps.syns] {
+                let opened = match &mut sieve {
+                    Some(sieve) => tap.open_with(sieve),
+                    None => tap.open_for(&config.listen.bind, segment_max),
+                };
+                opened.map_err(system("attaching the tap's filter"))?;
+            }
             let worker = Worker {
                 station: Station {
                     listen,
@@ -223,7 +227,7 @@ impl Engine {
 
     /// A thread that reads the interfaces again whenever the kernel says that something changed.
     fn watch(&mut self, mut watch: Watch, interfaces: Arc<SharedInterfaces>) -> Result<(), EngineError> {
-        let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
+        let (wake, woken) = wake_pair()?;
         let orders = self.orders.clone();
         let thread = spawn("portcullis-links", move || {
             use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -381,6 +385,12 @@ pub(super) fn fresh_seed() -> io::Result<[u8; 16]> {
     let mut seed = [0; 16];
     getrandom::fill(&mut seed).map_err(io::Error::other)?;
     Ok(seed)
+}
+
+/// What wakes a thread, and what that thread reads. Waking never blocks: who has not read yet has been woken already.
+pub(super) fn wake_pair() -> Result<(UnixStream, UnixStream), EngineError> {
+    let made = UnixStream::pair().and_then(|(wake, woken)| wake.set_nonblocking(true).map(|()| (wake, woken)));
+    made.map_err(system("making a socket pair"))
 }
 
 pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {

@@ -148,7 +148,7 @@ impl Ring {
 
     /// Opens the tap, with an eBPF filter.
     pub(super) fn open_with(&self, sieve: &mut Sieve) -> io::Result<()> {
-        sieve.attach(&self.socket)
+        sieve.attach(&self.socket, self.share)
     }
 
     /// Hands the next packet, if there is one, to `use_packet`, then gives its frame back. `false` when there is none.

@@ -32,18 +32,24 @@ impl Sieve {
     /// Where the kernel is older than 5.11, or without CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before 5.8) in the initial
     /// user namespace.
     pub(super) fn load(guarded: &[SocketAddr]) -> io::Result<Sieve> {
-        let snap_len = Share::Others.snap_len();
+        let [snap_len, syn_snap_len] = [Share::Others, Share::Syns].map(Share::snap_len);
         let mut loader = EbpfLoader::new();
-        let mut ebpf = loader.override_global("snap_len", &snap_len, true).load(OBJECT).map_err(in_full)?;
+        let mut ebpf = loader
+            .override_global("snap_len", &snap_len, true)
+            .override_global("syn_snap_len", &syn_snap_len, true)
+            .load(OBJECT)
+            .map_err(in_full)?;
         fill(&mut ebpf, guarded).map_err(in_full)?;
-        program(&mut ebpf)?.load().map_err(in_full)?;
+        for share in [Share::Syns, Share::Others] {
+            program(&mut ebpf, share)?.load().map_err(in_full)?;
+        }
         let Some(Map::LruHashMap(settled)) = ebpf.take_map("settled") else { return Err(absent("settled")) };
         Ok(Sieve { ebpf, settled })
     }
 
-    /// Makes it the filter of a tap, in one step.
-    pub(super) fn attach(&mut self, socket: &Socket) -> io::Result<()> {
-        program(&mut self.ebpf)?.attach(socket).map_err(io::Error::other)
+    /// Makes it the filter of a tap for this share, in one step.
+    pub(super) fn attach(&mut self, socket: &Socket, share: Share) -> io::Result<()> {
+        program(&mut self.ebpf, share)?.attach(socket).map_err(io::Error::other)
     }
 
     /// A worker's handle on the settled flows.
@@ -118,8 +124,12 @@ fn map<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map, EbpfError> {
     ebpf.map_mut(name).ok_or_else(|| MapError::InvalidName { name: name.into() }.into())
 }
 
-fn program(ebpf: &mut Ebpf) -> io::Result<&mut SocketFilter> {
-    let program = ebpf.program_mut("tap_others").ok_or_else(|| absent("tap_others"))?;
+fn program(ebpf: &mut Ebpf, share: Share) -> io::Result<&mut SocketFilter> {
+    let name = match share {
+        Share::Syns => "tap_syns",
+        Share::Others => "tap_others",
+    };
+    let program = ebpf.program_mut(name).ok_or_else(|| absent(name))?;
     program.try_into().map_err(io::Error::other)
 }
 

@@ -79,6 +79,9 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
     let ended = until_stopped(config, &mut signals, &mut fronts, &stop, || {
         readiness.set_draining(true);
         controls.iter().for_each(Control::drain);
+        if config.bpf_pins.is_some() {
+            admin.stop.cancel(); // The next process may start now, and wants its port.
+        }
     })
     .await;
     admin.stop().await;

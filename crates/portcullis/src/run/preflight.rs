@@ -1,9 +1,12 @@
 //! What can be found out before the first client is answered: a start that fails should take nobody with it.
 
+use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use listener::io::check_reservable;
+use listener::io::{EngineError, check_reservable};
 use portcullis::guard::expand_wildcards;
 
 use crate::config::{Backend, Config, Datapath, ListenerConfig};
@@ -24,15 +27,39 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             config.listeners.iter().flat_map(|listener| &listener.interfaces).for_each(|name| warn_of_master(name));
             for listener in &config.listeners {
                 let named = |error| Failure::Runtime(format!("listener \"{}\": {error}", listener.name));
-                check_reservable(&expand_wildcards(&listener.bind)).map_err(named)?;
+                let addrs = expand_wildcards(&listener.bind);
+                let in_use = |error: &EngineError| match error {
+                    EngineError::Reserve { source, .. } => source.kind() == ErrorKind::AddrInUse,
+                    _ => false,
+                };
+                once_free(config, in_use, || check_reservable(&addrs)).map_err(named)?;
             }
         }
     }
     let Some(admin) = config.admin else { return Ok(()) };
-    TcpListener::bind(admin).map(drop).map_err(|error| {
+    let bind = || TcpListener::bind(admin).map(drop);
+    once_free(config, |error: &io::Error| error.kind() == ErrorKind::AddrInUse, bind).map_err(|error| {
         let runtime = || Failure::runtime(format!("cannot listen on {admin} (--admin)"), &error);
         rights::low_port(admin, &error).unwrap_or_else(runtime)
     })
+}
+
+/// A predecessor that has handed its pinned programs on lets go of its ports within moments.
+fn once_free<E>(
+    config: &Config,
+    in_use: impl Fn(&E) -> bool,
+    mut attempt: impl FnMut() -> Result<(), E>,
+) -> Result<(), E> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let begin = Instant::now();
+    loop {
+        match attempt() {
+            Err(error) if config.bpf_pins.is_some() && in_use(&error) && begin.elapsed() < PATIENCE => {
+                thread::sleep(Duration::from_millis(20));
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Refuses an upstream whose connections we would answer ourselves, and pass on to it again, and so on.

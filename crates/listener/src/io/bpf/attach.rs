@@ -44,9 +44,9 @@ impl Attached {
         Attached { by_device: HashMap::new(), pins }
     }
 
-    /// From now on all this outlives us, if it is pinned.
-    pub(super) fn leave(&mut self) {
-        self.pins.iter_mut().for_each(Pins::leave);
+    /// Whether all this outlives us in good order, if it is pinned. A crash always leaves it.
+    pub(super) fn leave(&mut self, yes: bool) {
+        self.pins.iter_mut().for_each(|pins| pins.leave(yes));
     }
 
     /// Brings the programs to every device that should have them and has not, and forgets those that are gone.
@@ -63,7 +63,9 @@ impl Attached {
         let wanted = |link: &&Link| link.up && link.master.is_none() && (only.is_empty() || only.contains(&link.name));
         self.by_device.retain(|index, _| interfaces.by_index(*index).is_some());
         if let Some(pins) = &self.pins {
-            pins.remove_gone(interfaces);
+            let wanted = interfaces.links().filter(wanted).map(|link| link.index);
+            let keep: Vec<u32> = self.by_device.keys().copied().chain(wanted).collect();
+            pins.keep_only(&keep);
         }
         let mut outcome = Ok(());
         for link in interfaces.links().filter(wanted) {
@@ -104,6 +106,12 @@ impl Attached {
             self.pins.iter().for_each(|pins| pins.remove(Kind::Xdp, link.index));
             return Ok(Device { mac: None, _tc, _xdp: None });
         };
+        if hook == BpfHook::Xdp && !has_hardware(link) {
+            tracing::warn!(
+                interface = link.name,
+                "no hardware below it: if it is a veth, answers get lost unless its other end has an XDP program too"
+            );
+        }
         match self.at_driver(programs.at_driver()?, link) {
             Ok(xdp) => Ok(Device { mac: Some(mac), _tc, _xdp: Some(xdp) }),
             Err(error) if hook == BpfHook::Auto => {

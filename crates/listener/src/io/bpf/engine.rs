@@ -19,7 +19,7 @@ use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
 use crate::cookie::{COOKIE_LIFETIME, MasterKey};
-use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system};
+use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system, wake_pair};
 use crate::io::fail_closed::FailClosed;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
@@ -92,7 +92,7 @@ impl BpfEngine {
         };
         let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
         let pins = config.pins.as_deref().map(|root| Pins::open(root, &name)).transpose();
-        let pins = pins.map_err(system("taking over what is pinned"))?;
+        let pins = pins.map_err(EngineError::Pins)?;
         let reports = pins.as_ref().map(Pins::reports);
         let programs = Programs::load(&constants, reports.as_deref()).map_err(rights::in_words);
         let mut programs = programs.map_err(system("loading the eBPF programs"))?;
@@ -108,14 +108,14 @@ impl BpfEngine {
         let seat = WorkerSeat { workers: 1, seed: fresh_seed().map_err(system("drawing randomness"))? };
         let listen = Listen::new(config.listen.clone(), shared.clone(), config.master, seat, epoch, now);
         let host = Host::new(interfaces.clone(), config.interfaces.clone(), None);
-        let (wake, woken) = UnixStream::pair().map_err(system("making a socket pair"))?;
+        let (wake, woken) = wake_pair()?;
         let published = Arc::new(SharedStats::default());
         let orders = Arc::new(Orders::default());
         let outlives = pins.is_some();
         let inherited = pins.as_ref().is_some_and(Pins::inherited);
         let refresh = Arc::new(Refresh::new(&wake).map_err(system("copying a descriptor"))?);
         let keeper = Keeper::new(Duties {
-            refresh: refresh.clone(),
+            refresh: refresh.clone().promise(),
             programs,
             attached: Attached::new(pins),
             placement,
@@ -179,7 +179,8 @@ impl BpfEngine {
 
     /// Stops answering SYNs. Handshakes that were answered already may still complete; connections go on.
     ///
-    /// Programs that outlive us go on answering instead, and keep the ends of handshakes back for the next process.
+    /// Pinned programs go on answering instead, and keep the ends of handshakes back for the next process, also once this is
+    /// dropped. Dropped without having been told to drain, it takes even them away.
     pub fn drain(&self) {
         self.orders.drain.store(true, Ordering::Relaxed);
         self.wake();

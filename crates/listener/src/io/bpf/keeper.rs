@@ -1,5 +1,8 @@
 //! The thread that keeps the programs: it takes their reports, gives them keys and orders, and adds up what they count.
 
+mod guesses;
+mod writing;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
@@ -7,23 +10,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use guesses::{Change, Guesses};
 use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
 use super::counts;
-use super::layout::{
-    ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, TARGET_WORDS,
-};
+use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State};
 use super::programs::Programs;
-use super::refresh::Refresh;
+use super::refresh::Promise;
 use super::settings::Settings;
 use super::sleeper::{Sleeper, Waking};
-use super::targets::{Placement, Table, targets_of};
+use super::targets::{Placement, Table};
 use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
-use crate::io::sieve::in_full;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::Listen;
@@ -40,20 +41,14 @@ const TICK: Duration = Duration::from_millis(50);
 /// The longest sleep.
 const IDLE: Duration = Duration::from_secs(1);
 
-/// Segments of no connection in a second, at which they are looked up and dropped one by one; and at or below which, for
-/// [`CALM`], no longer.
-const BOGUS_HIGH: u64 = 5_000;
-const BOGUS_LOW: u64 = 1_000;
-const CALM: Duration = Duration::from_secs(10);
-
 /// How often programs that outlive us are told that we are here.
 const KEPT: Duration = Duration::from_millis(500);
 
+// With the longest sleep in between.
+const _: () = assert!(KEPT.as_millis() + IDLE.as_millis() < ALONE.as_millis());
+
 /// So long after the accept queue was full a client may still believe in a connection that waits for room.
 const FULL: Duration = Duration::from_secs(60);
-
-/// The programs look one in so many of such segments up, while they do not look up all.
-const SAMPLE: u64 = 64;
 
 /// What the engine tells its keeper.
 #[derive(Debug, Default)]
@@ -86,7 +81,7 @@ pub(super) struct Duties {
     pub orders: Arc<Orders>,
     pub woken: UnixStream,
     pub published: Arc<SharedStats>,
-    pub refresh: Arc<Refresh>,
+    pub refresh: Promise,
     pub name: Arc<str>,
 }
 
@@ -100,9 +95,7 @@ pub(super) struct Keeper {
     counted: RawCounters,
     /// The counts at the last tick.
     ticked: RawCounters,
-    /// Whether segments of no connection come in numbers, and when they last did.
-    guessed_at: bool,
-    quiet_since: Time,
+    guesses: Guesses,
     /// Until then a client may answer for a handshake that found the accept queue full.
     full_until: Time,
     looks_until: Time,
@@ -128,8 +121,7 @@ impl Keeper {
             written: None,
             counted: zero,
             ticked: zero,
-            guessed_at: false,
-            quiet_since: clock(),
+            guesses: Guesses::new(clock()),
             full_until: Time::default(),
             looks_until: Time::default(),
             stale: false,
@@ -181,7 +173,8 @@ impl Keeper {
         let Orders { drain, open, .. } = &*self.has.orders;
         let open = open.load(Ordering::Acquire);
         if open {
-            self.has.attached.leave();
+            // Who is told to drain has a successor; whoever just drops us wants us gone.
+            self.has.attached.leave(drain.load(Ordering::Relaxed));
         }
         self.has.words.state = match (open, drain.load(Ordering::Relaxed)) {
             (false, _) => self.has.at_first,
@@ -238,28 +231,28 @@ impl Keeper {
         }
     }
 
-    /// Told so twice in the time after which the programs believe that nobody reads their reports.
+    /// Told so several times in the time after which the programs believe that nobody reads their reports.
     fn say_that_we_live(&mut self, now: Time) {
-        let since = now.since(self.kept);
-        if !self.has.words.outlives || since < KEPT {
+        if !self.has.words.outlives || now.since(self.kept) < KEPT {
             return;
-        }
-        if since >= ALONE {
-            self.written = None; // They did believe it, and have changed their orders.
         }
         self.kept = now;
         let written = self.write_clockwork();
         self.tell(written, "could not tell the programs that we are here");
+        self.written = None; // If they did believe that we are gone, they have changed their orders.
     }
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
-        self.judge_bogus(now, elapsed);
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
+        // A program that keeps a handshake waiting looks them all up before we tell it to.
+        let all = self.has.words.looks_up || !self.has.words.reports || now < self.full_until;
+        let guesses = self.guesses.judge(since(Counted::SampledBogus), all, now, elapsed);
         // What the kernel answers for us counts as answered too: a flood of it is one.
         let answered = since(Counted::SynAcksSent) + since(Counted::LeftToKernel);
         let completed = since(Counted::CookiesValid);
         let refused = since(Counted::AssignRefused);
         self.ticked = self.counted;
+        self.log_guesses(guesses);
         if refused > 0 {
             self.read_settings(); // They may be why.
         }
@@ -306,23 +299,14 @@ impl Keeper {
         }
     }
 
-    /// Whether segments of no connection come in numbers: guessed cookies, most likely.
-    fn judge_bogus(&mut self, now: Time, elapsed: Duration) {
-        let what = Counted::SampledBogus as usize;
-        let seen = self.counted[what] - self.ticked[what];
-        let ListenerWords { looks_up, reports, .. } = self.has.words;
-        let guessed_at = self.guessed_at;
-        let all = if looks_up || !reports { seen } else { seen * SAMPLE };
-        let rate = (all as f64 / elapsed.as_secs_f64()) as u64;
-        if rate > BOGUS_LOW {
-            self.quiet_since = now;
-        }
-        if !guessed_at && rate > BOGUS_HIGH {
-            self.guessed_at = true;
-            warn!(listener = %self.has.name, rate, "segments of no connection come in numbers, and are dropped");
-        } else if guessed_at && now.since(self.quiet_since) >= CALM {
-            self.guessed_at = false;
-            info!(listener = %self.has.name, "segments of no connection come in numbers no more");
+    fn log_guesses(&self, change: Option<Change>) {
+        let listener = &self.has.name;
+        match change {
+            Some(Change::Begun(rate)) => {
+                warn!(%listener, rate, "segments of no connection come in numbers, and are dropped");
+            }
+            Some(Change::Ended) => info!(%listener, "segments of no connection come in numbers no more"),
+            None => {}
         }
     }
 
@@ -341,7 +325,7 @@ impl Keeper {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
         self.has.words.has_entries = self.looks_often();
         // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
-        self.has.words.looks_up = self.guessed_at || clock() < self.full_until;
+        self.has.words.looks_up = self.guesses.come() || clock() < self.full_until;
         if self.written != Some(self.has.words) {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");
@@ -393,60 +377,12 @@ impl Keeper {
         }
     }
 
-    fn write_words(&mut self) -> io::Result<()> {
-        self.has.programs.listeners.set(0, self.has.words.to_raw(), 0).map_err(in_full)?;
-        self.written = Some(self.has.words);
-        Ok(())
-    }
-
-    /// Keys before the numbers that say which of them count.
-    fn write_clockwork(&mut self) -> io::Result<()> {
-        let clockwork = &mut self.has.clockwork;
-        clockwork.current = self.keys.current;
-        clockwork.accepted = self.keys.accepted;
-        clockwork.macs = self.has.attached.macs();
-        clockwork.kept = self.has.words.outlives.then_some(self.kept);
-        self.has.programs.clockwork.set(0, clockwork.to_raw(), 0).map_err(in_full)
-    }
-
-    fn write_targets(&mut self) -> io::Result<()> {
-        let targets = targets_of(&self.has.bind, &self.has.interfaces.get(), 0);
-        let Some(placed) = self.has.placement.place(&self.table, &targets) else {
-            return Err(io::Error::other(format!("no room for {} guarded addresses", targets.len())));
-        };
-        // Free places first: who moves stands in both for a moment, and never in none.
-        let changed = |index: &usize| self.table[*index] != placed[*index];
-        let (free, taken): (Vec<_>, Vec<_>) =
-            (0..placed.len()).filter(changed).partition(|&index| self.table[index].is_none());
-        for index in free.into_iter().chain(taken) {
-            self.table[index].clone_from(&placed[index]);
-            self.write_place(index)?;
-        }
-        Ok(())
-    }
-
-    /// New keys for all that stands.
-    fn write_keys(&mut self) -> io::Result<()> {
-        for index in 0..self.table.len() {
-            if self.table[index].is_some() {
-                self.write_place(index)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write_place(&mut self, index: usize) -> io::Result<()> {
-        let target = self.table[index].as_ref();
-        let raw = target.map_or([0; TARGET_WORDS], |target| target.to_raw(&self.keys.states(target.local)));
-        self.has.programs.targets.set(index as u32, raw, 0).map_err(in_full)
-    }
-
     /// Until a report comes that does not wait, an order, a change of the links, or the next tick.
     fn sleep(&mut self) {
         let busy = self.looks_often() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
         let woken = self.sleeper.sleep(if busy { TICK } else { IDLE });
         if woken.contains(&Some(Waking::Orders)) {
-            let _ = io::Read::read(&mut self.has.woken, &mut [0; 16]);
+            let _ = io::Read::read(&mut self.has.woken, &mut [0; 512]);
         }
         if self.has.watch.changed() {
             self.on_links();

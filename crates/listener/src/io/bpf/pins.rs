@@ -4,9 +4,9 @@
 //! other maps are held by the places, and are replaced by those of the next process in one step: nothing of one version has
 //! to be understood by another but the reports, which is why their name has a number.
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,6 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
-use crate::io::interfaces::Interfaces;
 use crate::io::sieve::in_full;
 
 /// Of `struct report`: another one needs another number.
@@ -42,16 +41,17 @@ impl Pins {
     /// Where `root` is not on a bpffs; while another process keeps the directory.
     pub(super) fn open(root: &Path, name: &str) -> io::Result<Pins> {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", root.display()));
-        fs::create_dir_all(root).map_err(named)?;
-        if statfs(root).map_err(|errno| named(errno.into()))?.filesystem_type() != BPF_FS_MAGIC {
-            let text = format!("{} is not on a bpffs (mount -t bpf bpf /sys/fs/bpf)", root.display());
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        let illegal = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("{} {what}", root.display()));
+        let existing = if root.exists() { root } else { root.parent().unwrap_or(root) };
+        if statfs(existing).map_err(|errno| named(errno.into()))?.filesystem_type() != BPF_FS_MAGIC {
+            return Err(illegal("is not on a bpffs (mount -t bpf bpf /sys/fs/bpf)"));
         }
+        if root.file_name().is_some_and(|name| name.as_encoded_bytes().contains(&b'.')) {
+            return Err(illegal("has a dot in its last part, which a bpffs does not take"));
+        }
+        make_dir(root).map_err(named)?;
         let dir = root.join(dir_name(name, fs::metadata("/proc/thread-self/ns/net")?.ino()));
-        match fs::create_dir(&dir) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(named(error)),
-            _ => {}
-        }
+        make_dir(&dir).map_err(named)?;
         let lock = lock(&dir)?;
         let inherited = fs::read_dir(&dir)?.next().is_some();
         Ok(Pins { dir, inherited, lasts: inherited, _lock: lock })
@@ -62,9 +62,9 @@ impl Pins {
         self.inherited
     }
 
-    /// From now on what is there outlives us. Before, only what a predecessor left does.
-    pub(super) fn leave(&mut self) {
-        self.lasts = true;
+    /// Whether what is there outlives us when this is dropped. Until this is said, what a predecessor left does.
+    pub(super) fn leave(&mut self, yes: bool) {
+        self.lasts = yes;
     }
 
     /// Where the ring of reports is, or is to be.
@@ -87,13 +87,13 @@ impl Pins {
         let _ = fs::remove_file(self.place(kind, device)); // Most were not there.
     }
 
-    /// Removes the places on devices that are gone.
-    pub(super) fn remove_gone(&self, interfaces: &Interfaces) {
+    /// Removes the places on all devices but these.
+    pub(super) fn keep_only(&self, devices: &[u32]) {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
             let device = name.split_once('_').filter(|(kind, _)| Kind::ALL.iter().any(|known| known.word() == *kind));
             if let Some(Ok(index)) = device.map(|(_, index)| index.parse())
-                && interfaces.by_index(index).is_none()
+                && !devices.contains(&index)
             {
                 Kind::ALL.into_iter().for_each(|kind| self.remove(kind, index));
             }
@@ -106,7 +106,7 @@ impl Pins {
 }
 
 impl Drop for Pins {
-    /// A start that failed leaves nothing behind.
+    /// A start that failed leaves nothing behind, nor does who is dropped without having been told to drain.
     fn drop(&mut self) {
         if self.lasts {
             return;
@@ -136,10 +136,22 @@ impl Kind {
     }
 }
 
-/// A bpffs takes no dots. An index of a device means something in one namespace only.
+/// For us alone: whoever may write there may take the protection away.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A bpffs takes no dots; what is no letter or digit becomes `_` and its code, so that no two names become one. An index of a
+/// device means something in one namespace only.
 fn dir_name(listener: &str, namespace: u64) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' };
-    format!("{}_{namespace}", listener.chars().map(plain).collect::<String>())
+    let escaped = listener.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
+        other => format!("_{other:02x}"),
+    });
+    format!("{}_{namespace}", escaped.collect::<String>())
 }
 
 fn lock(dir: &Path) -> io::Result<Flock<File>> {
@@ -166,8 +178,9 @@ mod tests {
 
     #[test]
     fn the_name_of_a_directory_is_one_that_a_bpffs_takes() {
-        assert_eq!(dir_name("0.0.0.0:80, [::]:80", 7), "0_0_0_0_80_______80_7");
-        assert_eq!(dir_name("../web", 7), "___web_7");
+        assert_eq!(dir_name("web-1", 7), "web-1_7");
+        assert_eq!(dir_name("../web", 7), "_2e_2e_2fweb_7");
+        assert_ne!(dir_name("web.a", 7), dir_name("web_a", 7));
     }
 
     #[test]

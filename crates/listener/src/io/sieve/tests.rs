@@ -45,17 +45,23 @@ fn frame(flow: &FourTuple, flags: Flags) -> Vec<u8> {
     [&[0; 12][..], &ethertype, &buffer[..len]].concat()
 }
 
-/// Bytes of the packet that the tap takes.
-fn judge(sieve: &mut Sieve, frame: &[u8]) -> u32 {
+/// Bytes of the packet that the tap for SYNs takes, and the other one. In a group it goes to one of them: that for SYNs with a SYN.
+fn judge(sieve: &mut Sieve, frame: &[u8], share: Share) -> u32 {
     let options = TestRunOptions { data_in: Some(frame), ..TestRunOptions::default() };
-    program(&mut sieve.ebpf).unwrap().test_run(options).unwrap().return_value
+    program(&mut sieve.ebpf, share).unwrap().test_run(options).unwrap().return_value
 }
 
 fn takes(sieve: &mut Sieve, flow: &FourTuple, flags: Flags) -> bool {
-    match judge(sieve, &frame(flow, flags)) {
+    let syn = flags.contains(Flags::SYN) && !flags.contains(ACK);
+    let (own, other, whole) =
+        if syn { (Share::Syns, Share::Others, Share::Syns.snap_len()) } else { (Share::Others, Share::Syns, SNAP) };
+    assert_eq!(judge(sieve, &frame(flow, flags), other), 0, "no packet is for both");
+    match judge(sieve, &frame(flow, flags), own) {
         0 => false,
-        SNAP => true,
-        other => panic!("neither all nor nothing: {other}"),
+        taken => {
+            assert_eq!(taken, whole, "neither all nor nothing");
+            true
+        }
     }
 }
 
@@ -92,7 +98,7 @@ fn a_settled_flow_is_spared_until_a_syn_comes() {
             assert!(takes(&mut sieve, &flow, flags), "{flags:?}");
         }
         assert!(!takes(&mut sieve, &flow, ACK | Flags::PSH));
-        assert!(!takes(&mut sieve, &flow, Flags::SYN), "a SYN is the other tap's");
+        assert!(takes(&mut sieve, &flow, Flags::SYN));
         assert!(takes(&mut sieve, &flow, ACK), "a new handshake has begun");
         settled.settle(&flow);
         settled.unsettle(&flow);
@@ -132,9 +138,10 @@ fn odd_packets_are_left_to_the_kernel_or_to_the_parser() {
         ("destination options", with(&v6, 14 + 6, 60), SNAP),
         ("neither IPv4 nor IPv6", with(&v6, 12, 0x88), 0),
     ] {
-        assert_eq!(judge(&mut sieve, &frame), taken, "{what}");
+        assert_eq!(judge(&mut sieve, &frame, Share::Others), taken, "{what}");
+        assert_eq!(judge(&mut sieve, &frame, Share::Syns), 0, "{what}");
     }
     // IPv4 options move the TCP header.
     let options = [&with(&v4, 14, 0x46)[..34], &[1; 4], &v4[34..]].concat();
-    assert_eq!(judge(&mut sieve, &options), SNAP);
+    assert_eq!(judge(&mut sieve, &options, Share::Others), SNAP);
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::layout::{ALONE, Kind, LEASE};
-use super::acks::{IRS, OFFER_A, OFFERS, is_taken, listen, minted, third_ack};
+use super::acks::{IRS, OFFER_A, OFFERS, listen, minted, third_ack};
 use super::*;
 
 const PINNED: ListenerWords = ListenerWords { outlives: true, ..CALM };
@@ -81,9 +81,27 @@ fn left_alone_they_answer_and_report_no_more_syns() {
         }
         assert_eq!(bench.take_reports(), []);
         assert!(!bench.reports(), "user space sees that it was missed");
+    });
+}
+
+#[test]
+fn left_alone_beside_another_server_they_leave_everything_to_it() {
+    on_bench(PINNED, |bench| {
+        bench.order(ListenerWords { state: State::HandsOn, ..PINNED });
         let _listening = listen();
-        let cookie = minted(bench, &flow, &OFFER_A);
-        assert!(is_taken(bench, &third_ack(&flow, IRS, &cookie, &[])), "a socket that listens gets its connections");
+        for (client, server) in PAIRS {
+            let flow = tuple(client, server);
+            let cookie = minted(bench, &flow, &OFFER_A);
+            let ack = third_ack(&flow, IRS, &cookie, &[]);
+            bench.leave_alone_for(ALONE - A_BIT);
+            assert!(matches!(bench.at(Hook::Tc, &syn(&flow, IRS, LINUX)), Fate::Sent(_)));
+            assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+            bench.leave_alone_for(ALONE);
+            for hook in HOOKS {
+                assert_eq!(bench.at(hook, &syn(&flow, IRS, LINUX)), Fate::Passed);
+            }
+            assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
+        }
     });
 }
 
