@@ -61,7 +61,11 @@ impl Attached {
         hook: BpfHook,
     ) -> io::Result<()> {
         let wanted = |link: &&Link| link.up && link.master.is_none() && (only.is_empty() || only.contains(&link.name));
-        self.by_device.retain(|index, _| interfaces.by_index(*index).is_some());
+        self.by_device.retain(|index, device| {
+            let stands =
+                |link: &Link| device.mac.is_none() || hook != BpfHook::Auto || may_have_driver(link, interfaces);
+            interfaces.by_index(*index).is_some_and(stands)
+        });
         if let Some(pins) = &self.pins {
             let wanted = interfaces.links().filter(wanted).map(|link| link.index);
             let keep: Vec<u32> = self.by_device.keys().copied().chain(wanted).collect();
@@ -99,7 +103,7 @@ impl Attached {
             && match hook {
                 BpfHook::Tc => false,
                 BpfHook::Xdp => true,
-                BpfHook::Auto => has_hardware(link) && !carries_vlans(link, interfaces),
+                BpfHook::Auto => may_have_driver(link, interfaces),
             };
         let Some(mac) = link.mac.filter(|_| in_driver) else {
             // A predecessor may have been told otherwise.
@@ -176,6 +180,10 @@ impl Attached {
     pub(super) fn macs(&self) -> Vec<[u8; 6]> {
         self.by_device.values().filter_map(|device| device.mac).collect()
     }
+}
+
+fn may_have_driver(link: &Link, interfaces: &Interfaces) -> bool {
+    has_hardware(link) && !carries_vlans(link, interfaces)
 }
 
 /// Devices without any, such as veth, lose more by a program in their driver than they gain.
