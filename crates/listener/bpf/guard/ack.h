@@ -3,7 +3,7 @@
 // ACK: the third segment of a handshake becomes a connection of the kernel's listening socket; all others pass.
 #pragma once
 
-#include "syn.h"
+#include "lately.h"
 
 // Of the segments that are neither a SYN nor a cookie one in so many is looked up, to see whether they are connections' or somebody's
 // guesses.
@@ -56,8 +56,12 @@ static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const stru
         count(door->counters, UNKNOWN_PASSED);
         return PASS;
     }
-    if (kernel_holds(skb, flow))
+    if (kernel_holds(skb, flow)) {
+        struct mark mark = mark_of(flow);
+        if (why == DROP_BAD_COOKIE)
+            note_held(&mark);
         return PASS;
+    }
     count(door->counters, SAMPLED_BOGUS);
     if (!wary) {
         struct options none = no_options();

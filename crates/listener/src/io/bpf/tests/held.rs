@@ -1,6 +1,7 @@
 //! Segments on a 4-tuple for which the kernel has a socket already, and a listening socket that is full.
 
 use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
@@ -61,6 +62,41 @@ fn segments_of_a_connection_always_pass() {
         }
         assert_eq!(bench.count(Counted::SampledBogus), 0);
         assert_eq!((bench.count(Counted::BadCookie), bench.count(Counted::Reset)), (0, 0));
+    });
+}
+
+/// Once seen to be a connection's, a flow's segments pass for a second without being judged, and no longer; nor once a SYN came.
+#[test]
+fn a_connection_is_known_for_a_second_or_until_a_syn() {
+    const SECOND: Duration = Duration::from_millis(1100);
+    on_bench(CALM, |bench| {
+        bench.order(ListenerWords { looks_up: true, ..CALM });
+        for listener in listen() {
+            let connected = connect(&listener);
+            let segment = frame(&connected.flow, Flags::ACK, SeqNum::new(5), SeqNum::new(77), &[], b"data");
+            let is_known = |bench: &mut Bench| {
+                let before = bench.count(Counted::UnknownPassed);
+                assert_eq!(bench.at(Hook::Loopback, &segment), Fate::Passed);
+                bench.count(Counted::UnknownPassed) > before
+            };
+            assert!(!is_known(bench), "it is looked up");
+            assert!(is_known(bench));
+            bench.set_time(bench.now + SECOND);
+            assert!(!is_known(bench), "a second later it is looked up again");
+            assert!(is_known(bench));
+            for hook in HOOKS {
+                bench.at(hook, &syn(&connected.flow, IRS, LINUX));
+                assert!(!is_known(bench), "a SYN has come by {hook:?}");
+                assert!(is_known(bench));
+            }
+            // Of a flow that nobody holds nothing is remembered, whatever is sent.
+            let mut nobody = connected.flow;
+            nobody.peer.port ^= 1;
+            let segment = frame(&nobody, Flags::ACK, SeqNum::new(5), SeqNum::new(77), &[], b"data");
+            for _ in 0..3 {
+                assert_eq!(bench.at(Hook::Loopback, &segment), Fate::Dropped);
+            }
+        }
     });
 }
 

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
+//
+// Flows for which the kernel was lately seen to hold a connection: their segments pass without a hash. In fixed memory; a place knows by
+// which flow it was taken, and when. Nothing that a packet says gets in here, only what a look-up found; a SYN takes it out.
+#pragma once
+
+#include "syn.h"
+
+#define LATELY_BITS 12
+#define LATELY_PERIODS 7 // Just under a second.
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1 << LATELY_BITS);
+    __type(key, __u32);
+    __type(value, __u64);
+} lately SEC(".maps");
+
+// A flow's place, and what stands there if it is the flow's: 48 bits of a secret hash, whose upper ones choose the place, and the period.
+struct mark {
+    __u64 *place;
+    __u64 value;
+};
+
+static __always_inline struct mark mark_of(const struct flow *flow)
+{
+    __u64 ports = (__u64)flow->peer.port << 16 | flow->local_port;
+    __u64 hash = (flow->peer.addr[0] ^ ports << 32) * budget_factors[0];
+    hash = (hash ^ hash >> 29 ^ flow->local[0]) * budget_factors[1];
+    if (flow->family == V6)
+        hash = (hash ^ hash >> 31 ^ flow->peer.addr[1] ^ (flow->local[1] << 1 | flow->local[1] >> 63)) * budget_factors[0];
+    hash ^= hash >> 33;
+    __u32 index = hash >> (64 - LATELY_BITS);
+    return (struct mark){
+        .place = bpf_map_lookup_elem(&lately, &index),
+        .value = (hash & ~0xffffULL) | period_of(flow->ns),
+    };
+}
+
+static __always_inline bool was_lately_held(const struct mark *mark)
+{
+    if (!mark->place)
+        return false;
+    __u64 found = *mark->place;
+    return (found ^ mark->value) < 0x10000 && (__u16)(mark->value - found) <= LATELY_PERIODS;
+}
+
+static __always_inline void note_held(const struct mark *mark)
+{
+    if (mark->place)
+        *mark->place = mark->value;
+}
+
+// A handshake begins, or a connection ends.
+static __always_inline void forget_held(const struct mark *mark)
+{
+    if (mark->place && (*mark->place ^ mark->value) < 0x10000)
+        *mark->place = 0;
+}
