@@ -130,15 +130,13 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     if (is_martian(flow, loopback))
         return drop(door, DROP_MARTIAN);
 
-    // Of a flow that lives most segments are decided here.
-    if (syn || hook == AT_TC) {
-        struct mark mark = mark_of(flow);
-        if (syn) {
-            forget_held(&mark);
-        } else if (was_lately_held(&mark)) {
-            count(door->counters, UNKNOWN_PASSED);
-            return PASS;
-        }
+    // Most segments of a connection are decided here.
+    struct mark mark = mark_of(flow);
+    if (syn) {
+        forget_held(&mark);
+    } else if (was_lately_held(&mark)) {
+        count(door->counters, UNKNOWN_PASSED);
+        return PASS;
     }
 
     struct options options;

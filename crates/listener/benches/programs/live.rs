@@ -106,7 +106,9 @@ fn sent() -> io::Result<u64> {
 /// The same, once the last answers are out.
 fn sent_at_rest() -> io::Result<u64> {
     let mut last = sent()?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
     loop {
+        assert!(std::time::Instant::now() < deadline, "answers still leave ten seconds after the last frame");
         std::thread::sleep(std::time::Duration::from_millis(50));
         if std::mem::replace(&mut last, sent()?) == last {
             return Ok(last);

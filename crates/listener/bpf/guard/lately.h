@@ -51,7 +51,7 @@ static __always_inline void note_held(const struct mark *mark)
         *mark->place = mark->value;
 }
 
-// A handshake begins, or a connection ends.
+// A handshake begins.
 static __always_inline void forget_held(const struct mark *mark)
 {
     if (mark->place && (*mark->place ^ mark->value) < 0x10000)

@@ -19,7 +19,7 @@ use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, Raw
 use super::programs::Programs;
 use super::refresh::Promise;
 use super::settings::Settings;
-use super::sleeper::{Sleeper, Waking};
+use super::sleeper::Sleeper;
 use super::targets::{Placement, Table};
 use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
@@ -98,8 +98,11 @@ pub(super) struct Keeper {
     guesses: Guesses,
     /// Until then a client may answer for a handshake that found the accept queue full.
     full_until: Time,
+    /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
     stale: bool,
+    /// The order to drain, as last seen.
+    drains: bool,
     /// The kernel takes no cookies.
     resting: bool,
     /// When the programs that outlive us were last told that we are here.
@@ -125,6 +128,7 @@ impl Keeper {
             full_until: Time::default(),
             looks_until: Time::default(),
             stale: false,
+            drains: false,
             resting: false,
             kept: clock(),
         };
@@ -164,7 +168,7 @@ impl Keeper {
                 self.sleep();
             }
         }
-        // The programs go with their links; until the sockets are closed too, the kernel answers by itself.
+        // Unless they are pinned, the programs go with their links; until the sockets are closed too, the kernel answers by itself.
         self.read_counts();
         self.publish();
     }
@@ -172,12 +176,15 @@ impl Keeper {
     fn follow_orders(&mut self) {
         let Orders { drain, open, .. } = &*self.has.orders;
         let open = open.load(Ordering::Acquire);
+        // Seen once: what is told to the programs is what is answered.
+        self.drains = drain.load(Ordering::Relaxed);
         if open {
             // Who is told to drain has a successor; whoever just drops us wants us gone.
-            self.has.attached.leave(drain.load(Ordering::Relaxed));
+            self.has.attached.leave(self.drains);
         }
-        self.has.words.state = match (open, drain.load(Ordering::Relaxed)) {
+        self.has.words.state = match (open, self.drains) {
             (false, _) => self.has.at_first,
+            (true, true) if self.has.words.outlives && self.resting => State::Resting,
             (true, true) if self.has.words.outlives => State::HandsOn,
             (true, true) => State::Draining,
             (true, false) if self.resting => State::Resting,
@@ -330,9 +337,8 @@ impl Keeper {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");
         }
-        let Orders { drain, drains, .. } = &*self.has.orders;
-        if drain.load(Ordering::Relaxed) && self.written == Some(self.has.words) {
-            drains.store(true, Ordering::Release);
+        if self.drains && self.written == Some(self.has.words) {
+            self.has.orders.drains.store(true, Ordering::Release);
         }
     }
 
@@ -380,8 +386,7 @@ impl Keeper {
     /// Until a report comes that does not wait, an order, a change of the links, or the next tick.
     fn sleep(&mut self) {
         let busy = self.looks_often() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
-        let woken = self.sleeper.sleep(if busy { TICK } else { IDLE });
-        if woken.contains(&Some(Waking::Orders)) {
+        if self.sleeper.sleep(if busy { TICK } else { IDLE }) {
             let _ = io::Read::read(&mut self.has.woken, &mut [0; 512]);
         }
         if self.has.watch.changed() {
