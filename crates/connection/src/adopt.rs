@@ -15,11 +15,14 @@ use socket2::{Domain, Socket, Type};
 
 use crate::sys::{self, Repair};
 pub use establisher::{Adoption, RawEstablisher};
-use stages::{Live, Prepared, refusal};
+use stages::{Live, Muted, Prepared, refusal};
 
 /// How often bytes that were dropped just before the socket began to hear are looked for. A second round is rare, a third has
 /// not been seen; what is missing after the last comes again by the client's retransmission.
 const CATCH_UP_ROUNDS_MAX: usize = 4;
+
+/// Sockets made for one connection at most. A second one is needed once in some hundred thousand adoptions, see [`Caught::Twice`].
+const SOCKETS_MAX: usize = 3;
 
 /// Makes the socket for a finished handshake, with the early data in its receive queue. Sends no packet, does not block.
 ///
@@ -36,14 +39,60 @@ const CATCH_UP_ROUNDS_MAX: usize = 4;
 /// As [`Refusal`] says; `AcceptQueueFull` and `Closed` do not come from here. EPERM (CAP_NET_ADMIN is missing) is `System(EPERM)`;
 /// ask [`probe`] beforehand. EADDRNOTAVAIL for a local address that has been removed is `System` too.
 pub fn adopt(accepted: &Accepted, early: &mut dyn EarlyData) -> Result<Adopted, Refusal> {
+    let mut accepted = accepted.clone();
+    let mut sockets = 1;
+    loop {
+        match make_socket(&accepted, early)? {
+            Caught::Up(live, received) => return release(live, received),
+            Caught::Twice(muted, injected) if sockets < SOCKETS_MAX => {
+                start_over(muted, injected, &mut accepted, early)?;
+            }
+            Caught::Twice(muted, _) => return Err(give_up(muted)),
+        }
+        sockets += 1;
+    }
+}
+
+fn make_socket(accepted: &Accepted, early: &mut dyn EarlyData) -> Result<Caught, Refusal> {
     let prepared = Prepared::new(accepted).map_err(|error| refusal(&error))?;
     let connected = prepared.connect(accepted)?;
     let muted = connected.configure(accepted).map_err(|error| refusal(&error))?;
     let given = muted.inject(early.collect()).map_err(|error| refusal(&error))?;
     let live = muted.unmute().map_err(|error| refusal(&error))?;
-    let (live, received) = catch_up(live, given, early)?;
+    catch_up(live, given, early)
+}
+
+fn release(live: Live, received: usize) -> Result<Adopted, Refusal> {
     let stream = live.release().map_err(|error| refusal(&error))?;
     Ok(Adopted { stream, received_bytes: received as u32 })
+}
+
+/// Has the socket vanish without a packet, and prepares the next: its clock goes on where this one's stands.
+///
+/// What this one had without the second copy it may have acknowledged, and it will not come again: the next socket must be given
+/// as much. When the tap has less, the connection cannot be had.
+fn start_over(
+    muted: Muted,
+    injected: usize,
+    accepted: &mut Accepted,
+    early: &mut dyn EarlyData,
+) -> Result<(), Refusal> {
+    let acknowledged = muted.received_data().map_err(|error| refusal(&error))?.saturating_sub(injected);
+    if early.collect().len() < acknowledged {
+        return Err(give_up(muted));
+    }
+    if let Some(timestamps) = &mut accepted.options.timestamps {
+        timestamps.local = muted.clock().map_err(|error| refusal(&error))?;
+    }
+    Ok(())
+}
+
+/// Better no connection than a wrong byte.
+fn give_up(muted: Muted) -> Refusal {
+    match muted.reset() {
+        Ok(()) => Refusal::System(libc::ECONNABORTED),
+        Err(error) => refusal(&error),
+    }
 }
 
 /// A connection that was adopted.
@@ -66,11 +115,19 @@ pub fn probe() -> io::Result<()> {
     sys::set_repair(&socket, Repair::On)
 }
 
+/// How the socket and the tap agree in the end on what the client has sent.
+enum Caught {
+    /// The socket takes packets in, and is known to have this many bytes.
+    Up(Live, usize),
+    /// A segment had passed the filter before it was attached, and was appended just before its bytes were injected: the
+    /// queue has some twice. So many were injected last.
+    Twice(Muted, usize),
+}
+
 /// Finds the bytes that fell between two stools: seen by the tap after the last look, dropped before the socket was unmuted.
 ///
-/// `given` is what was injected so far; gives what the socket is known to have in the end. In nearly all cases the tap has
-/// seen no more than was given, and this costs no system call.
-fn catch_up(mut live: Live, given: usize, early: &mut dyn EarlyData) -> Result<(Live, usize), Refusal> {
+/// `given` is what was injected so far. In nearly all cases the tap has seen no more than that, and this costs no system call.
+fn catch_up(mut live: Live, given: usize, early: &mut dyn EarlyData) -> Result<Caught, Refusal> {
     let mut has = given;
     for _ in 0..CATCH_UP_ROUNDS_MAX {
         if early.collect().len() <= has {
@@ -82,20 +139,17 @@ fn catch_up(mut live: Live, given: usize, early: &mut dyn EarlyData) -> Result<(
         }
         let muted = match live.mute() {
             Ok(muted) => muted,
-            Err(unchanged) => return Ok((unchanged, has)),
+            Err(unchanged) => return Ok(Caught::Up(unchanged, has)),
         };
         // Read again: a segment may have come in just before.
         has = muted.received().map_err(|error| refusal(&error))?;
         let missing = early.collect().get(has..).unwrap_or_default();
         let injected = muted.inject(missing).map_err(|error| refusal(&error))?;
-        // A segment that had passed the filter before it was attached could have been appended between the two lines above,
-        // and the same bytes would now be in the queue twice. Better no connection than a wrong byte.
-        if muted.received().map_err(|error| refusal(&error))? != has + injected {
-            muted.reset().map_err(|error| refusal(&error))?;
-            return Err(Refusal::System(libc::ECONNABORTED));
+        if injected > 0 && muted.received().map_err(|error| refusal(&error))? != has + injected {
+            return Ok(Caught::Twice(muted, injected));
         }
         has += injected;
         live = muted.unmute().map_err(|error| refusal(&error))?;
     }
-    Ok((live, has))
+    Ok(Caught::Up(live, has))
 }

@@ -110,6 +110,11 @@ pub(crate) fn set_timestamp(socket: &impl AsFd, tsval: u32) -> io::Result<()> {
     set(socket, TCP_TIMESTAMP, &tsval)
 }
 
+/// The TSval the socket would send now, in milliseconds, with its lowest bit cleared since Linux 6.7 (`TCP_TIMESTAMP`).
+pub(crate) fn timestamp(socket: &impl AsFd) -> io::Result<u32> {
+    get::<u32>(socket, TCP_TIMESTAMP)
+}
+
 /// Sets both windows (`TCP_REPAIR_WINDOW`).
 pub(crate) fn set_repair_window(socket: &impl AsFd, window: &RepairWindow) -> io::Result<()> {
     set(socket, TCP_REPAIR_WINDOW, window)

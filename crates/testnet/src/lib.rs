@@ -55,7 +55,7 @@ pub use isolated::{Turn, enter_namespaces, isolated, take_turns, test_name_of};
 pub use link::{Interface, Tun, veth};
 pub use namespace::Namespace;
 pub use packet::{Checksum, Flags, Frame, Mac, Segment, Sum, options};
-pub use process::{Process, Signal};
+pub use process::{Process, Signal, own_socket};
 pub use random::XorShift;
 pub use script::{RawHost, Script};
 pub use tap::Tap;

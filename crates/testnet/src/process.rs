@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,7 +13,21 @@ use nix::sys::signal::{kill, killpg};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
 
+use crate::sys;
 pub use nix::sys::signal::Signal;
+
+/// A second handle on the TCP socket that this process holds between two addresses, however it is kept; `None` when it holds
+/// none.
+///
+/// # Panics
+/// When `/proc` is not mounted.
+pub fn own_socket(local: SocketAddr, peer: SocketAddr) -> Option<TcpStream> {
+    let numbers = fs::read_dir("/proc/self/fd").expect("our descriptors");
+    let numbers = numbers.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let handles = numbers.filter_map(|number| sys::duplicate(number).ok().map(TcpStream::from));
+    let ends = |stream: &TcpStream| Some((stream.local_addr().ok()?, stream.peer_addr().ok()?));
+    handles.into_iter().find(|stream| ends(stream) == Some((local, peer)))
+}
 
 /// A running child. Dropping the handle kills the process and waits for its end.
 #[derive(Debug)]

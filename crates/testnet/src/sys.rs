@@ -101,6 +101,12 @@ fn die_with_parent() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map(drop)
 }
 
+/// Duplicates a descriptor of this process by its number; `EBADF` when there is none. fcntl(2).
+pub(crate) fn duplicate(number: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes numbers, and the descriptor that comes back is ours alone.
+    unsafe { check(libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0)).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
 /// Opens a packet socket that receives nothing until it is bound. packet(7).
 pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: the descriptor that comes back is ours alone.

@@ -14,7 +14,7 @@ use std::os::fd::OwnedFd;
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use listener::{Accepted, Refusal};
+use listener::{Accepted, Refusal, TcpState};
 use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use wire::{Endpoint, SeqNum};
 
@@ -142,6 +142,17 @@ impl Muted {
     /// How many bytes from the peer the socket has, a FIN counted as one.
     pub(super) fn received(&self) -> io::Result<usize> {
         received(&self.socket, self.start)
+    }
+
+    /// The same without a FIN.
+    pub(super) fn received_data(&self) -> io::Result<usize> {
+        let fin = usize::from(sys::tcp_state(&self.socket)? == TcpState::CloseWait);
+        Ok(self.received()?.saturating_sub(fin))
+    }
+
+    /// A TSval behind all that the socket may have sent.
+    pub(super) fn clock(&self) -> io::Result<u32> {
+        Ok(millisecond_clock(sys::timestamp(&self.socket)?.wrapping_add(1)))
     }
 
     /// Lets packets in.

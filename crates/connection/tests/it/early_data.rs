@@ -1,10 +1,11 @@
 //! Bytes sent right behind the handshake: delivered once, in order, whichever way they came.
 
+use std::io::Write;
 use std::time::Duration;
 
 use ::connection::adopt::adopt;
-use listener::{EARLY_DATA_MAX_BYTES, EarlyData, Refusal};
-use testnet::{Counters, Flags, Script, isolated};
+use listener::{EARLY_DATA_MAX_BYTES, EarlyData, Refusal, Timestamps};
+use testnet::{Counters, Flags, Script, isolated, own_socket};
 
 use crate::support::*;
 
@@ -148,6 +149,93 @@ fn only_what_the_socket_lacks_is_injected_and_later_losses_are_found_too() {
             script.expect_ack();
             assert_eq!(read_exactly(&mut stream, 11), b"abcdefghijk");
             assert_nothing_to_read(&mut stream);
+        });
+    });
+}
+
+/// Appends bytes to the receive queue of the socket in the making, as a segment does that had passed its filter before that
+/// was closed.
+fn append_late(accepted: &listener::Accepted, bytes: &[u8]) {
+    let (local, peer) = (accepted.tuple.local.into(), accepted.tuple.peer.into());
+    let mut socket = own_socket(local, peer).expect("the socket in the making");
+    socket.write_all(bytes).unwrap(); // In repair mode this is what it means.
+}
+
+/// The looks of one adoption whose first bytes are dropped: 0 before the unmuting, 1 after, 2 compared with the socket, 3 with the
+/// socket muted again, right before the bytes are injected.
+#[test]
+fn bytes_that_came_by_both_ways_are_delivered_once() {
+    isolated!(|| {
+        for clock in [None, Some(Timestamps { local: 1_000_000, peer: 5 })] {
+            with_script(|lab, mut script, mut accepted| {
+                accepted.options.timestamps = clock;
+                if clock.is_some() {
+                    script = script.with_timestamps(5);
+                }
+                let mut tap = Tap::new(|look| match look {
+                    0 => Vec::new(),
+                    3 => {
+                        append_late(&accepted, b"abc");
+                        b"abc".to_vec()
+                    }
+                    _ => b"abcd".to_vec(),
+                });
+                let adopted = lab.server.run(|| adopt(&accepted, &mut tap)).unwrap();
+                assert!(tap.looks > 4, "the adoption did not start over: this proved nothing");
+                assert_eq!(adopted.received_bytes, 4);
+                script.snd_nxt = script.snd_nxt.wrapping_add(4);
+                script.data(b"ef");
+                let ack = script.expect_ack();
+                if let Some(clock) = clock {
+                    let (tsval, _) = ack.timestamps().expect("timestamps in use");
+                    assert!((clock.local + 2..clock.local + 60_000).contains(&tsval), "{tsval}");
+                }
+                let mut stream = adopted.stream;
+                assert_eq!(read_exactly(&mut stream, 6), b"abcdef");
+                assert_nothing_to_read(&mut stream);
+            });
+        }
+    });
+}
+
+#[test]
+fn bytes_that_came_twice_and_that_the_tap_has_not_end_the_connection() {
+    isolated!(|| {
+        with_script(|lab, mut script, accepted| {
+            let mut tap = Tap::new(|look| match look {
+                0 => Vec::new(),
+                3 => {
+                    append_late(&accepted, b"abcd");
+                    b"abc".to_vec()
+                }
+                _ => b"abc".to_vec(),
+            });
+            let refusal = lab.adopt(&accepted, &mut tap).unwrap_err();
+            assert_eq!(refusal, Refusal::System(libc::ECONNABORTED));
+            script.expect("a reset", |frame| frame.flags.has(Flags::RST));
+        });
+    });
+}
+
+#[test]
+fn bytes_that_came_twice_each_time_end_the_connection() {
+    isolated!(|| {
+        with_script(|lab, mut script, accepted| {
+            let mut sockets = 0;
+            let mut tap = Tap::new(|look| match look % 5 {
+                // Of one socket after the other; the last look decides whether there is another one.
+                0 => Vec::new(),
+                3 => {
+                    sockets += 1;
+                    append_late(&accepted, b"abc");
+                    b"abc".to_vec()
+                }
+                _ => b"abc".to_vec(),
+            });
+            let refusal = lab.adopt(&accepted, &mut tap).unwrap_err();
+            assert_eq!(refusal, Refusal::System(libc::ECONNABORTED));
+            script.expect("a reset", |frame| frame.flags.has(Flags::RST));
+            assert_eq!(sockets, 3);
         });
     });
 }

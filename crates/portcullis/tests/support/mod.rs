@@ -370,6 +370,20 @@ impl Door {
     }
 }
 
+impl Drop for Door {
+    /// A test that failed leaves what the door counted in its output: what happens once in a thousand runs tells no more later.
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            return;
+        }
+        let Ok((_, text)) = http_get(&self.namespace, ADMIN, "/metrics") else { return };
+        let counted =
+            |line: &&str| line.starts_with("portcullis_") && !line.ends_with(" 0") && !line.contains("_bucket");
+        eprintln!("the door's counts, and RSTs of its kernel: {}", kernel_resets(&self.namespace) - self.resets_before);
+        text.lines().filter(counted).for_each(|line| eprintln!("  {line}"));
+    }
+}
+
 fn kernel_resets(namespace: &Namespace) -> i64 {
     Counters::of(namespace).get("TcpOutRsts")
 }
