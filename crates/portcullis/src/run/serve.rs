@@ -85,12 +85,14 @@ impl Front {
         loop {
             // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
             let place = tokio::select! {
-                place = self.places.clone().acquire_owned() => place,
+                biased; // The place of a connection that ended at the deadline is nobody's.
                 () = self.stop.deadline.cancelled() => return Ok(()),
+                place = self.places.clone().acquire_owned() => place,
             };
             let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
+                biased;
                 () = self.stop.deadline.cancelled() => return Ok(()),
+                accepted = listener.accept() => accepted,
             };
             let connection = match accepted {
                 None if self.stop.drain.is_cancelled() => return Ok(()),
