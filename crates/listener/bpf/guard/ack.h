@@ -19,11 +19,18 @@ static __always_inline bool is_own(struct tcp_sock *tp, const struct flow *flow,
     return theirs - (flow->peer.irs + 1) <= 1 && ours - (iss + 1) <= 1;
 }
 
-// RFC 1122 §4.2.2.13, RFC 6191: whether the handshake began behind the end of the connection that is in TIME-WAIT. Else its last
-// segment is one of that connection, come late.
-static __always_inline bool is_newer(void *tw, const struct flow *flow)
+// Whether a handshake that is complete began after the connection in TIME-WAIT had ended. Else its last segment is one of that connection,
+// come late.
+static __always_inline bool is_newer(void *tw, const struct flow *flow, const struct options *options)
 {
-    return tw && (__s32)(flow->peer.irs + 1 - ((struct sock_common *)tw)->skc_tw_rcv_nxt) > 0;
+    if (!tw)
+        return false;
+    // RFC 6191 §2: a client whose clock runs on has a newer timestamp, whatever its sequence number is. What comes late has an old one.
+    __u32 last = ((struct tcp_timewait_sock *)tw)->tw_ts_recent;
+    if (options->timestamps && last && (__s32)(last - options->tsval) < 0)
+        return true;
+    // RFC 1122 §4.2.2.13: or else its sequence number lies behind all that the connection used.
+    return (__s32)(flow->peer.irs + 1 - ((struct sock_common *)tw)->skc_tw_rcv_nxt) > 0;
 }
 
 // Whether segments of no connection are looked up one by one, and dropped. Under pressure too: a bad ACK is most likely a guess then,
@@ -138,7 +145,7 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
     if (sk->state == BPF_TCP_TIME_WAIT) {
-        if (is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow))
+        if (is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow, options))
             report(flow, REPORT_HELD, options, iss, ns, NOW);
     } else if (sk->state != BPF_TCP_LISTEN) {
         // A socket that lives is destroyed on the strength of form A alone: see `Listen::standing`.

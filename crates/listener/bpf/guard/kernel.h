@@ -39,6 +39,11 @@ struct sock_common {
     __u32 skc_tw_rcv_nxt;
 } relocated;
 
+// `struct tcp_timewait_sock`: the last timestamp that the connection had from its peer; 0 if it had none.
+struct tcp_timewait_sock {
+    __u32 tw_ts_recent;
+} relocated;
+
 // What a validated cookie says of a connection (Linux 6.9, `struct bpf_tcp_req_attrs`).
 struct req_attrs {
     __u32 rcv_tsval;

@@ -16,9 +16,14 @@ pub(super) const LOOKS_UP: ListenerWords = ListenerWords { looks_up: true, bad_c
 
 /// The last segment of a handshake that was answered with this cookie.
 pub(super) fn third_ack(flow: &FourTuple, irs: SeqNum, cookie: &Cookie, payload: &[u8]) -> Vec<u8> {
+    third_ack_at(5001, flow, irs, cookie, payload)
+}
+
+/// The same by a client whose clock stands there.
+pub(super) fn third_ack_at(tsval: u32, flow: &FourTuple, irs: SeqNum, cookie: &Cookie, payload: &[u8]) -> Vec<u8> {
     let mut options = Vec::new();
     if let Some(tsecr) = cookie.tsval {
-        options = [&[1, 1, 8, 10][..], &5001u32.to_be_bytes(), &tsecr.to_be_bytes()].concat();
+        options = [&[1, 1, 8, 10][..], &tsval.to_be_bytes(), &tsecr.to_be_bytes()].concat();
     }
     frame(flow, Flags::ACK, irs + 1, cookie.isn + 1, &options, payload)
 }

@@ -1,12 +1,13 @@
 //! Segments on a 4-tuple for which the kernel has a socket already, and a listening socket that is full.
 
+use std::io::Read;
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
 use super::super::layout::Kind;
-use super::acks::{IRS, OFFER_A, OFFER_B, OFFERS, listen, third_ack};
+use super::acks::{IRS, OFFER_A, OFFER_B, OFFERS, listen, third_ack, third_ack_at};
 use super::*;
 
 /// A connection of the kernel's with itself, and its tuple as the server sees it.
@@ -122,6 +123,54 @@ fn a_good_cookie_for_another_connections_tuple_is_told() {
                 assert_eq!((report.kind, report.tuple), (Kind::Held, connected.flow));
                 assert_eq!((report.irs, report.iss), (IRS, cookie.isn));
                 assert_eq!(report.offer.tsval, offer.tsval.map(|_| 5001));
+            }
+        }
+    });
+}
+
+/// A connection whose server closed first, with its client's port.
+fn time_wait(listener: &TcpListener) -> FourTuple {
+    let Connected { _ends: [mut client, server], flow } = connect(listener);
+    drop(server);
+    assert_eq!(client.read(&mut [0]).unwrap(), 0);
+    flow
+}
+
+/// Whether user space is told of a handshake that was completed on a 4-tuple in TIME-WAIT, by a client whose clock stands there.
+fn is_told(bench: &mut Bench, flow: &FourTuple, offer: &crate::cookie::Offer, irs: SeqNum, tsval: u32) -> bool {
+    let cookie = bench.jar.mint(flow, irs, offer, NOW);
+    assert_eq!(bench.at(Hook::Loopback, &third_ack_at(tsval, flow, irs, &cookie, &[])), Fate::Passed);
+    match bench.take_reports()[..] {
+        [] => false,
+        [report] => {
+            assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Held, *flow, irs, cookie.isn));
+            true
+        }
+        ref many => panic!("{many:?}"),
+    }
+}
+
+/// RFC 1122 §4.2.2.13, RFC 6191: whoever comes behind TIME-WAIT by the sequence number or by the timestamp is told.
+#[test]
+fn a_handshake_behind_time_wait_is_told() {
+    // What the connection's client used is unknown here; but of two numbers half the circle apart one is newer, and one older.
+    const HALF: u32 = 1 << 31;
+    on_bench(CALM, |bench| {
+        for (timestamps, listener) in ["1", "0"].into_iter().flat_map(|on| listen().map(|listener| (on, listener))) {
+            std::fs::write("/proc/sys/net/ipv4/tcp_timestamps", timestamps).unwrap();
+            let flow = time_wait(&listener);
+            for words in [CALM, PRESSED] {
+                bench.order(words);
+                let [low, high] = [IRS, IRS + HALF].map(|irs| is_told(bench, &flow, &OFFER_B, irs, 0));
+                assert_ne!(low, high, "without timestamps the sequence number says it");
+                let (newer, older) = if low { (IRS, IRS + HALF) } else { (IRS + HALF, IRS) };
+                let [early, late] = [5001, 5001 + HALF].map(|tsval| {
+                    assert!(is_told(bench, &flow, &OFFER_A, newer, tsval));
+                    is_told(bench, &flow, &OFFER_A, older, tsval)
+                });
+                // Else it is the connection's own last segment of its handshake, come late.
+                let told = usize::from(early) + usize::from(late);
+                assert_eq!(told, if timestamps == "1" { 1 } else { 0 }, "the newer timestamp says it, where there are two");
             }
         }
     });
