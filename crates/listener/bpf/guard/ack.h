@@ -40,22 +40,53 @@ static __always_inline bool is_wary(const struct listener *listener)
     return listener->looks_up || !listener->reports;
 }
 
-// Form B is weak enough to be guessed at. What it must pass before it costs a hash.
-static __always_inline bool passes_gates(const struct flow *flow, const struct door *door)
+// Form B is weak enough to be guessed at. What it must pass before it costs a hash: COOKIES_VALID, or what bars it.
+static __always_inline enum counter try_gates(const struct flow *flow, const struct door *door)
 {
     struct listener *listener = door->listener;
     __u32 index = flow->listener;
     const __u64 *until = bpf_map_lookup_elem(&form_b_until, &index);
     if (!listener->form_b_always && (!until || *until < flow->ns))
-        return false;
+        return COOKIES_NOT_EXPECTED;
     if (!is_wary(listener))
-        return true;
+        return COOKIES_VALID;
     struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
-    return has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
+    bool allowed = has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
+    return allowed ? COOKIES_VALID : COOKIES_OVER_BUDGET;
+}
+
+// COOKIES_VALID, or why the segment's cookie counts for nothing.
+static __always_inline enum counter check_cookie(const struct flow *flow, const struct door *door, __u32 iss, const struct options *options)
+{
+    enum counter outcome = options->timestamps ? COOKIES_VALID : try_gates(flow, door);
+    if (outcome != COOKIES_VALID)
+        return outcome;
+#pragma clang loop unroll(disable)
+    for (__u32 set = 0; set < KEY_SETS; set++) {
+        __u32 slot = set * EPOCH_SLOTS + (iss >> 30);
+        outcome = COOKIES_EXPIRED;
+        if (slot < KEY_SETS * EPOCH_SLOTS && door->clock->accepted[slot]) {
+            if (is_cookie(&door->target->keyed[slot], &flow->peer, flow->family, iss, options))
+                return COOKIES_VALID;
+            outcome = COOKIES_BAD_MAC;
+        }
+        if (!door->clock->second_set)
+            break;
+    }
+    return outcome;
+}
+
+// Counts a cookie of no connection, and takes it out of its prefix's budget. Beyond the budget nobody has looked: it may well be good.
+static __always_inline void count_bad_cookie(const struct flow *flow, const struct door *door, enum counter why)
+{
+    struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
+    has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
+    if (why != COOKIES_OVER_BUDGET)
+        count(door->counters, DROP_BAD_COOKIE);
 }
 
 // A segment that begins and completes nothing: nearly always a connection's. It passes, unless such segments of no connection come
-// in numbers; then it is dropped for the reason given.
+// in numbers; then it is dropped for the reason given: that it is a RST, or what is wrong with its cookie.
 static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
 {
     bool wary = is_wary(door->listener);
@@ -65,7 +96,7 @@ static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const stru
     }
     if (kernel_holds(skb, flow)) {
         struct mark mark = mark_of(flow);
-        if (why == DROP_BAD_COOKIE)
+        if (why != DROP_RESET)
             note_held(&mark);
         return PASS;
     }
@@ -75,11 +106,8 @@ static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const stru
         report(flow, REPORT_BOGUS, &none, 0, flow->ns, IF_IDLE);
         return PASS;
     }
-    if (why == DROP_BAD_COOKIE) {
-        struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
-        has_budget(&cookie_budget, source, door->listener->bad_cookies_max, period_of(flow->ns), true);
-        count(door->counters, COOKIES_BAD_MAC);
-    }
+    if (why != DROP_RESET)
+        count_bad_cookie(flow, door, why);
     count(door->counters, why);
     return DROP;
 }
@@ -173,16 +201,6 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
 static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struct flow *flow, const struct door *door, __u32 iss,
                                               struct options *options)
 {
-    if (!options->timestamps && !passes_gates(flow, door))
-        return on_unknown(skb, flow, door, DROP_BAD_COOKIE);
-#pragma clang loop unroll(disable)
-    for (__u32 set = 0; set < KEY_SETS; set++) {
-        __u32 slot = set * EPOCH_SLOTS + (iss >> 30);
-        if (slot < KEY_SETS * EPOCH_SLOTS && door->clock->accepted[slot] &&
-            is_cookie(&door->target->keyed[slot], &flow->peer, flow->family, iss, options))
-            return accept(skb, flow, options, iss);
-        if (!door->clock->second_set)
-            break;
-    }
-    return on_unknown(skb, flow, door, DROP_BAD_COOKIE);
+    enum counter outcome = check_cookie(flow, door, iss, options);
+    return outcome == COOKIES_VALID ? accept(skb, flow, options, iss) : on_unknown(skb, flow, door, outcome);
 }

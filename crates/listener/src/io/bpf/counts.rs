@@ -29,7 +29,6 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
     for (reason, what) in [
         (DropReason::Malformed, Counted::Malformed),
         (DropReason::BadChecksum, Counted::BadChecksum),
-        (DropReason::NotOurFrame, Counted::NotOurFrame),
         (DropReason::Martian, Counted::Martian),
         (DropReason::Land, Counted::Land),
         (DropReason::PortZero, Counted::PortZero),
@@ -40,6 +39,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (DropReason::Draining, Counted::Draining),
         (DropReason::NotForUs, Counted::NotUnderstood),
         (DropReason::OverBudget, Counted::RepliesOverBudget),
+        (DropReason::OverBudget, Counted::CookiesOverBudget),
     ] {
         stats.add_drops(reason, count(what));
     }

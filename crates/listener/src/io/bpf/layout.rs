@@ -196,7 +196,6 @@ pub(super) enum Counted {
     NoListener,
     LeftToKernel,
     BadChecksum,
-    NotOurFrame,
     Martian,
     Land,
     PortZero,

@@ -49,13 +49,27 @@ pub(super) fn is_taken(bench: &mut Bench, ack: &[u8]) -> bool {
 
 /// Checks that the ACK of no connection is refused: dropped for its cookie, and counted.
 pub(super) fn assert_refused(bench: &mut Bench, ack: &[u8], what: &str) {
+    refusal(bench, ack, what);
+}
+
+/// The same, and why.
+pub(super) fn refusal(bench: &mut Bench, ack: &[u8], what: &str) -> Counted {
+    // An address or port of no client is refused before its cookie is looked at.
+    const BY_TUPLE: [Counted; 2] = [Counted::Martian, Counted::PortZero];
+    const BY_COOKIE: [Counted; 3] = [Counted::CookiesExpired, Counted::CookiesBadMac, Counted::CookiesNotExpected];
     let before = bench.counted();
     assert_eq!(bench.at(Hook::Loopback, ack), Fate::Dropped, "{what}");
     let counted = bench.counted_since(&before);
-    // An address or port of no client is refused before its cookie is looked at.
-    let by_tuple = [Counted::Martian, Counted::PortZero].map(|why| vec![why as usize]);
-    let by_cookie = vec![Counted::CookiesBadMac as usize, Counted::BadCookie as usize, Counted::SampledBogus as usize];
-    assert!(counted == by_cookie || by_tuple.contains(&counted), "{what}: {counted:?}");
+    let is = |expected: &[Counted]| expected.iter().map(|&what| what as usize).eq(counted.iter().copied());
+    BY_TUPLE
+        .into_iter()
+        .find(|&why| is(&[why]))
+        .or_else(|| BY_COOKIE.into_iter().find(|&why| is(&[why, Counted::BadCookie, Counted::SampledBogus])))
+        .or_else(|| {
+            let why = Counted::CookiesOverBudget;
+            is(&[why, Counted::SampledBogus]).then_some(why)
+        })
+        .unwrap_or_else(|| panic!("{what}: {counted:?}"))
 }
 
 #[test]

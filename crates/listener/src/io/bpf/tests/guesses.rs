@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::super::layout::Kind;
-use super::acks::{IRS, LOOKS_UP, OFFER_A, OFFER_B, OFFERS, assert_refused, is_taken, listen, minted, third_ack};
+use super::acks::{
+    IRS, LOOKS_UP, OFFER_A, OFFER_B, OFFERS, assert_refused, is_taken, listen, minted, refusal, third_ack,
+};
 use super::*;
-use crate::cookie::Offer;
+use crate::cookie::{Cookie, Offer};
 
 #[test]
 fn form_b_is_refused_while_none_can_be_outstanding() {
@@ -99,6 +101,41 @@ fn while_guesses_come_in_numbers_segments_of_no_connection_are_dropped() {
                 }
             }
             assert_eq!(bench.take_reports(), []);
+        }
+    });
+}
+
+/// What the raw tier tells of a bad cookie, the programs tell too.
+#[test]
+fn a_bad_cookie_is_counted_for_what_is_wrong_with_it() {
+    const MAX: u32 = 8;
+    on_bench(CALM, |bench| {
+        let _listening = listen();
+        for words in [LOOKS_UP, PRESSED] {
+            for (client, server) in PAIRS {
+                bench.set_time(bench.now + Duration::from_secs(1));
+                bench.order(ListenerWords { bad_cookies_max: MAX, ..words });
+                let flow = tuple(client, server);
+                for offer in OFFERS {
+                    let good = minted(bench, &flow, &offer);
+                    let mut refused_with = |isn: u32| {
+                        let ack = third_ack(&flow, IRS, &Cookie { isn: SeqNum::new(isn), ..good }, &[]);
+                        refusal(bench, &ack, "a bad cookie")
+                    };
+                    assert_eq!(refused_with(good.isn.value() ^ 1), Counted::CookiesBadMac);
+                    // Of four epochs that the number can name the one before the last is over.
+                    let over = (EPOCH.0 as u32).wrapping_sub(2) << 30;
+                    assert_eq!(refused_with(over | good.isn.value() & 0x3fff_ffff), Counted::CookiesExpired);
+                }
+                guess(bench, &flow, 2 * MAX);
+                let [wide, narrow] = [[1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 1].as_slice(), &[]]
+                    .map(|options| frame(&flow, Flags::ACK, IRS, SeqNum::new(77), options, &[]));
+                assert_eq!(refusal(bench, &narrow, "over the budget"), Counted::CookiesOverBudget);
+                assert_eq!(refusal(bench, &wide, "form A is looked at"), Counted::CookiesBadMac);
+                bench.order(ListenerWords { form_b_always: false, bad_cookies_max: MAX, ..words });
+                assert_eq!(refusal(bench, &narrow, "none was sent"), Counted::CookiesNotExpected);
+                assert_eq!(refusal(bench, &wide, "form A needs no gate"), Counted::CookiesBadMac);
+            }
         }
     });
 }
