@@ -150,6 +150,22 @@ static __always_inline enum verdict keep_waiting(struct listener *listener, cons
     return DROP;
 }
 
+// The cookie is good, but the kernel holds its 4-tuple. Repeated segments of the connection's own aside, the client has moved on, and user
+// space is told so where that is proof enough.
+static __always_inline void on_held(struct bpf_sock *sk, struct tcp_sock *tp, const struct flow *flow, const struct options *options,
+                                    __u32 iss, __u64 ns, struct counters *here)
+{
+    if (tp && is_own(tp, flow, iss))
+        return;
+    bool gives_way = sk->state == BPF_TCP_TIME_WAIT ? is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow, options)
+                                                    // What lives is destroyed on the strength of form A alone: see `Listen::standing`.
+                                                    : tp && options->timestamps;
+    if (gives_way)
+        report(flow, REPORT_HELD, options, iss, ns, NOW);
+    else
+        count(here, TUPLE_BUSY);
+}
+
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
 // verified once; therefore it looks up again what the caller knows.
 __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct options *options, __u32 iss)
@@ -172,13 +188,8 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
     }
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
-    if (sk->state == BPF_TCP_TIME_WAIT) {
-        if (is_newer(bpf_skc_to_tcp_timewait_sock(sk), flow, options))
-            report(flow, REPORT_HELD, options, iss, ns, NOW);
-    } else if (sk->state != BPF_TCP_LISTEN) {
-        // A socket that lives is destroyed on the strength of form A alone: see `Listen::standing`.
-        if (tp && options->timestamps && !is_own(tp, flow, iss))
-            report(flow, REPORT_HELD, options, iss, ns, NOW);
+    if (sk->state != BPF_TCP_LISTEN) {
+        on_held(sk, tp, flow, options, iss, ns, here);
     } else if (listener->state == HANDS_ON) {
         verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {

@@ -86,6 +86,7 @@ enum counter {
     REPLIES_OVER_BUDGET,
     ACCEPT_QUEUE_FULL,
     ASSIGN_REFUSED,
+    TUPLE_BUSY, // Good cookies for the 4-tuple of another connection, which stays.
     REPORTS_LOST,
     NO_LISTENER,
     LEFT_TO_KERNEL,

@@ -102,6 +102,10 @@ impl Listen {
         match self.standing(tuple, iss, data.form, host, now) {
             Standing::Free => {}
             Standing::Held => return Disposition::Drop(DropReason::KernelOwns),
+            Standing::Busy => {
+                self.stats.count(Counter::RefusedTupleBusy);
+                return Disposition::Drop(DropReason::KernelOwns);
+            }
             Standing::Ended => return self.on_ended(tuple, segment, now),
         }
         let options = Negotiated {
@@ -146,7 +150,9 @@ impl Listen {
                 Standing::Free
             }
             (None, false) => Standing::Held,
-            (Some(true), false) if held.iss.is_none() || form != Form::A => Standing::Held,
+            // Whose it is, nobody here knows: it may be the client's very own, from before a restart.
+            (Some(true), false) if held.iss.is_none() => Standing::Held,
+            (Some(true), false) if form != Form::A => Standing::Busy,
             (Some(true), false) => {
                 if host.destroy(tuple) {
                     self.stats.count(Counter::OldSocketsDestroyed);
@@ -263,6 +269,8 @@ enum Standing {
     Free,
     /// It is the kernel's.
     Held,
+    /// It is another connection's, which does not give way.
+    Busy,
     /// This very handshake became a connection, which the kernel does not hold any more.
     Ended,
 }

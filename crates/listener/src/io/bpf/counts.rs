@@ -19,6 +19,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (Counter::CookiesOverBudget, count(Counted::CookiesOverBudget)),
         (Counter::RepliesOverBudget, count(Counted::RepliesOverBudget)),
         (Counter::AcceptQueueOverflows, count(Counted::AcceptQueueFull)),
+        (Counter::RefusedTupleBusy, count(Counted::TupleBusy)),
         (Counter::RefusedOther, count(Counted::AssignRefused)),
         (Counter::SynsLeftToKernel, count(Counted::LeftToKernel)),
     ] {

@@ -192,6 +192,7 @@ pub(super) enum Counted {
     RepliesOverBudget,
     AcceptQueueFull,
     AssignRefused,
+    TupleBusy,
     ReportsLost,
     NoListener,
     LeftToKernel,

@@ -233,6 +233,7 @@ fn a_guessed_cookie_without_timestamps_ends_nobodys_connection() {
     let guess = bench.send(USUAL, Flags::ACK, IRS + 78, (hit.isn + 1).value(), BARE);
     assert_eq!(dropped(guess), DropReason::KernelOwns);
     assert!(bench.host.destroyed.is_empty());
+    assert_eq!(bench.count(Counter::RefusedTupleBusy), 1);
     // Once the kernel has let go, the same cookie is a handshake like any other.
     bench.host.sockets.clear();
     let _ = accepted(bench.send(USUAL, Flags::ACK, IRS + 78, (hit.isn + 1).value(), BARE));

@@ -116,6 +116,7 @@ fn a_repeated_last_segment_is_the_connections_own() {
                 assert_eq!(bench.at(Hook::Loopback, &third_ack(&flow, irs, &cookie, &[])), Fate::Passed);
                 if offer.tsval.is_none() {
                     // Form B is not proof enough against a socket that lives.
+                    assert_eq!(bench.counted_since(&before), [Counted::TupleBusy as usize]);
                     assert_eq!(bench.take_reports(), []);
                     continue;
                 }

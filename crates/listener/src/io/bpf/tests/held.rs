@@ -113,12 +113,13 @@ fn a_good_cookie_for_another_connections_tuple_is_told() {
                 let before = bench.counted();
                 let ack = third_ack(&connected.flow, IRS, &cookie, &[]);
                 assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
-                assert_eq!(bench.counted_since(&before), [], "neither taken nor refused");
                 if offer.tsval.is_none() {
                     // Form B is not proof enough against a socket that lives.
+                    assert_eq!(bench.counted_since(&before), [Counted::TupleBusy as usize]);
                     assert_eq!(bench.take_reports(), []);
                     continue;
                 }
+                assert_eq!(bench.counted_since(&before), [], "neither taken nor refused");
                 let [report] = bench.take_reports()[..] else { panic!("not one report") };
                 assert_eq!((report.kind, report.tuple), (Kind::Held, connected.flow));
                 assert_eq!((report.irs, report.iss), (IRS, cookie.isn));
@@ -139,10 +140,16 @@ fn time_wait(listener: &TcpListener) -> FourTuple {
 /// Whether user space is told of a handshake that was completed on a 4-tuple in TIME-WAIT, by a client whose clock stands there.
 fn is_told(bench: &mut Bench, flow: &FourTuple, offer: &crate::cookie::Offer, irs: SeqNum, tsval: u32) -> bool {
     let cookie = bench.jar.mint(flow, irs, offer, NOW);
+    let before = bench.counted();
     assert_eq!(bench.at(Hook::Loopback, &third_ack_at(tsval, flow, irs, &cookie, &[])), Fate::Passed);
+    let counted = bench.counted_since(&before);
     match bench.take_reports()[..] {
-        [] => false,
+        [] => {
+            assert_eq!(counted, [Counted::TupleBusy as usize]);
+            false
+        }
         [report] => {
+            assert_eq!(counted, []);
             assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Held, *flow, irs, cookie.isn));
             true
         }
