@@ -16,11 +16,15 @@ const NEEDED: [Need; 2] = [
     (Capability::CAP_NET_ADMIN, "to make sockets of finished handshakes (TCP_REPAIR)"),
 ];
 
-/// CAP_SYS_ADMIN stands for both.
-const NEEDED_FOR_BPF: [Need; 2] = [
+const NEEDED_FOR_BPF: [Need; 4] = [
+    (Capability::CAP_NET_RAW, "to repeat SYN-ACKs that were not answered"),
+    (Capability::CAP_NET_ADMIN, "to attach eBPF programs to interfaces"),
     (Capability::CAP_BPF, "to load eBPF programs (--datapath raw does without)"),
     (Capability::CAP_PERFMON, "for programs that look into sockets (--datapath raw does without)"),
 ];
+
+/// What CAP_SYS_ADMIN stands for.
+const COVERED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 
 const NEEDED_FOR_LOW_PORTS: Need =
     (Capability::CAP_NET_BIND_SERVICE, "to guard a port that the kernel keeps for privileged programs");
@@ -35,14 +39,23 @@ pub fn check<'a>(datapath: Datapath, guarded: impl IntoIterator<Item = &'a Socke
         caps::read(None, CapSet::Effective).map_err(|error| Failure::runtime("cannot read own capabilities", error))?;
     let first_free = first_unprivileged_port();
     let low_port = guarded.into_iter().any(|addr| addr.port() < first_free);
-    let bpf = datapath == Datapath::Bpf && !effective.contains(&Capability::CAP_SYS_ADMIN);
-    let bpf = bpf.then_some(NEEDED_FOR_BPF).into_iter().flatten();
-    let needed: Vec<Need> = NEEDED.into_iter().chain(bpf).chain(low_port.then_some(NEEDED_FOR_LOW_PORTS)).collect();
-    let missing: Vec<Need> = needed.iter().copied().filter(|(capability, _)| !effective.contains(capability)).collect();
+    let needed = needs(datapath, low_port);
+    let missing = missing_of(&needed, |capability| effective.contains(&capability));
     if missing.is_empty() {
         return Ok(());
     }
     Err(Failure::Rights(explain(&needed, &missing, &own_path())))
+}
+
+/// What a datapath that answers SYNs needs. `auto` gets by with what raw needs.
+fn needs(datapath: Datapath, low_port: bool) -> Vec<Need> {
+    let own = if datapath == Datapath::Bpf { &NEEDED_FOR_BPF[..] } else { &NEEDED };
+    own.iter().copied().chain(low_port.then_some(NEEDED_FOR_LOW_PORTS)).collect()
+}
+
+fn missing_of(needed: &[Need], has: impl Fn(Capability) -> bool) -> Vec<Need> {
+    let is_covered = |capability| COVERED.contains(&capability) && has(Capability::CAP_SYS_ADMIN);
+    needed.iter().copied().filter(|&(capability, _)| !has(capability) && !is_covered(capability)).collect()
 }
 
 /// The failure to listen on a port as an ordinary program does, to which the kernel said EACCES: `None` if the port is
@@ -112,8 +125,21 @@ mod tests {
         {
             assert!(text.contains(part) && !text.contains("CAP_NET_RAW"), "{text}");
         }
-        let all = [NEEDED[0], NEEDED[1], NEEDED_FOR_LOW_PORTS];
+        let all = needs(Datapath::Raw, true);
         let text = explain(&all, &all[2..], Path::new("/opt/portcullis"));
         assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_net_bind_service+ep /opt/portcullis"), "{text}");
+    }
+
+    #[test]
+    fn the_message_fits_the_bpf_datapath() {
+        let needed = needs(Datapath::Bpf, false);
+        let missing = missing_of(&needed, |capability| capability == Capability::CAP_SYS_ADMIN);
+        let text = explain(&needed, &missing, Path::new("/opt/portcullis"));
+        // What CAP_SYS_ADMIN covers is not missing; but the program would lose that one by the remedy.
+        assert!(!text.contains("CAP_BPF:") && !text.contains("TCP_REPAIR"), "{text}");
+        assert!(text.contains("CAP_NET_ADMIN: to attach eBPF programs"), "{text}");
+        assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_bpf,cap_perfmon+ep /opt/portcullis"), "{text}");
+        let missing = missing_of(&needed, |_| false);
+        assert_eq!(missing.len(), 4, "without CAP_SYS_ADMIN all of them");
     }
 }

@@ -223,6 +223,18 @@ fn what_the_kernel_tier_ignores_is_said_in_one_line() {
 }
 
 #[test]
+fn a_hook_beside_a_datapath_without_programs_is_2_and_says_what_is_legal() {
+    for datapath in ["raw", "kernel"] {
+        let output = output(&["--datapath", datapath, "--bpf-hook", "tc", "--admin", "none"]);
+        let text = stderr(&output);
+        assert_eq!(code(&output), 2, "{text}");
+        for part in ["--bpf-hook", "'tc'", &format!("datapath {datapath}"), "legal: auto, or datapath bpf or auto"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+}
+
+#[test]
 fn a_key_file_that_everybody_can_read_is_1_with_the_remedy() {
     isolated!(|| {
         let file = key_file(0o644);

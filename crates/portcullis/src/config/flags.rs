@@ -4,7 +4,9 @@ use std::fmt;
 
 use portcullis::guard::{expand_wildcards, overlap};
 
-use super::{Backend, Config};
+use super::reader::Choice;
+use super::schema::check_hook;
+use super::{Backend, BpfHook, Config};
 use crate::cli::RunArgs;
 
 /// A flag that is fine in itself and wrong here.
@@ -27,7 +29,7 @@ impl Config {
     /// `--listen` needs a configuration with one listener; the other flags about listeners change every one.
     ///
     /// # Errors
-    /// When `--listen` does not say for which listener it is, or two addresses overlap.
+    /// When `--listen` does not say for which listener it is, two addresses overlap, or `--bpf-hook` is for a datapath without programs.
     pub fn with_flags(mut self, args: &RunArgs) -> Result<Config, FlagError> {
         if let Some(addr) = args.listen.first() {
             let [listener] = self.listeners.as_mut_slice() else {
@@ -36,8 +38,7 @@ impl Config {
             };
             listener.bind.clone_from(&args.listen);
         }
-        self.datapath = args.datapath.unwrap_or(self.datapath);
-        self.bpf_hook = args.bpf_hook.unwrap_or(self.bpf_hook);
+        self.take_datapath(args)?;
         self.admin = args.admin.map_or(self.admin, |admin| admin.0);
         self.log.format = args.log_format.unwrap_or(self.log.format);
         self.master_key_file = args.master_key_file.clone().or(self.master_key_file);
@@ -51,6 +52,22 @@ impl Config {
         }
         self.check_overlap()?;
         Ok(self)
+    }
+
+    fn take_datapath(&mut self, args: &RunArgs) -> Result<(), FlagError> {
+        if let Some(datapath) = args.datapath {
+            self.datapath = datapath;
+            // The file's hook was for the file's datapath.
+            if check_hook(self.bpf_hook, datapath).is_err() {
+                self.bpf_hook = BpfHook::Auto;
+            }
+        }
+        let Some(hook) = args.bpf_hook else { return Ok(()) };
+        self.bpf_hook = hook;
+        check_hook(hook, self.datapath).map_err(|why| {
+            let value = hook.word().to_owned();
+            FlagError { flag: "--bpf-hook", value, why }
+        })
     }
 
     /// The file's addresses do not overlap among themselves, so only the flags can be at fault.
@@ -78,11 +95,20 @@ impl Config {
 mod tests {
     use super::*;
     use crate::cli::Admin;
-    use crate::config::{ListenerConfig, Service};
+    use crate::config::{Datapath, ListenerConfig, Service};
 
     fn two_listeners() -> Config {
         let web = ListenerConfig { bind: vec!["127.0.0.1:80".parse().unwrap()], ..ListenerConfig::default() };
         Config { listeners: vec![web, ListenerConfig::default()], ..Config::default() }
+    }
+
+    #[test]
+    fn a_flag_for_the_datapath_overrules_the_files_hook() {
+        let file = Config { bpf_hook: BpfHook::Xdp, ..Config::default() };
+        let args = RunArgs { datapath: Some(Datapath::Raw), ..RunArgs::default() };
+        assert_eq!(file.clone().with_flags(&args).unwrap().bpf_hook, BpfHook::Auto);
+        let args = RunArgs { bpf_hook: Some(BpfHook::Tc), ..args };
+        assert!(file.with_flags(&args).unwrap_err().to_string().contains("'tc' for '--bpf-hook'"));
     }
 
     #[test]

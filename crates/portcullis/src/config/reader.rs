@@ -27,6 +27,14 @@ pub trait Choice: Copy + 'static {
         Self::WORDS.iter().find(|(name, _)| *name == word).map(|(_, value)| *value)
     }
 
+    /// The word that stands for a value.
+    fn word(self) -> &'static str
+    where
+        Self: PartialEq,
+    {
+        Self::WORDS.iter().find(|(_, value)| *value == self).map_or("", |(word, _)| word)
+    }
+
     /// The legal words, as a message lists them.
     fn legal() -> String {
         let words: Vec<_> = Self::WORDS.iter().map(|(word, _)| format!("\"{word}\"")).collect();

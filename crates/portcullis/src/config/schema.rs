@@ -11,9 +11,9 @@ use portcullis::guard::{expand_wildcards, overlap};
 use toml::de::DeTable;
 
 use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
-use super::reader::{Located, Section};
+use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
-use super::{Backend, Config, Cookies, HalfOpen, ListenerConfig, Log, Service, Timeouts};
+use super::{Backend, BpfHook, Config, Cookies, Datapath, HalfOpen, ListenerConfig, Log, Service, Timeouts};
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
@@ -41,6 +41,9 @@ fn read_root(mut root: Section<'_, '_>) -> Config {
     let default = Config::default();
     let datapath = root.choice("datapath").map_or(default.datapath, |found| found.value);
     let bpf_hook = root.choice("bpf_hook").map_or(default.bpf_hook, |found| found.value);
+    if let Err(why) = check_hook(bpf_hook, datapath) {
+        root.fault(root.span_of("bpf_hook"), "bpf_hook", format!("\"{}\" {why}", bpf_hook.word()));
+    }
     let admin = root.string("admin", ADMIN, admin_address);
     let workers = root.integer("workers", 0..=64, "threads; 0: one for each core", 0);
     let config = Config {
@@ -187,6 +190,20 @@ fn check_names(root: &Section<'_, '_>, listeners: &[Read]) {
 }
 
 /// No packet may belong to two listeners, nor to a listener and the admin server.
+/// Whether that datapath has programs that could answer at the hook; else why it is not legal, and what is.
+pub(super) fn check_hook(hook: BpfHook, datapath: Datapath) -> Result<(), String> {
+    match datapath {
+        Datapath::Auto | Datapath::Bpf => Ok(()),
+        Datapath::Raw | Datapath::Kernel if hook == BpfHook::Auto => Ok(()),
+        Datapath::Raw | Datapath::Kernel => {
+            let datapath = datapath.word();
+            Err(format!(
+                "is not legal beside datapath {datapath}, which has no eBPF programs; legal: auto, or datapath bpf or auto"
+            ))
+        }
+    }
+}
+
 fn check_binds(root: &Section<'_, '_>, listeners: &[Read], admin: Option<&Located<Option<SocketAddr>>>) {
     let mut taken: Vec<SocketAddr> = Vec::new();
     for read in listeners {

@@ -48,10 +48,26 @@ fn the_printed_default_documents_every_key() {
 }
 
 #[test]
+fn a_hook_for_programs_that_there_are_not_is_a_fault() {
+    for datapath in ["raw", "kernel"] {
+        let text = format!("datapath = \"{datapath}\"\nbpf_hook = \"xdp\"\n");
+        assert_fault(
+            &text,
+            "2:",
+            &["bpf_hook: \"xdp\"", &format!("datapath {datapath}"), "legal: auto, or datapath bpf or auto"],
+        );
+        Config::from_toml(&format!("datapath = \"{datapath}\"\nbpf_hook = \"auto\"\n")).unwrap();
+    }
+    for datapath in ["auto", "bpf"] {
+        Config::from_toml(&format!("datapath = \"{datapath}\"\nbpf_hook = \"xdp\"\n")).unwrap();
+    }
+}
+
+#[test]
 fn every_value_of_a_full_file_arrives() {
     let config = Config::from_toml(
         r#"
-        datapath = "raw"
+        datapath = "bpf"
         bpf_hook = "tc"
         admin = "none"
         master_key_file = "/k"
@@ -99,7 +115,7 @@ fn every_value_of_a_full_file_arrives() {
     };
     let second = ListenerConfig { bind: vec!["127.0.0.1:81".parse().unwrap()], ..ListenerConfig::default() };
     let expected = Config {
-        datapath: Datapath::Raw,
+        datapath: Datapath::Bpf,
         bpf_hook: BpfHook::Tc,
         admin: None,
         master_key_file: Some("/k".into()),

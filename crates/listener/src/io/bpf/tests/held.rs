@@ -177,7 +177,11 @@ fn a_handshake_behind_time_wait_is_told() {
                 });
                 // Else it is the connection's own last segment of its handshake, come late.
                 let told = usize::from(early) + usize::from(late);
-                assert_eq!(told, if timestamps == "1" { 1 } else { 0 }, "the newer timestamp says it, where there are two");
+                assert_eq!(
+                    told,
+                    if timestamps == "1" { 1 } else { 0 },
+                    "the newer timestamp says it, where there are two"
+                );
             }
         }
     });
