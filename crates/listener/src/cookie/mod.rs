@@ -267,4 +267,4 @@ fn open(
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

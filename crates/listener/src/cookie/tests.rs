@@ -5,15 +5,15 @@ use wire::Endpoint;
 
 use super::*;
 
-const NOW: Time = Time::from_secs(1000);
+pub(crate) const NOW: Time = Time::from_secs(1000);
 const EPOCH: Epoch = Epoch(52_000_000);
-const IRS: SeqNum = SeqNum::new(0x1234_5678);
+pub(crate) const IRS: SeqNum = SeqNum::new(0x1234_5678);
 
-fn jar() -> CookieJar {
+pub(crate) fn jar() -> CookieJar {
     CookieJar::new(MasterKey::from_bytes([42; 32]), EPOCH)
 }
 
-fn tuple(v6: bool) -> FourTuple {
+pub(crate) fn tuple(v6: bool) -> FourTuple {
     let (local, peer) =
         if v6 { ("[2001:db8::1]:80", "[2001:db8::2]:40000") } else { ("198.18.0.1:80", "198.18.0.2:40000") };
     let end = |text: &str| Endpoint::from(text.parse::<SocketAddr>().unwrap());
@@ -124,7 +124,7 @@ proptest! {
     }
 }
 
-fn linux_offer(timestamps: bool) -> Offer {
+pub(crate) fn linux_offer(timestamps: bool) -> Offer {
     Offer { mss: 1460, wscale: Some(7), sack: true, tsval: timestamps.then_some(7) }
 }
 
@@ -216,17 +216,19 @@ fn a_syn_ack_can_be_made_again_two_epochs_later() {
     assert_eq!(jar.remint(&tuple(false), IRS, first.isn, &offer, NOW.stamp()), first, "after a jump of the clock");
 }
 
-/// Fixed inputs and outputs. Whoever implements the cookie once more has to produce these.
+/// Of which inputs the golden vectors are made, as `(v6, timestamps)`.
+pub(crate) const GOLDEN_INPUTS: [(bool, bool); 4] = [(false, true), (false, false), (true, true), (true, false)];
+
+/// Fixed inputs and outputs. Whoever implements the cookie once more has to produce these, as the programs of the bpf tier do.
 #[test]
 fn golden_vectors() {
-    let vectors: Vec<String> = [(false, true), (false, false), (true, true), (true, false)]
-        .into_iter()
-        .map(|(v6, timestamps)| {
-            let cookie = jar().mint(&tuple(v6), IRS, &linux_offer(timestamps), NOW);
-            format!("{:08x} {:08x}", cookie.isn.value(), cookie.tsval.unwrap_or(0))
-        })
-        .collect();
-    assert_eq!(vectors, GOLDEN);
+    let vector = |(v6, timestamps)| golden_vector(&jar().mint(&tuple(v6), IRS, &linux_offer(timestamps), NOW));
+    assert_eq!(GOLDEN_INPUTS.map(vector), GOLDEN);
 }
 
-const GOLDEN: [&str; 4] = ["37566844 f77a7b29", "3e55ac95 00000000", "27c53dc2 051c7b29", "3ef4085a 00000000"];
+pub(crate) fn golden_vector(cookie: &Cookie) -> String {
+    format!("{:08x} {:08x}", cookie.isn.value(), cookie.tsval.unwrap_or(0))
+}
+
+pub(crate) const GOLDEN: [&str; 4] =
+    ["37566844 f77a7b29", "3e55ac95 00000000", "27c53dc2 051c7b29", "3ef4085a 00000000"];

@@ -105,7 +105,7 @@ fn block() -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// A tuple of the family with a client of the test network, and its initial sequence number.
-fn flows() -> impl Strategy<Value = (FourTuple, SeqNum)> {
+pub(super) fn flows() -> impl Strategy<Value = (FourTuple, SeqNum)> {
     (any::<[u8; 16]>(), 1u16.., any::<u32>(), any::<bool>()).prop_map(|(addr, port, irs, v6)| {
         let mut flow = if v6 { tuple(CLIENT_V6, SERVER_V6) } else { tuple(CLIENT, SERVER) };
         let octets = [0x20, 1, 0xd, 0xb8, addr[4], addr[5], addr[6], addr[7]];

@@ -13,6 +13,7 @@ mod namespace;
 mod odd_packets;
 mod outliving;
 mod reports;
+mod vectors;
 
 use aya::TestRunOptions;
 use aya::maps::{PerCpuArray, PerCpuValues};
