@@ -47,11 +47,11 @@ impl Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Comes {
     /// With a SYN, and an initial sequence number behind all that the old connection used.
-    BySyn,
+    Syn,
     /// The same before it, with a newer timestamp (RFC 6191).
-    BySynOfLowerNumber,
+    LowerSyn,
     /// With the third segment of a handshake that was answered before the old connection was.
-    ByCookie,
+    Cookie,
 }
 
 /// What becomes of it.
@@ -91,10 +91,10 @@ impl Case {
         let looks = !self.pressure || support::is_raw();
         let lives = self.held != Held::TimeWait;
         match self.comes {
-            Comes::ByCookie if self.timestamps => Outcome::Replaces,
+            Comes::Cookie if self.timestamps => Outcome::Replaces,
             // The raw tier does not know in which state the connection is that the kernel holds.
-            Comes::ByCookie if lives || support::is_raw() => Outcome::Refused,
-            Comes::ByCookie => Outcome::Replaces,
+            Comes::Cookie if lives || support::is_raw() => Outcome::Refused,
+            Comes::Cookie => Outcome::Replaces,
             _ if looks && lives => Outcome::Challenged,
             _ if looks => Outcome::Answered,
             _ if lives && !self.timestamps => Outcome::Refused,
@@ -108,9 +108,9 @@ fn cases(service: &str, pressure: bool) -> Vec<Case> {
     let mut cases = Vec::new();
     for held in [Held::Established, Held::LastAck, Held::FinWait2, Held::TimeWait] {
         for timestamps in [true, false] {
-            for comes in [Comes::BySyn, Comes::BySynOfLowerNumber, Comes::ByCookie] {
+            for comes in [Comes::Syn, Comes::LowerSyn, Comes::Cookie] {
                 // Of a lower number without a timestamp nobody can tell whether it is new (RFC 1122 §4.2.2.13).
-                let can_be_told = comes != Comes::BySynOfLowerNumber || (held == Held::TimeWait && timestamps);
+                let can_be_told = comes != Comes::LowerSyn || (held == Held::TimeWait && timestamps);
                 if held.service() == service && can_be_told {
                     cases.push(Case { held, timestamps, comes, pressure });
                 }
@@ -217,10 +217,10 @@ fn counted(door: &Door) -> (f64, f64) {
 }
 
 fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u16) {
-    let iss = if case.comes == Comes::BySynOfLowerNumber { 0x1000_0000 } else { 0x6000_0000 };
+    let iss = if case.comes == Comes::LowerSyn { 0x1000_0000 } else { 0x6000_0000 };
     let mut old = script(host, port, server, &case, 0x2000_0000, 1_000_000);
     let mut new = script(host, port, server, &case, iss, 500_000_000);
-    if case.comes == Comes::ByCookie {
+    if case.comes == Comes::Cookie {
         // The cookie stays good; but no entry is to remember it.
         new.syn();
         new.expect_syn_ack();
@@ -230,7 +230,7 @@ fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u
     bring_to(&mut old, case.held);
     eventually(case.held.name(), PATIENCE, || door.states().contains_key(case.held.name()));
     old.drain(Duration::from_millis(50));
-    if case.comes == Comes::ByCookie && case.pressure && !support::is_raw() {
+    if case.comes == Comes::Cookie && case.pressure && !support::is_raw() {
         // A connection's segments pass for a second without a look, unless a SYN comes: the client's own, once more.
         new.syn();
         new.expect_syn_ack();
@@ -238,7 +238,7 @@ fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u
 
     let before = counted(door);
     let outcome = case.outcome();
-    if case.comes == Comes::ByCookie {
+    if case.comes == Comes::Cookie {
         new.ack();
     } else {
         assert_eq!(arrive(&mut new, &old, server), outcome == Outcome::Challenged, "{case}");
