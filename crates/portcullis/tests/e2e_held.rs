@@ -270,20 +270,25 @@ fn config(service: &str, pressure: bool) -> String {
     bind + queue
 }
 
+/// Opens a door, and puts it under pressure if that is wanted.
+fn open(lab: &Lab, service: &str, pressure: bool) -> Door {
+    let scratch = Scratch::new();
+    let door = Door::configured(lab, &scratch.file("portcullis.toml", &config(service, pressure)));
+    if pressure {
+        lab.raw_host(V4).script(1999, V4).syn();
+        eventually("pressure", PATIENCE, || door.metric("portcullis_syncookies_active") == 1.0);
+    }
+    door
+}
+
 /// Opens a door for each service, and tries all its cases.
 fn try_all(pressure: bool) {
     if support::is_kernel() {
         return; // It has rules of its own under pressure.
     }
     for service in ["echo", "http"] {
-        let (lab, scratch) = (Lab::new(), Scratch::new());
-        let config = scratch.file("portcullis.toml", &config(service, pressure));
-        let door = Door::configured(&lab, &config);
-        let dangling = lab.raw_host(V4);
-        if pressure {
-            dangling.script(1999, V4).syn();
-            eventually("pressure", PATIENCE, || door.metric("portcullis_syncookies_active") == 1.0);
-        }
+        let lab = Lab::new();
+        let door = open(&lab, service, pressure);
         for server in BOTH {
             let host = lab.raw_host(server);
             for (case, port) in cases(service, pressure).into_iter().zip(2000..) {
@@ -302,4 +307,34 @@ fn while_calm_the_kernel_says_what_becomes_of_a_new_connection_on_a_held_tuple()
 #[test]
 fn under_pressure_a_finished_handshake_says_so() {
     isolated!(|| try_all(true));
+}
+
+/// Neither a SYN nor a guess is proof of anything.
+#[test]
+fn a_stranger_ends_nobodys_connection() {
+    isolated!(|| {
+        for pressure in [false, true] {
+            let lab = Lab::new();
+            let door = open(&lab, "echo", pressure);
+            for (server, timestamps) in BOTH.into_iter().flat_map(|server| [(server, true), (server, false)]) {
+                let case = Case { held: Held::Established, timestamps, comes: Comes::Syn, pressure };
+                let host = lab.raw_host(server);
+                let mut old = script(&host, 2000, server, &case, 0x2000_0000, 1_000_000);
+                bring_to(&mut old, case.held);
+                for iss in [0x1000_0000, 0x6000_0000] {
+                    let mut stranger = script(&host, 2000, server, &case, iss, 500_000_000);
+                    stranger.syn();
+                    stranger.rcv_nxt = 0x1234_5678;
+                    stranger.ack();
+                    stranger.data(b"mine");
+                    old.drain(QUIET);
+                    old.data(b"still");
+                    assert_eq!(old.expect_data(5), b"still", "{server}, {case}, a stranger's {iss:#x}");
+                }
+                old.send(&old.segment(Flags::RST));
+                settle(&door, pressure);
+            }
+            assert_eq!(counted(&door), (0.0, 0.0), "nobody has proved anything");
+        }
+    });
 }
