@@ -5,10 +5,11 @@ mod support;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::thread;
 use std::time::Duration;
 
 use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4};
-use testnet::{Flags, Frame, RawHost, Script, Segment, eventually, isolated};
+use testnet::{Flags, Frame, RawHost, Script, Segment, eventually, isolated, states};
 
 /// Long enough for an answer that should not come, and for a repetition to get one.
 const QUIET: Duration = Duration::from_millis(300);
@@ -111,7 +112,9 @@ fn cases(service: &str, pressure: bool) -> Vec<Case> {
             for comes in [Comes::Syn, Comes::LowerSyn, Comes::Cookie] {
                 // Of a lower number without a timestamp nobody can tell whether it is new (RFC 1122 §4.2.2.13).
                 let can_be_told = comes != Comes::LowerSyn || (held == Held::TimeWait && timestamps);
-                if held.service() == service && can_be_told {
+                // The service lets go of FIN-WAIT-2 after two seconds, too soon for a test that has to wait for the raw tier's next look.
+                let lasts = held != Held::FinWait2 || comes != Comes::Cookie || !support::is_raw();
+                if held.service() == service && can_be_told && lasts {
                     cases.push(Case { held, timestamps, comes, pressure });
                 }
             }
@@ -201,22 +204,35 @@ fn is_served(new: &mut Script<'_>, host: &RawHost, request: &[u8], patience: &[D
     })
 }
 
-/// Waits until no connection is left, and no handshake but the one that is the pressure.
-fn settle(door: &Door, pressure: bool) {
+/// Waits until no connection is left, and no handshake but the one that is the pressure. `ss` is asked, which is quicker than /metrics.
+fn settle(lab: &Lab, door: &Door, pressure: bool) {
     eventually("nothing is left", PATIENCE, || {
-        let mut states = door.states();
-        states.remove("listen");
-        states.remove("syn_recv").unwrap_or(0) == usize::from(pressure) && states.is_empty()
+        let mut sockets = states(&lab.server, PORT);
+        sockets.remove("listen");
+        sockets.is_empty() && door.metric("portcullis_half_open") == f64::from(u8::from(pressure))
     });
 }
 
+/// Handshakes refused because the tuple is busy, and old sockets destroyed.
 fn counted(door: &Door) -> (f64, f64) {
     let metrics = door.metrics();
     let busy = metrics.get("portcullis_handshakes_refused_total", &[("reason", "tuple_busy")]);
     (busy.expect("a metric"), metrics.get("portcullis_old_sockets_destroyed_total", &[]).expect("a metric"))
 }
 
-fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u16) {
+/// Both tiers look away from a connection's segments for up to a second. By the bpf tier the client's own SYN, once more, has it look
+/// again; else, and where the kernel would take that for a new connection, it takes waiting.
+fn make_look(new: &mut Script<'_>, old: &mut Script<'_>, case: &Case) {
+    if support::is_raw() || (case.held == Held::TimeWait && !case.pressure) {
+        thread::sleep(Duration::from_millis(1100));
+    } else {
+        new.syn();
+        old.drain(Duration::from_millis(50)); // The challenge, or the SYN-ACK.
+    }
+}
+
+fn try_case(case: Case, lab: &Lab, door: &Door, host: &RawHost, (server, port): (SocketAddr, u16)) {
+    let stands = || states(&lab.server, PORT).contains_key(case.held.name());
     let iss = if case.comes == Comes::LowerSyn { 0x1000_0000 } else { 0x6000_0000 };
     let mut old = script(host, port, server, &case, 0x2000_0000, 1_000_000);
     let mut new = script(host, port, server, &case, iss, 500_000_000);
@@ -225,15 +241,13 @@ fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u
         new.syn();
         new.expect_syn_ack();
         new.send(&Segment::new(new.local(), server, Flags::RST).seq(new.snd_nxt));
-        settle(door, case.pressure);
+        settle(lab, door, case.pressure);
     }
     bring_to(&mut old, case.held);
-    eventually(case.held.name(), PATIENCE, || door.states().contains_key(case.held.name()));
+    eventually(case.held.name(), PATIENCE, stands);
     old.drain(Duration::from_millis(50));
-    if case.comes == Comes::Cookie && case.pressure && !support::is_raw() {
-        // A connection's segments pass for a second without a look, unless a SYN comes: the client's own, once more.
-        new.syn();
-        new.expect_syn_ack();
+    if case.comes == Comes::Cookie {
+        make_look(&mut new, &mut old, &case);
     }
 
     let before = counted(door);
@@ -246,7 +260,7 @@ fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u
     let request = if case.held.service() == "echo" { b"two" } else { REQUEST };
     if outcome == Outcome::Refused {
         assert!(!is_served(&mut new, host, request, &[QUIET]), "{case}");
-        assert!(door.states().contains_key(case.held.name()), "{case}: the old connection is gone");
+        assert!(stands(), "{case}: the old connection is gone");
         if case.held == Held::Established {
             old.data(b"three");
             assert_eq!(old.expect_data(5), b"three", "{case}");
@@ -257,10 +271,12 @@ fn try_case(case: Case, door: &Door, host: &RawHost, server: SocketAddr, port: u
         assert!(is_served(&mut new, host, request, &[second; 3]), "{case}: not served, {:?}", door.states());
         new.send(&new.segment(Flags::RST));
     }
-    settle(door, case.pressure);
-    let after = counted(door);
-    assert_eq!(after.0 > before.0, outcome == Outcome::Refused, "{case}: tuple_busy {before:?} {after:?}");
-    assert_eq!(after.1 > before.1, outcome == Outcome::Replaces, "{case}: destroyed {before:?} {after:?}");
+    settle(lab, door, case.pressure);
+    let expected = (outcome == Outcome::Refused, outcome == Outcome::Replaces);
+    eventually(&format!("{case}: counted as it is {outcome:?}"), PATIENCE, || {
+        let after = counted(door);
+        (after.0 > before.0, after.1 > before.1) == expected
+    });
 }
 
 /// For pressure a queue of one entry, which one SYN fills for the minute that all cases take.
@@ -293,7 +309,7 @@ fn try_all(pressure: bool) {
             let host = lab.raw_host(server);
             for (case, port) in cases(service, pressure).into_iter().zip(2000..) {
                 eprintln!("{server}: {case}");
-                try_case(case, &door, &host, server, port);
+                try_case(case, &lab, &door, &host, (server, port));
             }
         }
     }
@@ -332,7 +348,7 @@ fn a_stranger_ends_nobodys_connection() {
                     assert_eq!(old.expect_data(5), b"still", "{server}, {case}, a stranger's {iss:#x}");
                 }
                 old.send(&old.segment(Flags::RST));
-                settle(&door, pressure);
+                settle(&lab, &door, pressure);
             }
             assert_eq!(counted(&door), (0.0, 0.0), "nobody has proved anything");
         }
