@@ -8,6 +8,7 @@ use super::Listen;
 use crate::admission::LocalAddresses;
 use crate::cookie::Epoch;
 use crate::half_open::{Entry, Swept};
+use crate::pressure::Mode;
 use crate::replies;
 use crate::stats::Counter;
 use crate::time::Time;
@@ -60,6 +61,11 @@ impl Listen {
                 self.stats.count(Counter::ResetsSent);
                 replies::reset(tuple, entry.iss + 1)
             });
+        }
+        // Under pressure most entries are a flood's, and a SYN is worth one answer. A client that lives sends its own SYN again, or the data
+        // that completes the handshake; one that has proved that it lives is not forgotten.
+        if self.shared.mode() == Mode::Cookies && !entry.parked {
+            return None;
         }
         if !self.replies.take(tuple.peer.addr, now) {
             self.stats.count(Counter::RepliesOverBudget);

@@ -316,6 +316,25 @@ fn spec_25_a_cookie_without_an_entry_is_not_repeated() {
 }
 
 #[test]
+fn spec_25_under_pressure_no_syn_ack_is_repeated_but_to_who_has_proved_to_be_there() {
+    let mut bench = Bench::with(|config| {
+        config.half_open_max = 8;
+        config.prefix_share_percent = 100;
+    });
+    let live = USUAL.port(7);
+    let syn_ack = bench.syn(live, EVERYTHING);
+    let waiting = accepted(bench.ack(live, &syn_ack));
+    assert!(bench.listen.refused(&waiting, Refusal::AcceptQueueFull, bench.now).is_none());
+    for port in 1..=8 {
+        let _ = bench.syn(Client { from: "198.18.9.9:1", ..USUAL }.port(port), EVERYTHING);
+    }
+    assert_eq!(bench.listen.shared.mode(), Mode::Cookies);
+    let repeated = bench.pass(Duration::from_millis(1400));
+    assert!(repeated.len() == 1 && repeated[0].tuple.peer == live.local, "{repeated:?}");
+    assert_eq!(bench.count(Counter::SynAcksRetransmitted), 1);
+}
+
+#[test]
 fn spec_26_a_lost_third_segment_is_made_up_for_by_data_or_by_the_repeated_syn_ack() {
     let mut bench = Bench::new();
     let _ = bench.syn(USUAL, EVERYTHING);
