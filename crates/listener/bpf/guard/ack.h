@@ -166,6 +166,16 @@ static __always_inline void on_held(struct bpf_sock *sk, struct tcp_sock *tp, co
         count(here, TUPLE_BUSY);
 }
 
+// Handshakes that may be completed in one batch.
+#define BATCH_MAX 64
+
+// Whether all handshakes of a batch find room in the accept queue. Where they may not, a segment that follows one has to prove itself: without
+// its socket it would be met by a reset.
+static __always_inline bool has_room(const struct sock *listening)
+{
+    return listening->sk_ack_backlog + BATCH_MAX <= listening->sk_max_ack_backlog;
+}
+
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
 // verified once; therefore it looks up again what the caller knows.
 __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct options *options, __u32 iss)
@@ -197,7 +207,10 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
         verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
     } else if (tp) {
         struct req_attrs attrs = attributes(options, &offer, listener->window_scale, ns);
+        if (has_room((struct sock *)tp))
+            verdict = COMPLETED;
         if (assign_reqsk(skb, (struct bpf_sock *)tp, &attrs)) {
+            verdict = PASS;
             count(here, ASSIGN_REFUSED);
         } else {
             count(here, COOKIES_VALID);
@@ -213,5 +226,12 @@ static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struc
                                               struct options *options)
 {
     enum counter outcome = check_cookie(flow, door, iss, options);
-    return outcome == COOKIES_VALID ? accept(skb, flow, options, iss) : on_unknown(skb, flow, door, outcome);
+    if (outcome != COOKIES_VALID)
+        return on_unknown(skb, flow, door, outcome);
+    enum verdict verdict = accept(skb, flow, options, iss);
+    if (verdict != COMPLETED)
+        return verdict;
+    struct mark mark = mark_of(flow);
+    note_completed(&mark);
+    return PASS;
 }

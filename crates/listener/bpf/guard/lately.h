@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //
-// Flows for which the kernel was lately seen to hold a connection: their segments pass without a hash. In fixed memory; a place knows by
-// which flow it was taken, and when. Nothing that a packet says gets in here, only what a look-up found; a SYN takes it out.
+// Flows for which the kernel was lately seen to hold a connection, or was just given a handshake to make one of: their segments pass
+// without a hash. In fixed memory; a place knows by which flow it was taken, and when. Nothing that a packet says gets in here, only what a
+// look-up or a cookie proved; a SYN takes it out.
 #pragma once
 
 #include "syn.h"
@@ -49,6 +50,15 @@ static __always_inline void note_held(const struct mark *mark)
 {
     if (mark->place)
         *mark->place = mark->value;
+}
+
+// A handshake was completed this moment. The kernel takes packets in by batches, and shows us all of one before it looks at the first:
+// what the client has sent right behind belongs to a socket that is yet to be made. It is, by the time such a segment is looked at; one with
+// a cookie of its own would be refused by it, and come again after a timeout. Good for an eighth of a second to a quarter.
+static __always_inline void note_completed(const struct mark *mark)
+{
+    if (mark->place)
+        *mark->place = (mark->value & ~0xffffULL) | (__u16)(mark->value - (LATELY_PERIODS - 1));
 }
 
 // A handshake begins.

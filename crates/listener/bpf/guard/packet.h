@@ -47,6 +47,7 @@ enum verdict {
     DROP,
     TRANSMIT,
     TOO_SHORT, // At tc: more of the headers has to be in one piece.
+    COMPLETED, // A handshake was: passes.
 };
 
 // At tc an answer is made here and stored into the packet at the end. A program that writes to packets by itself has every packet copied

@@ -11,7 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::super::attach::{Attached, BpfHook};
 use super::super::layout::Kind;
-use super::acks::{IRS, OFFER_A, OFFER_B, OFFERS, listen, third_ack};
+use super::acks::{IRS, LOOKS_UP, OFFER_A, OFFER_B, OFFERS, listen, third_ack};
 use super::*;
 use crate::cookie::Cookie;
 use crate::io::interfaces::Interfaces;
@@ -107,11 +107,14 @@ fn a_repeated_last_segment_is_the_connections_own() {
                 let (mut stream, _) = accept(&listener);
                 stream.read_exact(&mut [0; 4]).unwrap();
                 bench.take_reports();
+                // Another handshake begins, so what was noted of the last one is forgotten.
+                let irs = IRS + 100_000;
+                let _ = bench.at(Hook::Loopback, &frame(&flow, Flags::SYN, irs, SeqNum::new(0), &[2, 4, 5, 180], &[]));
+                bench.take_reports();
                 let before = bench.counted();
                 assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
                 assert_eq!((bench.counted_since(&before), bench.take_reports()), (vec![], vec![]));
-                // Another handshake on the same tuple is another matter.
-                let irs = IRS + 100_000;
+                // Its last segment is another matter.
                 let cookie = minted_now(bench, &flow, irs, &offer);
                 assert_eq!(bench.at(Hook::Loopback, &third_ack(&flow, irs, &cookie, &[])), Fate::Passed);
                 if offer.tsval.is_none() {
@@ -124,6 +127,56 @@ fn a_repeated_last_segment_is_the_connections_own() {
                 assert_eq!((report.kind, report.tuple, report.irs, report.iss), (Kind::Held, flow, irs, cookie.isn));
             }
         }
+    });
+}
+
+/// The kernel shows the programs all packets of a batch before it makes a connection of the first.
+#[test]
+fn what_comes_right_behind_the_last_segment_is_left_to_the_socket_in_the_making() {
+    on_bench(CALM, |bench| {
+        let _attached = attach(bench);
+        for (family, listener) in listen().into_iter().enumerate() {
+            for (number, (words, offer)) in
+                (0..).zip([CALM, PRESSED, LOOKS_UP].into_iter().flat_map(|words| OFFERS.map(|offer| (words, offer))))
+            {
+                bench.order(words);
+                let flow = flow_of(family, 400 + number);
+                let cookie = minted_now(bench, &flow, IRS, &offer);
+                send(&third_ack(&flow, IRS, &cookie, &[]));
+                // Gone again with a RST: as far as the kernel knows, there is no connection.
+                let (stream, _) = accept(&listener);
+                SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+                drop(stream);
+                bench.take_reports();
+                let before = bench.counted();
+                for segment in [
+                    third_ack(&flow, IRS, &cookie, b"hello"),
+                    frame(&flow, Flags::ACK | Flags::FIN, IRS + 6, cookie.isn + 1, &[], &[]),
+                ] {
+                    assert_eq!(bench.at(Hook::Loopback, &segment), Fate::Passed, "{words:?}");
+                }
+                assert_eq!(bench.counted_since(&before), [Counted::UnknownPassed as usize; 2]);
+                assert_eq!(bench.take_reports(), []);
+            }
+        }
+    });
+}
+
+/// Where the kernel may find no room for the handshake, what follows would be met by its reset.
+#[test]
+fn what_comes_behind_a_last_segment_that_may_find_no_room_has_to_prove_itself() {
+    on_bench(PRESSED, |bench| {
+        let _attached = attach(bench);
+        let listener = TcpListener::bind(SERVER).unwrap();
+        SockRef::from(&listener).listen(16).unwrap();
+        let flow = flow_of(0, 500);
+        let cookie = minted_now(bench, &flow, IRS, &OFFER_A);
+        send(&third_ack(&flow, IRS, &cookie, &[]));
+        let (stream, _) = accept(&listener);
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(stream);
+        let fin = frame(&flow, Flags::ACK | Flags::FIN, IRS + 6, cookie.isn + 1, &[], &[]);
+        assert_eq!(bench.at(Hook::Loopback, &fin), Fate::Dropped);
     });
 }
 

@@ -16,7 +16,7 @@ mod reports;
 mod vectors;
 
 use aya::TestRunOptions;
-use aya::maps::{PerCpuArray, PerCpuValues};
+use aya::maps::{Array, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun, Xdp};
 use aya::util::nr_cpus;
 use wire::{Checksums, Endpoint, Flags, FourTuple, OptionBlock, OutgoingSegment, Packet, SeqNum};
@@ -129,6 +129,8 @@ impl Bench {
                 cells.set(cell, PerCpuValues::try_from(vec![0; cpus]).unwrap(), 0).unwrap();
             }
         }
+        let mut marks: Array<_, u64> = self.programs.ebpf.map_mut("lately").unwrap().try_into().unwrap();
+        (0..marks.len()).for_each(|place| marks.set(place, 0, 0).unwrap());
     }
 
     /// Writes the table of targets, with the jar's keys, and the clock.
