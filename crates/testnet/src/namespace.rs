@@ -101,7 +101,7 @@ impl Namespace {
     }
 
     /// A path by which another process of ours can open the namespace.
-    pub(crate) fn path(&self) -> String {
+    pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", process::id(), self.handle.as_raw_fd())
     }
 }

@@ -4,7 +4,9 @@ mod build;
 mod parse;
 
 use std::fmt;
+use std::num::ParseIntError;
 use std::ops::BitOr;
+use std::str::FromStr;
 
 pub use build::{Checksum, Segment, options};
 pub use parse::{Frame, Sum};
@@ -16,6 +18,19 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// The address of everybody.
     pub const BROADCAST: Mac = Mac([0xff; 6]);
+}
+
+impl FromStr for Mac {
+    type Err = ParseIntError;
+
+    /// As [`Display`](fmt::Display) writes it; what is missing is 0.
+    fn from_str(text: &str) -> Result<Mac, ParseIntError> {
+        let mut mac = [0; 6];
+        for (byte, digits) in mac.iter_mut().zip(text.split(':')) {
+            *byte = u8::from_str_radix(digits, 16)?;
+        }
+        Ok(Mac(mac))
+    }
 }
 
 impl fmt::Display for Mac {

@@ -1,0 +1,156 @@
+//! The system calls that no safe library wraps: each function is one of them, or one view of shared memory.
+#![allow(unsafe_code)]
+
+use std::ffi::c_void;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use super::template::FRAME_MAX;
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html): a raw packet socket that receives nothing until it is bound.
+pub fn packet_socket() -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor that comes back is ours alone.
+    unsafe {
+        check(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)).map(|fd| OwnedFd::from_raw_fd(fd))
+    }
+}
+
+/// [bind(2)](https://man7.org/linux/man-pages/man2/bind.2.html) of a packet socket to an interface; with `protocol` 0 it only sends.
+pub fn bind_packet(socket: BorrowedFd<'_>, interface: u32, protocol: i32) -> io::Result<()> {
+    // SAFETY: sockaddr_ll is plain data, for which zero bytes are a value.
+    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (protocol as u16).to_be();
+    address.sll_ifindex = interface as i32;
+    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: the address lives until the call returns, and the length is its own.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
+}
+
+/// [setsockopt(2)](https://man7.org/linux/man-pages/man2/setsockopt.2.html) of an integer.
+pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let len = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: the value lives until the call returns, and the length is its own.
+    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
+}
+
+/// Has a packet socket send what a ring has in it.
+pub fn send_ring(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: without a buffer, the kernel reads the ring alone.
+    let sent = unsafe { libc::send(socket.as_raw_fd(), std::ptr::null(), 0, libc::MSG_DONTWAIT) };
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// The transmit ring of a packet socket, version `TPACKET_V2`, shared with the kernel.
+///
+/// Reference: `Documentation/networking/packet_mmap.rst` of Linux.
+#[derive(Debug)]
+pub struct TxMemory {
+    base: NonNull<u8>,
+    slots: usize,
+}
+
+// SAFETY: the mapping is owned by this value alone and is not tied to a thread.
+unsafe impl Send for TxMemory {}
+
+/// Of header, frame, and filling.
+const SLOT_LEN: usize = 256;
+/// `TPACKET2_HDRLEN - sizeof(struct sockaddr_ll)`: where the kernel looks for the frame.
+const FRAME_AT: usize = size_of::<libc::tpacket2_hdr>().next_multiple_of(16);
+const BLOCK_LEN: usize = 1 << 16;
+const _: () = assert!(FRAME_AT + FRAME_MAX <= SLOT_LEN);
+
+impl TxMemory {
+    /// Gives the socket a ring of so many slots, a multiple of 256, and maps it.
+    pub fn new(socket: BorrowedFd<'_>, slots: usize) -> io::Result<TxMemory> {
+        set_option(socket, libc::SOL_PACKET, libc::PACKET_VERSION, libc::tpacket_versions::TPACKET_V2 as i32)?;
+        let len = slots * SLOT_LEN;
+        let request = libc::tpacket_req {
+            tp_block_size: BLOCK_LEN as u32,
+            tp_block_nr: (len / BLOCK_LEN) as u32,
+            tp_frame_size: SLOT_LEN as u32,
+            tp_frame_nr: slots as u32,
+        };
+        let request_len = size_of::<libc::tpacket_req>() as libc::socklen_t;
+        let (fd, at) = (socket.as_raw_fd(), (&raw const request).cast::<c_void>());
+        // SAFETY: the request lives until the call returns, and the length is its own.
+        check(unsafe { libc::setsockopt(fd, libc::SOL_PACKET, libc::PACKET_TX_RING, at, request_len) })?;
+        let (protection, none) = (libc::PROT_READ | libc::PROT_WRITE, std::ptr::null_mut());
+        // SAFETY: a fresh shared mapping at an address of the kernel's choice; nothing else refers to it.
+        let base = unsafe { libc::mmap(none, len, protection, libc::MAP_SHARED, fd, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast::<u8>()).ok_or_else(|| io::Error::other("mmap returned address 0"))?;
+        Ok(TxMemory { base, slots })
+    }
+
+    /// Puts a frame into a slot for the kernel to send; `false` when the kernel still has the slot.
+    pub fn put(&mut self, slot: usize, frame: &[u8; FRAME_MAX], len: usize) -> bool {
+        if self.status(slot).load(Ordering::Acquire) != libc::TP_STATUS_AVAILABLE {
+            return false;
+        }
+        // SAFETY: the slot lies inside the mapping (see `start`), is aligned to 16, has room for header and frame (see the assertion
+        // above), and is ours while its status is TP_STATUS_AVAILABLE.
+        unsafe {
+            let start = self.start(slot);
+            (&raw mut (*start.cast::<libc::tpacket2_hdr>()).tp_len).write(len as u32);
+            start.add(FRAME_AT).cast::<[u8; FRAME_MAX]>().write(*frame);
+        }
+        self.status(slot).store(libc::TP_STATUS_SEND_REQUEST, Ordering::Release);
+        true
+    }
+
+    /// Whether the frame in a slot waits for the kernel to look at it.
+    pub fn is_waiting(&self, slot: usize) -> bool {
+        self.status(slot).load(Ordering::Acquire) == libc::TP_STATUS_SEND_REQUEST
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    fn start(&self, slot: usize) -> *mut u8 {
+        assert!(slot < self.slots, "slot {slot} lies outside the ring");
+        // SAFETY: the offset was checked to lie inside the mapping.
+        unsafe { self.base.as_ptr().add(slot * SLOT_LEN) }
+    }
+
+    /// `tp_status`, the first word of a slot, which both sides write.
+    fn status(&self, slot: usize) -> &AtomicU32 {
+        // SAFETY: the word lies inside the mapping, is aligned, and is only ever accessed atomically here.
+        unsafe { AtomicU32::from_ptr(self.start(slot).cast::<u32>()) }
+    }
+}
+
+impl Drop for TxMemory {
+    fn drop(&mut self) {
+        // SAFETY: exactly the range that `new` got; no reference into it can outlive `self`.
+        unsafe {
+            libc::munmap(self.base.as_ptr().cast::<c_void>(), self.slots * SLOT_LEN);
+        }
+    }
+}
+
+/// `ETHTOOL_SGRO` by [ioctl(2)](https://man7.org/linux/man-pages/man2/ioctl.2.html): switches an interface's generic receive offload.
+pub fn set_gro(socket: BorrowedFd<'_>, interface: &str, on: bool) -> io::Result<()> {
+    const ETHTOOL_SGRO: u32 = 0x2c; // `linux/ethtool.h`.
+    const SIOCETHTOOL: libc::c_ulong = 0x8946; // `linux/sockios.h`.
+    let mut value = [ETHTOOL_SGRO, u32::from(on)];
+    // SAFETY: ifreq is plain data, for which zero bytes are a value.
+    let mut request: libc::ifreq = unsafe { zeroed() };
+    for (slot, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
+        *slot = byte as libc::c_char;
+    }
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the kernel reads the request and the two words it points to, which live until the call returns.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL as _, &raw mut request) }).map(drop)
+}

@@ -1,0 +1,96 @@
+//! Where a flood or a client starts that was called by hand: on loopback, or in the namespace of a lab.
+
+use std::net::{IpAddr, SocketAddr};
+
+use testnet::{Mac, Namespace};
+
+use super::{Family, Plan, ROUTER};
+use crate::flood::{ALIAS, Place};
+
+/// Why it cannot start here.
+#[derive(Debug, thiserror::Error)]
+#[error("--target {target}: {why}; legal are loopback, and the addresses of a lab from inside it (`loadtest lab`)")]
+pub struct NotHere {
+    target: SocketAddr,
+    why: &'static str,
+}
+
+/// Where a flood of this target starts from. Whether it may is asked again when it starts.
+///
+/// # Errors
+/// When no cable of a lab is in this namespace.
+pub fn place_here(target: SocketAddr, cores: Vec<usize>) -> Result<Place, NotHere> {
+    permit_clients(target)?;
+    let namespace = Namespace::current();
+    if target.ip().is_loopback() {
+        let sources = if target.is_ipv4() { "127.1.0.0/16" } else { "::1/128" };
+        let sources = sources.parse().expect("a constant");
+        let nobody = Mac([0; 6]);
+        let interface = "lo".to_owned();
+        return Ok(Place {
+            namespace,
+            interface,
+            source_mac: nobody,
+            gateway_mac: nobody,
+            spoofed: sources,
+            owned: sources,
+            cores,
+        });
+    }
+    let here = cable_here(&namespace, target).ok_or(NotHere { target, why: "there is no cable of a lab here" })?;
+    let plan = Plan::of(if target.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 });
+    Ok(Place {
+        namespace,
+        interface: here.0,
+        source_mac: ROUTER,
+        gateway_mac: here.1,
+        spoofed: plan.spoofed.parse().expect("a prefix of the plan"),
+        owned: plan.owned.parse().expect("a prefix of the plan"),
+        cores,
+    })
+}
+
+/// The interface with the lab's mark, and the link-layer address of its other end.
+fn cable_here(namespace: &Namespace, target: SocketAddr) -> Option<(String, Mac)> {
+    let links: serde_json::Value = serde_json::from_str(&namespace.output("ip", "-json link show")).ok()?;
+    let ours = links.as_array()?.iter().find(|link| link["ifalias"] == ALIAS)?;
+    let name = ours["ifname"].as_str()?.to_owned();
+    let family = if target.is_ipv4() { "-4" } else { "-6" };
+    let neighbours = namespace.output("ip", &format!("-json {family} neigh show dev {name} nud permanent"));
+    let neighbours: serde_json::Value = serde_json::from_str(&neighbours).ok()?;
+    let mac = neighbours.as_array()?.iter().find_map(|neighbour| neighbour["lladdr"].as_str()?.parse().ok())?;
+    Some((name, mac))
+}
+
+/// Whether clients, too, may come to this target: nobody's server is tried by accident.
+///
+/// # Errors
+/// When it is neither loopback nor an address that exists in labs alone.
+pub fn permit_clients(target: SocketAddr) -> Result<(), NotHere> {
+    let in_labs = match target.ip() {
+        IpAddr::V4(ip) => ip.octets()[0] == 198 && matches!(ip.octets()[1], 18 | 19),
+        IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
+    };
+    let legal = target.ip().is_loopback() || in_labs;
+    if legal { Ok(()) } else { Err(NotHere { target, why: "neither on loopback nor in a lab" }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_loopback_and_labs_are_legal() {
+        for legal in
+            ["127.0.0.1:80", "127.9.9.9:1", "[::1]:80", "198.18.0.1:80", "198.19.255.255:80", "[2001:db8::1]:80"]
+        {
+            assert!(permit_clients(legal.parse().unwrap()).is_ok(), "{legal}");
+        }
+        for foreign in
+            ["192.0.2.1:80", "198.20.0.1:80", "198.17.0.1:80", "10.0.0.1:80", "[2001:db9::1]:80", "[fe80::1]:80"]
+        {
+            let error = permit_clients(foreign.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(foreign), "{error}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! All rounds of some scenarios, interleaved.
+
+use super::{Progress, RunError, Setting, run_round};
+use crate::results::ScenarioResults;
+use crate::scenario::{RoundPlan, Scenario};
+use crate::target::{Alternative, TargetError};
+
+/// What the command line changes in a scenario.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// These alternatives instead.
+    pub alternatives: Vec<Alternative>,
+    /// So many repetitions instead.
+    pub repetitions: Option<u32>,
+}
+
+/// Asks the scenario's first alternative once.
+///
+/// # Errors
+/// Of a round.
+pub fn run(
+    scenario: &Scenario,
+    asked: &Asked,
+    setting: &Setting,
+    progress: &mut Progress,
+) -> Result<ScenarioResults, RunError> {
+    let first = asked.alternatives.first().unwrap_or(&scenario.alternatives[0]);
+    let mut plans = Vec::new();
+    for repetition in 0..asked.repetitions.unwrap_or(1) {
+        plans.extend(scenario.rounds(*first, repetition));
+    }
+    let mut rounds = Vec::new();
+    for (index, plan) in plans.iter().enumerate() {
+        progress.begin(index + 1, plans.len(), &title(scenario, plan));
+        rounds.push(run_round(plan, scenario, setting, progress)?);
+    }
+    progress.end();
+    Ok(results(scenario, rounds))
+}
+
+/// Asks all of them, as often as the scenario says, each rate one after the other by all alternatives: what drifts on the machine
+/// drifts for all of them. Who cannot be had is left out, which is said.
+///
+/// # Errors
+/// Of a round.
+pub fn compare(
+    scenario: &Scenario,
+    asked: &Asked,
+    setting: &Setting,
+    progress: &mut Progress,
+) -> Result<ScenarioResults, RunError> {
+    let mut plans = interleaved(scenario, asked);
+    let mut rounds = Vec::new();
+    let (mut number, all) = (0, plans.len());
+    while !plans.is_empty() {
+        let plan = plans.remove(0);
+        number += 1;
+        progress.begin(number, all, &title(scenario, &plan));
+        match run_round(&plan, scenario, setting, progress) {
+            Ok(round) => rounds.push(round),
+            Err(RunError::Target(error @ (TargetError::NotInstalled { .. } | TargetError::DoesNotServe { .. }))) => {
+                progress.say(&error.to_string());
+                plans.retain(|other| other.alternative != plan.alternative);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    progress.end();
+    Ok(results(scenario, rounds))
+}
+
+fn interleaved(scenario: &Scenario, asked: &Asked) -> Vec<RoundPlan> {
+    let alternatives = if asked.alternatives.is_empty() { &scenario.alternatives } else { &asked.alternatives };
+    let repetitions = asked.repetitions.unwrap_or(scenario.repetitions);
+    let mut plans = Vec::new();
+    for repetition in 0..repetitions {
+        let each: Vec<Vec<RoundPlan>> = (0..alternatives.len())
+            .map(|step| (step + repetition as usize) % alternatives.len()) // Nobody is always the first.
+            .map(|index| scenario.rounds(alternatives[index], repetition))
+            .collect();
+        let rates = each.first().map_or(0, Vec::len);
+        plans.extend((0..rates).flat_map(|rate| each.iter().map(move |rounds| rounds[rate].clone())));
+    }
+    plans
+}
+
+fn results(scenario: &Scenario, rounds: Vec<crate::results::Round>) -> ScenarioResults {
+    ScenarioResults {
+        name: scenario.name.clone(),
+        description: scenario.description.clone(),
+        pass: scenario.pass.iter().map(ToString::to_string).collect(),
+        rounds,
+    }
+}
+
+fn title(scenario: &Scenario, plan: &RoundPlan) -> String {
+    let rate = match plan.flood_rate {
+        None => "as fast as it can".to_owned(),
+        Some(0.0) => "no flood".to_owned(),
+        Some(rate) => format!("{rate:.0}/s"),
+    };
+    format!("{} {} {rate}", scenario.name, plan.alternative)
+}

@@ -1,0 +1,43 @@
+//! Rounds: one alternative under one flood, with legitimate clients, watched.
+
+mod compare;
+mod machine;
+mod progress;
+mod round;
+mod search;
+mod watch;
+
+use crate::lab::Cores;
+use crate::scenario::ScenarioError;
+use crate::target::{Binary, TargetError};
+pub use compare::{Asked, compare, run};
+pub use machine::describe;
+pub use progress::Progress;
+pub use round::run_round;
+pub use search::{Search, search};
+
+/// What all rounds share.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The Portcullis under test.
+    pub binary: Binary,
+    /// Who works where.
+    pub cores: Cores,
+}
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The scenario.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The target.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// The flood.
+    #[error(transparent)]
+    Flood(#[from] crate::flood::FloodError),
+    /// A file or a system call.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
