@@ -138,12 +138,14 @@ fn set_up(output: &Output) -> Result<Setting, Failure> {
     std::fs::create_dir_all(&output.out)
         .map_err(|error| Failure::Other(format!("--out {}: {error}", output.out.display())))?;
     go_into_seclusion()?;
-    Ok(setting)
+    // Tells early what cannot be laid here, too.
+    let receives_apart = Lab::new(setting.cores.clone()).receives_apart;
+    Ok(Setting { receives_apart, ..setting })
 }
 
 fn setting(portcullis: Option<&Path>) -> Result<Setting, Failure> {
     let binary = Binary::find(portcullis).map_err(Failure::Missing)?;
-    Ok(Setting { binary, cores: Cores::share_out().map_err(Failure::other)? })
+    Ok(Setting { binary, cores: Cores::share_out().map_err(Failure::other)?, receives_apart: false })
 }
 
 fn go_into_seclusion() -> Result<(), Failure> {
@@ -164,7 +166,7 @@ fn conclude(scenarios: Vec<ScenarioResults>, setting: &Setting, out: &Path) -> R
         format: FORMAT,
         command: command_line(),
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        machine: run::describe(&setting.cores),
+        machine: run::describe(&setting.cores, setting.receives_apart),
         scenarios,
     };
     show(&results, out)?;

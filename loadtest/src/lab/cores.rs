@@ -46,13 +46,19 @@ impl Cores {
         all.len()
     }
 
-    /// A sentence for each.
-    pub fn sentences(&self) -> Vec<String> {
+    /// A sentence for each. `receives_apart`: see [`Lab`](super::Lab).
+    pub fn sentences(&self, receives_apart: bool) -> Vec<String> {
         let list = |cores: &[usize]| cores.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
         vec![
             format!("flood generator: core {}", list(&self.flood)),
             format!("legitimate clients: core {}", list(&self.clients)),
-            format!("target, with the reception of all its frames: core {}", list(&self.target)),
+            match receives_apart {
+                true => format!("target, with the reception of all its frames: core {}", list(&self.target)),
+                false => format!(
+                    "target: core {}; its frames are received on the core of whoever sends, at the sender's expense",
+                    list(&self.target)
+                ),
+            },
         ]
     }
 }

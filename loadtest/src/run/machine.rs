@@ -7,8 +7,8 @@ use nix::sys::utsname::uname;
 use crate::lab::Cores;
 use crate::results::Machine;
 
-/// This machine.
-pub fn describe(cores: &Cores) -> Machine {
+/// This machine, with who works where.
+pub fn describe(cores: &Cores, receives_apart: bool) -> Machine {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let (cpuinfo, meminfo) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
     let value = |text: &str, key: &str| {
@@ -21,6 +21,6 @@ pub fn describe(cores: &Cores) -> Machine {
         cpu: value(&cpuinfo, "model name").unwrap_or_else(|| "unknown".into()),
         cores: cores.count(),
         memory_bytes: kib.unwrap_or(0) * 1024,
-        placement: cores.sentences(),
+        placement: cores.sentences(receives_apart),
     }
 }

@@ -23,6 +23,8 @@ pub struct Setting {
     pub binary: Binary,
     /// Who works where.
     pub cores: Cores,
+    /// Whether labs receive the target's frames on its cores: see [`Lab`](crate::lab::Lab).
+    pub receives_apart: bool,
 }
 
 /// Why a run ended early.
