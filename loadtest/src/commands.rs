@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, ReportArgs, RunArgs, SearchArgs};
 use crate::clients::{ClientSpec, Clients};
 use crate::flood::{self, Flood, FloodSpec};
-use crate::lab::{Cores, Family, Lab, Plan, permit_clients, place_here, seclude};
+use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, permit_clients, place_here, seclude};
 use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
 use crate::run::{self, Asked, Progress, RunError, Search, Setting};
@@ -135,6 +135,7 @@ fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
 /// The binary first: cargo may want the network that is out of reach from then on.
 fn set_up(output: &Output) -> Result<Setting, Failure> {
     let setting = setting(output.portcullis.as_deref())?;
+    stays_visible("--out", &output.out)?;
     std::fs::create_dir_all(&output.out)
         .map_err(|error| Failure::Other(format!("--out {}: {error}", output.out.display())))?;
     go_into_seclusion()?;
@@ -145,7 +146,17 @@ fn set_up(output: &Output) -> Result<Setting, Failure> {
 
 fn setting(portcullis: Option<&Path>) -> Result<Setting, Failure> {
     let binary = Binary::find(portcullis).map_err(Failure::Missing)?;
+    stays_visible("--portcullis", binary.path())?;
     Ok(Setting { binary, cores: Cores::share_out().map_err(Failure::other)?, receives_apart: false })
+}
+
+/// The lab has [`SCRATCH`] for itself: what others have there it does not see, and what it writes there nobody would.
+fn stays_visible(flag: &str, path: &Path) -> Result<(), Failure> {
+    let real = path.canonicalize().or_else(|_not_there_yet| std::path::absolute(path)).map_err(Failure::other)?;
+    if real.starts_with(SCRATCH) {
+        return Err(Failure::Usage(format!("{flag} {}: legal is any place but {SCRATCH}", path.display())));
+    }
+    Ok(())
 }
 
 fn go_into_seclusion() -> Result<(), Failure> {

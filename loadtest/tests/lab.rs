@@ -73,6 +73,7 @@ fn wrong_words_are_refused_before_anything_starts() {
         (&["run"][..], "FILE"),
         (&["run", "scenarios/none.toml"], "scenarios/none.toml"),
         (&["run", "scenarios/syn-flood.toml", "--alternatives", "apache"], "apache"),
+        (&["run", "scenarios/must-fail.toml", "--out", "/dev/shm/out"], "any place but /dev/shm"),
         (&["search", "--slo", "success >> 3"], "--slo"),
         (&["flood", "--target", "192.0.2.1:80"], "192.0.2.1"),
         (&["clients", "--target", "192.0.2.1:80"], "192.0.2.1"),

@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::net::SocketAddr;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use support::{BOTH, Door, Lab};
-use testnet::{Counters, isolated};
+use support::{BOTH, Door, Lab, PORT};
+use testnet::{Counters, isolated, states};
 
 /// Above the least timeout of Linux, 200 ms: a server that believes in a near client repeats its answer before this is over.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
@@ -26,46 +27,67 @@ fn repeated(lab: &Lab) -> i64 {
     Counters::of(&lab.server).get("TcpRetransSegs")
 }
 
+/// How much later than meant a segment may leave, lest the server's timer has run out with good reason.
+const LATE: Duration = Duration::from_millis(200);
+
+/// A machine that stands still for so long proves nothing; that it does so each time is not to be expected.
+const ATTEMPTS: u16 = 5;
+
+/// Lets the way take its time since the server was heard. `None`: it took longer than the way is.
+fn travel(heard: Instant) -> Option<()> {
+    thread::sleep(ROUND_TRIP.saturating_sub(heard.elapsed()));
+    (heard.elapsed() < ROUND_TRIP + LATE).then_some(())
+}
+
+/// A question and an answer. `None` when the machine was too slow to tell.
+fn talk(lab: &Lab, server: SocketAddr, timestamps: bool, port: u16) -> Option<()> {
+    let host = lab.raw_host(server);
+    let mut script = host.script(port, server);
+    if timestamps {
+        script = script.with_timestamps(1_000_000);
+    }
+    let before = repeated(lab);
+    let sent = Instant::now();
+    script.syn();
+    script.expect_syn_ack();
+    travel(sent)?;
+    let sent = Instant::now();
+    script.data(b"question");
+    let expected = script.rcv_nxt;
+    let answer = script.expect("the answer", |frame| frame.seq == expected && !frame.payload.is_empty());
+    let first = estimate(lab, port);
+    travel(sent)?;
+    script.rcv_nxt = expected.wrapping_add(answer.payload.len() as u32);
+    script.ack();
+    let repeated = repeated(lab) - before;
+    // The raw tier's sockets were made, not connected: they begin with no estimate, and with the timeout of a second that goes
+    // with it (RFC 6298 §2.1). So do those whose cookie has no clock.
+    let is_right = match first {
+        Some(ms) => timestamps && MEASURED_MS.contains(&ms),
+        None => !timestamps || support::is_raw(),
+    };
+    assert!(is_right, "{server}, timestamps {timestamps}: the handshake took 300 ms, not {first:?}");
+    assert_eq!(repeated, 0, "{server}, timestamps {timestamps}: repeated while it was on its way");
+    script.data(b"more");
+    assert_eq!(script.expect_data(4), b"more");
+    let later = estimate(lab, port);
+    assert!(later.is_some_and(|ms| ms > 100.0), "{server}: an answer took 300 ms, not {later:?}");
+    Some(())
+}
+
 #[test]
 fn a_client_far_away_is_not_sent_everything_twice() {
     isolated!(|| {
         let lab = Lab::new();
-        let door = Door::open(&lab, "echo");
-        for ((server, timestamps), port) in BOTH.into_iter().flat_map(|to| [(to, true), (to, false)]).zip(2000..) {
-            let host = lab.raw_host(server);
-            let mut script = host.script(port, server);
-            if timestamps {
-                script = script.with_timestamps(1_000_000);
-            }
-            let before = repeated(&lab);
-            script.syn();
-            script.expect_syn_ack();
-            thread::sleep(ROUND_TRIP);
-            script.data(b"question");
-            let expected = script.rcv_nxt;
-            let answer = script.expect("the answer", |frame| frame.seq == expected && !frame.payload.is_empty());
-            let first = estimate(&lab, port);
-            // The raw tier's sockets were made, not connected: they begin with no estimate, and with the timeout of a second that goes
-            // with it (RFC 6298 §2.1). So do those whose cookie has no clock.
-            let is_right = match first {
-                Some(ms) => timestamps && MEASURED_MS.contains(&ms),
-                None => !timestamps || support::is_raw(),
-            };
-            assert!(is_right, "{server}, timestamps {timestamps}: the handshake took 300 ms, not {first:?}");
-            thread::sleep(ROUND_TRIP);
-            script.rcv_nxt = expected.wrapping_add(answer.payload.len() as u32);
-            script.ack();
-            script.data(b"more");
-            assert_eq!(script.expect_data(4), b"more");
-            assert_eq!(
-                repeated(&lab) - before,
-                0,
-                "{server}, timestamps {timestamps}: repeated while it was on its way"
-            );
-            let later = estimate(&lab, port);
-            let is_right = later.is_some_and(|ms| ms > 100.0);
-            assert!(is_right, "{server}, timestamps {timestamps}: an answer took 300 ms, not {later:?}");
+        let _door = Door::open(&lab, "echo");
+        for ((server, timestamps), port) in
+            BOTH.into_iter().flat_map(|to| [(to, true), (to, false)]).zip((2000..).step_by(usize::from(ATTEMPTS)))
+        {
+            let told = (port..port + ATTEMPTS).any(|port| talk(&lab, server, timestamps, port).is_some());
+            assert!(told, "the machine stood still in each of {ATTEMPTS} attempts");
         }
-        door.expect_states(&[("established", 4)]);
+        // Each of those that told is still there; an attempt that did not may be, too.
+        let established = states(&lab.server, PORT).get("established").copied().unwrap_or(0);
+        assert!(established >= 4, "{established} connections are left");
     });
 }

@@ -58,5 +58,6 @@ pub use packet::{Checksum, Flags, Frame, Mac, Segment, Sum, options};
 pub use process::{Process, Signal, own_socket};
 pub use random::XorShift;
 pub use script::{RawHost, Script};
+pub use sys::{bind_packet, packet_socket, set_option};
 pub use tap::Tap;
 pub use wait::{eventually, holds_for};

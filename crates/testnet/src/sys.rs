@@ -108,7 +108,7 @@ pub(crate) fn duplicate(number: c_int) -> io::Result<OwnedFd> {
 }
 
 /// Opens a packet socket that receives nothing until it is bound. packet(7).
-pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
+pub fn packet_socket() -> io::Result<OwnedFd> {
     // SAFETY: the descriptor that comes back is ours alone.
     unsafe {
         check(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)).map(|fd| OwnedFd::from_raw_fd(fd))
@@ -116,7 +116,7 @@ pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
 }
 
 /// Binds a packet socket to an interface; `protocol` 0 receives nothing, `ETH_P_ALL` everything.
-pub(crate) fn bind_packet(socket: BorrowedFd<'_>, interface: u32, protocol: u16) -> io::Result<()> {
+pub fn bind_packet(socket: BorrowedFd<'_>, interface: u32, protocol: u16) -> io::Result<()> {
     // SAFETY: sockaddr_ll is plain data, for which zero bytes are a value.
     let mut addr: sockaddr_ll = unsafe { zeroed() };
     addr.sll_family = libc::AF_PACKET as u16;
@@ -140,7 +140,7 @@ pub(crate) fn packet_mac(socket: BorrowedFd<'_>) -> io::Result<Mac> {
 }
 
 /// Sets an integer option of a socket. setsockopt(2).
-pub(crate) fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+pub fn set_option(socket: BorrowedFd<'_>, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
     let len = size_of::<c_int>() as socklen_t;
     // SAFETY: the value lives until the call returns, and the length is its own.
     check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)

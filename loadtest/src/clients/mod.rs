@@ -15,11 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use testnet::Namespace;
 use tokio::task::JoinSet;
 
-use crate::lab::bind_to;
+use crate::lab::{bind_to, raise_descriptors};
 use crate::results::ClientResults;
 pub use outcome::Outcome;
 use pace::Pace;
@@ -60,8 +59,8 @@ impl Clients {
         let (tally, stop) = (Arc::new(Tally::default()), Arc::new(AtomicBool::new(false)));
         let (counted, stopped) = (Arc::clone(&tally), Arc::clone(&stop));
         let run = move || {
-            allow_many_descriptors();
-            // Where the cores cannot be had they are shared, which costs no truth.
+            // With fewer descriptors some clients are not started, which is counted; with shared cores they are slower.
+            let _ = raise_descriptors();
             let _ = bind_to(&cores);
             namespace.run(|| serve_out(&spec, source_of, &counted, &stopped));
         };
@@ -110,14 +109,6 @@ fn serve_out(spec: &ClientSpec, source_of: SourceOf, tally: &Arc<Tally>, stop: &
         }
         while under_way.join_next().await.is_some() {}
     });
-}
-
-/// As many descriptors as the system lets us have.
-fn allow_many_descriptors() {
-    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
-        // With fewer, some clients are not started, which is counted.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use testnet::{Mac, Namespace};
+use testnet::{Mac, Namespace, packet_socket};
 
 use super::sys;
 use super::xdp::InDriver;
@@ -19,7 +19,7 @@ use super::xdp::InDriver;
 /// When there is no such device.
 pub fn take_xdp_frames(namespace: &Namespace, interface: &str) -> io::Result<()> {
     namespace.run(|| {
-        let socket = sys::packet_socket()?;
+        let socket = packet_socket()?;
         sys::set_gro(socket.as_fd(), interface, true)
     })
 }

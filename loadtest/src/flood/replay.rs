@@ -8,13 +8,12 @@ use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
-use testnet::{Flags, Frame, Segment, options};
+use testnet::{Flags, Frame, Segment, bind_packet, options, packet_socket, set_option};
 
 use super::FloodError;
 use super::kinds::{WINDOW, frame, handshakes};
 use super::recipe::Recipe;
 use super::spec::{FloodSpec, Place};
-use super::sys;
 use super::template::{Template, Varies};
 
 /// Connections whose ACKs are repeated, in turns.
@@ -56,9 +55,9 @@ pub fn shake_hands(spec: &FloodSpec, place: &Place) -> Result<Recipe, FloodError
 }
 
 fn open(interface: &str) -> io::Result<OwnedFd> {
-    let wire = sys::packet_socket()?;
-    sys::set_option(wire.as_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-    sys::bind_packet(wire.as_fd(), if_nametoindex(interface)?, libc::ETH_P_ALL)?;
+    let wire = packet_socket()?;
+    set_option(wire.as_fd(), libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
+    bind_packet(wire.as_fd(), if_nametoindex(interface)?, libc::ETH_P_ALL as u16)?;
     Ok(wire)
 }
 

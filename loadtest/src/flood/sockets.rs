@@ -3,11 +3,10 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
@@ -19,8 +18,8 @@ use tokio::time::{sleep, timeout};
 use super::prefix::Prefix;
 use super::progress::{Shared, Work};
 use super::spec::FloodKind;
-use super::sys;
 use super::template::{key_of, mix};
+use crate::lab::raise_descriptors;
 
 /// Connections held, or fewer where there are not so many descriptors. Beyond them the oldest is closed for each new one.
 ///
@@ -64,7 +63,7 @@ impl Sockets {
     pub fn open(kind: FloodKind, target: SocketAddr, owned: Prefix, seed: u64) -> io::Result<Sockets> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let plan = Plan { kind, target, owned, key: key_of(seed) };
-        Ok(Sockets { runtime, plan, bounds: Bounds::within(descriptors()?) })
+        Ok(Sockets { runtime, plan, bounds: Bounds::within(raise_descriptors()?) })
     }
 
     /// Tries what is due until the flood ends. Then everything is closed.
@@ -129,7 +128,7 @@ async fn connect(plan: &Plan, number: u64) -> io::Result<TcpStream> {
 fn socket(plan: &Plan, number: u64) -> io::Result<TcpSocket> {
     let socket = Socket::new(Domain::for_address(plan.target), Type::STREAM.nonblocking().cloexec(), None)?;
     // The port is chosen when the destination is known: the same port at many addresses then, and no search for a free one.
-    sys::set_option(socket.as_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)?;
+    setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)?;
     match plan.target.ip() {
         IpAddr::V4(_) => socket.set_freebind_v4(true)?,
         IpAddr::V6(_) => socket.set_freebind_v6(true)?,
@@ -189,11 +188,4 @@ async fn wait_for_end(stream: &TcpStream) -> io::Result<()> {
         sleep(PAUSE).await;
     }
     Ok(())
-}
-
-/// Raises the limit on descriptors of this process as far as it goes, and returns it.
-fn descriptors() -> io::Result<u64> {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    Ok(hard)
 }

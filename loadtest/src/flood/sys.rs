@@ -4,41 +4,16 @@
 use std::ffi::c_void;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use testnet::set_option;
 
 use super::template::FRAME_MAX;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// [packet(7)](https://man7.org/linux/man-pages/man7/packet.7.html): a raw packet socket that receives nothing until it is bound.
-pub fn packet_socket() -> io::Result<OwnedFd> {
-    // SAFETY: the descriptor that comes back is ours alone.
-    unsafe {
-        check(libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)).map(|fd| OwnedFd::from_raw_fd(fd))
-    }
-}
-
-/// [bind(2)](https://man7.org/linux/man-pages/man2/bind.2.html) of a packet socket to an interface; with `protocol` 0 it only sends.
-pub fn bind_packet(socket: BorrowedFd<'_>, interface: u32, protocol: i32) -> io::Result<()> {
-    // SAFETY: sockaddr_ll is plain data, for which zero bytes are a value.
-    let mut address: libc::sockaddr_ll = unsafe { zeroed() };
-    address.sll_family = libc::AF_PACKET as u16;
-    address.sll_protocol = (protocol as u16).to_be();
-    address.sll_ifindex = interface as i32;
-    let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-    // SAFETY: the address lives until the call returns, and the length is its own.
-    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) }).map(drop)
-}
-
-/// [setsockopt(2)](https://man7.org/linux/man-pages/man2/setsockopt.2.html) of an integer.
-pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
-    let len = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: the value lives until the call returns, and the length is its own.
-    check(unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), len) }).map(drop)
 }
 
 /// Has a packet socket send what a ring has in it.

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::thread::sleep;
 
 use nix::net::if_::if_nametoindex;
+use testnet::{bind_packet, packet_socket, set_option};
 
 use super::progress::{Stopped, Work};
 use super::recipe::Recipe;
@@ -33,10 +34,10 @@ pub struct TxRing {
 impl TxRing {
     /// Out of an interface of the calling thread's namespace: every `stride`th frame from `first` on.
     pub fn open(interface: &str, recipe: &Recipe, first: u64, stride: u64) -> io::Result<TxRing> {
-        let socket = sys::packet_socket()?;
-        sys::set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
+        let socket = packet_socket()?;
+        set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1)?;
         let memory = TxMemory::new(socket.as_fd(), SLOTS)?;
-        sys::bind_packet(socket.as_fd(), if_nametoindex(interface)?, 0)?;
+        bind_packet(socket.as_fd(), if_nametoindex(interface)?, 0)?;
         Ok(TxRing { socket, memory, head: 0, waiting: 0, recipe: recipe.clone(), number: first, stride })
     }
 

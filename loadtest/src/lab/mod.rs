@@ -12,6 +12,7 @@
 
 mod cores;
 mod here;
+mod limits;
 mod reception;
 mod seclusion;
 
@@ -25,6 +26,7 @@ use crate::target::Alternative;
 
 pub use cores::{Cores, bind_to};
 pub use here::{permit_clients, place_here};
+pub use limits::raise_descriptors;
 pub use seclusion::{SCRATCH, seclude};
 
 /// The guarded port.
@@ -52,7 +54,7 @@ pub struct Plan {
     pub spoofed: &'static str,
     /// Sources of the floods that are connections.
     pub owned: &'static str,
-    /// The clients' addresses: the first one, and how many there are, in several prefixes.
+    /// Where the clients' addresses are.
     clients: &'static str,
 }
 
@@ -82,7 +84,7 @@ impl Plan {
     pub fn client(&self, number: u64) -> IpAddr {
         let number = u32::try_from(number % u64::from(CLIENT_ADDRESSES)).expect("below a small number");
         match self.server {
-            // Sixteen hosts in each /24 and /64 one after the other, so that no prefix has more than its share.
+            // By turns out of 32 prefixes of /24, or 256 of /64, so that none has more than its share of anything.
             SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(0xc612_2001 + (number % 32) * 256 + (number / 32) % 250)),
             SocketAddr::V6(_) => {
                 let (prefix, host) = (number % 256, number / 256 + 1);

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::AddAssign;
 
 /// The kernel shows it in hundredths of a second (`USER_HZ`), on everything Rust runs on.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -56,6 +57,15 @@ impl CpuClock {
             sum.softirq += at(5) + at(6);
         }
         sum
+    }
+}
+
+impl AddAssign for CpuTime {
+    fn add_assign(&mut self, more: CpuTime) {
+        self.user += more.user;
+        self.system += more.system;
+        self.softirq += more.softirq;
+        self.idle += more.idle;
     }
 }
 

@@ -97,11 +97,7 @@ impl<'a> Watch<'a> {
         if let Some((_, end)) = &mut self.flooded {
             *end = Instant::now();
         }
-        let used = self.cpu.now().unwrap_or_default().since(&self.cpu_before_flood);
-        self.cpu_flooded.user += used.user;
-        self.cpu_flooded.system += used.system;
-        self.cpu_flooded.softirq += used.softirq;
-        self.cpu_flooded.idle += used.idle;
+        self.cpu_flooded += self.cpu.now().unwrap_or_default().since(&self.cpu_before_flood);
     }
 
     /// Everything has arrived: what comes from now on is not the flood's.
