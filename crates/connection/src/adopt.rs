@@ -37,7 +37,8 @@ const SOCKETS_MAX: usize = 3;
 /// # Errors
 ///
 /// As [`Refusal`] says; `AcceptQueueFull` and `Closed` do not come from here. EPERM (CAP_NET_ADMIN is missing) is `System(EPERM)`;
-/// ask [`probe`] beforehand. EADDRNOTAVAIL for a local address that has been removed is `System` too.
+/// ask [`probe`] beforehand. EADDRNOTAVAIL for a local address that has been removed is `System` too, and so is ECONNABORTED, for a client
+/// whose bytes came by two ways and could not be told apart on three sockets: it has been sent a RST.
 pub fn adopt(accepted: &Accepted, early: &mut dyn EarlyData) -> Result<Adopted, Refusal> {
     let mut accepted = accepted.clone();
     let mut sockets = 1;
