@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0 OR GPL-2.0-only
 //
 // What the raw tier's taps take of a guarded port. The one for SYNs: those. The other: everything else of flows that are not settled, RSTs
-// and FINs of all, and of a settled flow one packet in a second. User space settles a flow when the kernel holds a socket for it; a
-// SYN unsettles it.
+// and FINs of all, and of a settled flow one packet in a second. User space settles a flow when the kernel holds a socket for it, and
+// unsettles it before it answers a SYN for it: a flood's SYNs are looked up nowhere here.
 //
 // Packets begin at their IP header: the socket is of type SOCK_DGRAM.
 
@@ -96,12 +96,9 @@ static __always_inline __u32 judge(const struct flow *flow, __u8 flags, enum tap
     bool syn = (flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
     if (syn != (tap == SYNS))
         return 0; // The other tap's.
-    __s64 *shown = bpf_map_lookup_elem(&settled, flow);
-    if (syn) {
-        if (shown)
-            bpf_map_delete_elem(&settled, flow);
+    if (syn)
         return syn_snap_len;
-    }
+    __s64 *shown = bpf_map_lookup_elem(&settled, flow);
     if (!shown || flags & (TCP_SYN | TCP_RST | TCP_FIN))
         return snap_len;
     __s64 now = bpf_ktime_get_coarse_ns();

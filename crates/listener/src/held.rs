@@ -22,8 +22,20 @@ pub trait KernelSockets {
 /// third ACK from a new handshake on the same 4-tuple. Of fixed size: each 4-tuple has four places, and a newer
 /// connection takes that of the oldest, which then costs one question to the kernel again.
 pub(crate) struct Held {
+    /// Of each slot a part of the 4-tuple's hash. A flood's 4-tuples are told apart by these few bytes, which stay in the core's cache.
+    tags: Box<[[u16; WAYS]]>,
     sets: Box<[[Slot; WAYS]]>,
 }
+
+/// Where a 4-tuple is looked for.
+#[derive(Clone, Copy)]
+struct Key {
+    set: usize,
+    tag: u16,
+}
+
+/// The tag of a slot that is empty.
+const EMPTY: u16 = 0;
 
 const WAYS: usize = 4;
 
@@ -53,60 +65,66 @@ const FRESH: Duration = Duration::from_secs(1);
 const LINGER: Duration = Duration::from_secs(1);
 
 impl Held {
-    /// A cache for `capacity` connections, 72 bytes each.
+    /// A cache for `capacity` connections, 74 bytes each.
     pub(crate) fn new(capacity: usize) -> Held {
         let nowhere = Endpoint { addr: Ipv4Addr::UNSPECIFIED.into(), port: 0 };
         let empty =
             Slot { tuple: FourTuple { local: nowhere, peer: nowhere }, iss: None, since: Time::default(), gone: None };
         let sets = (capacity / WAYS).next_power_of_two();
-        Held { sets: vec![[empty; WAYS]; sets].into_boxed_slice() }
+        let tags = vec![[EMPTY; WAYS]; sets].into_boxed_slice();
+        Held { tags, sets: vec![[empty; WAYS]; sets].into_boxed_slice() }
     }
 
     pub(crate) fn get(&self, tuple: &FourTuple, now: Time) -> Option<HeldBy> {
-        let slot = self.sets[self.index(tuple)].iter().find(|slot| slot.tuple == *tuple)?;
+        let key = self.key(tuple);
+        let slot = &self.sets[key.set][self.way_of(key, tuple)?];
         Some(HeldBy { iss: slot.iss, fresh: now.since(slot.since) <= FRESH })
     }
 
     /// Remembers a connection we accepted.
     pub(crate) fn adopted(&mut self, tuple: &FourTuple, iss: SeqNum, now: Time) {
-        *self.place(tuple) = Slot { tuple: *tuple, iss: Some(iss), since: now, gone: None };
+        self.remember(tuple, Some(iss), now);
     }
 
     /// Remembers that the kernel holds this 4-tuple.
     pub(crate) fn confirmed(&mut self, tuple: &FourTuple, now: Time) {
-        let slot = self.place(tuple);
-        let iss = if slot.tuple == *tuple { slot.iss } else { None };
-        *slot = Slot { tuple: *tuple, iss, since: now, gone: None };
+        let iss = self.get(tuple, now).and_then(|held| held.iss);
+        self.remember(tuple, iss, now);
     }
 
     /// The kernel does not hold this 4-tuple. Whether it did until a moment ago: then this may be the ACK of the last FIN,
     /// which the kernel had before we had it, and a RST would only disturb the peer's TIME-WAIT (RFC 1337).
     pub(crate) fn lingers(&mut self, tuple: &FourTuple, now: Time) -> bool {
-        let slot = self.place(tuple);
-        slot.tuple == *tuple && now.since(*slot.gone.get_or_insert(now)) <= LINGER
+        let key = self.key(tuple);
+        let Some(way) = self.way_of(key, tuple) else { return false };
+        now.since(*self.sets[key.set][way].gone.get_or_insert(now)) <= LINGER
     }
 
     /// Forgets a 4-tuple that the kernel does not hold any more.
     pub(crate) fn forget(&mut self, tuple: &FourTuple) {
-        let slot = self.place(tuple);
-        if slot.tuple == *tuple {
-            slot.tuple.peer.port = 0;
-            slot.since = Time::default();
+        let key = self.key(tuple);
+        if let Some(way) = self.way_of(key, tuple) {
+            self.tags[key.set][way] = EMPTY;
+            self.sets[key.set][way].since = Time::default();
         }
     }
 
-    /// The place of this 4-tuple, or the one it would take: that of the connection heard of longest ago.
-    fn place(&mut self, tuple: &FourTuple) -> &mut Slot {
-        let index = self.index(tuple);
-        let set = &mut self.sets[index];
-        let own = set.iter().position(|slot| slot.tuple == *tuple);
+    /// In the 4-tuple's own place, or in that of the connection heard of longest ago.
+    fn remember(&mut self, tuple: &FourTuple, iss: Option<SeqNum>, now: Time) {
+        let key = self.key(tuple);
+        let set = &mut self.sets[key.set];
         let oldest = || (0..WAYS).min_by_key(|&way| set[way].since).unwrap_or(0);
-        let way = own.unwrap_or_else(oldest);
-        &mut set[way]
+        let way = way_of(&self.tags[key.set], set, key, tuple).unwrap_or_else(oldest);
+        set[way] = Slot { tuple: *tuple, iss, since: now, gone: None };
+        self.tags[key.set][way] = key.tag;
+    }
+
+    fn way_of(&self, key: Key, tuple: &FourTuple) -> Option<usize> {
+        way_of(&self.tags[key.set], &self.sets[key.set], key, tuple)
     }
 
     /// Not keyed: who crowds a slot of a cache by choosing ports gains one question to the kernel, which is rationed.
-    fn index(&self, tuple: &FourTuple) -> usize {
+    fn key(&self, tuple: &FourTuple) -> Key {
         let addr = match tuple.peer.addr {
             std::net::IpAddr::V4(addr) => u64::from(addr.to_bits()),
             std::net::IpAddr::V6(addr) => (addr.to_bits() >> 64) as u64 ^ (addr.to_bits() as u64).rotate_left(29),
@@ -114,8 +132,12 @@ impl Held {
         let ports = u64::from(tuple.peer.port) << 16 | u64::from(tuple.local.port);
         const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
         let mixed = (addr ^ ports.wrapping_mul(ODD)).wrapping_mul(ODD);
-        (mixed >> 40) as usize & (self.sets.len() - 1)
+        Key { set: (mixed >> 40) as usize & (self.sets.len() - 1), tag: (mixed >> 24) as u16 | 1 }
     }
+}
+
+fn way_of(tags: &[u16; WAYS], set: &[Slot; WAYS], key: Key, tuple: &FourTuple) -> Option<usize> {
+    (0..WAYS).find(|&way| tags[way] == key.tag && set[way].tuple == *tuple)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod syn;
 mod tests;
 mod timers;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use wire::{Flags, FourTuple, Packet, ParseError, Reply, Segment, TimestampOption};
@@ -25,7 +26,7 @@ use crate::accepted::Accepted;
 use crate::admission::{Admission, Arrival, LocalAddresses};
 use crate::budget::Budget;
 use crate::config::ListenConfig;
-use crate::cookie::{CookieJar, Epoch, MasterKey};
+use crate::cookie::{CookieJar, Epoch, Family, MasterKey};
 use crate::half_open::{Entry, Full, HalfOpen};
 use crate::held::{Held, KernelSockets};
 use crate::pressure::{Mode, Pressure};
@@ -136,7 +137,7 @@ impl Listen {
             admission: Admission::new(&config.bind),
             shared,
             cookies: CookieJar::new(master, epoch),
-            half_open: HalfOpen::new(entries, share, seat.seed),
+            half_open: HalfOpen::new(entries, share, seat.seed, &families(&config.bind)),
             held: Held::new(HELD_CAPACITY),
             young: Young::default(),
             replies: Budget::new(part(config.replies_per_prefix), seat.seed),
@@ -272,6 +273,11 @@ impl Listen {
         self.stats.count(Counter::ResetsSent);
         Disposition::Reply(replies::reset(tuple, segment.ack))
     }
+}
+
+/// Those of the guarded addresses.
+fn families(guarded: &[SocketAddr]) -> Vec<Family> {
+    guarded.iter().map(|addr| Family::of(addr.ip())).collect()
 }
 
 fn unreadable(error: &ParseError) -> DropReason {

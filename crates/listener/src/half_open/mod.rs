@@ -18,7 +18,7 @@ pub(crate) use table::Swept;
 use table::Table;
 
 use crate::budget::prefix_hash;
-use crate::cookie::Offer;
+use crate::cookie::{Family, Offer};
 
 /// Time in which a full sweep of the queue passes: how late a timer can be.
 const SWEEP: Duration = Duration::from_millis(200);
@@ -44,9 +44,17 @@ pub(crate) enum Full {
 impl HalfOpen {
     /// An empty queue of at most `max` entries, of which one prefix gets at most `prefix_max`.
     ///
-    /// Takes at most 36 bytes for an IPv4 entry and 63 for an IPv6 one: the entry and an eighth of slack.
-    pub(crate) fn new(max: usize, prefix_max: usize, key: [u8; 16]) -> HalfOpen {
-        HalfOpen { v4: Table::new(max), v6: Table::new(max), max, key, shares: Shares::new(max, prefix_max) }
+    /// Takes 36 bytes for each entry there may be of IPv4, and 63 of IPv6, of those `families` that are named, all from the start: the
+    /// entry and an eighth of slack.
+    pub(crate) fn new(max: usize, prefix_max: usize, key: [u8; 16], families: &[Family]) -> HalfOpen {
+        let room = |family| if families.contains(&family) { max } else { 0 };
+        HalfOpen {
+            v4: Table::new(room(Family::V4)),
+            v6: Table::new(room(Family::V6)),
+            max,
+            key,
+            shares: Shares::new(max, prefix_max),
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -26,7 +26,7 @@ pub(crate) enum Swept {
 }
 
 impl<A: Addr> Table<A> {
-    /// A table for `max` entries: `9/8 * max` slots, touched only as they are used.
+    /// A table for `max` entries: `9/8 * max` slots, all from the start.
     pub(super) fn new(max: usize) -> Table<A> {
         let slots = max + max / 8;
         let buckets = slots.div_ceil(WIDTH).max(2);

@@ -9,6 +9,7 @@ use crate::cookie::Offer;
 use crate::time::Time;
 
 const KEY: [u8; 16] = [9; 16];
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 fn tuple(prefix: u16, host: u8, port: u16, v6: bool) -> FourTuple {
     let [a, b] = prefix.to_be_bytes();
@@ -35,7 +36,7 @@ fn entry(irs: u32) -> Entry {
 
 #[test]
 fn the_bound_is_never_exceeded_and_both_families_share_it() {
-    let mut queue = HalfOpen::new(100, 100, KEY);
+    let mut queue = HalfOpen::new(100, 100, KEY, &FAMILIES);
     let mut stored = 0;
     for n in 0..1000 {
         let result = queue.insert(&tuple(n, 1, 1000, n % 2 == 0), &entry(u32::from(n)));
@@ -49,7 +50,7 @@ fn the_bound_is_never_exceeded_and_both_families_share_it() {
 #[test]
 fn it_fills_to_its_bound_in_practice() {
     for max in [1, 7, 64, 4096, 100_000] {
-        let mut queue = HalfOpen::new(max, max, KEY);
+        let mut queue = HalfOpen::new(max, max, KEY, &FAMILIES);
         let mut n = 0u32;
         while queue.len() < max && n < 2 * max as u32 {
             let _ = queue.insert(&tuple((n >> 8) as u16, n as u8, (n >> 16) as u16 + 1, false), &entry(n));
@@ -61,7 +62,7 @@ fn it_fills_to_its_bound_in_practice() {
 
 #[test]
 fn one_prefix_gets_its_share_and_leaves_room_for_others() {
-    let mut queue = HalfOpen::new(100, 10, KEY);
+    let mut queue = HalfOpen::new(100, 10, KEY, &FAMILIES);
     let stored = (1..=100).filter(|&port| queue.insert(&tuple(1, port as u8, port, false), &entry(1)).is_ok()).count();
     assert_eq!(stored, 10);
     assert_eq!(queue.insert(&tuple(1, 200, 7, false), &entry(1)), Err(Full::Prefix));
@@ -73,7 +74,7 @@ fn one_prefix_gets_its_share_and_leaves_room_for_others() {
 
 #[test]
 fn a_sweep_sees_every_entry_once_in_200_ms_and_frees_what_it_removes() {
-    let mut queue = HalfOpen::new(1000, 1000, KEY);
+    let mut queue = HalfOpen::new(1000, 1000, KEY, &FAMILIES);
     for n in 0..1000 {
         let _ = queue.insert(&tuple(n, 1, 1, n % 3 == 0), &entry(u32::from(n)));
     }
@@ -118,7 +119,7 @@ proptest! {
     #[test]
     fn behaves_as_a_bounded_map(steps in steps()) {
         let (max, share) = (20, 6);
-        let mut queue = HalfOpen::new(max, share, KEY);
+        let mut queue = HalfOpen::new(max, share, KEY, &FAMILIES);
         let mut model: HashMap<FourTuple, u32> = HashMap::new();
         let key = |n: u16| tuple(n % 7, n as u8, n, n.is_multiple_of(2));
         for step in steps {

@@ -13,6 +13,7 @@ mod sieve;
 pub mod sock_diag;
 mod sys;
 mod transmit;
+mod urgency;
 mod worker;
 
 pub use bpf::{BpfConfig, BpfEngine, BpfHook};

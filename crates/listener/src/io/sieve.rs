@@ -1,7 +1,8 @@
 //! The tap's filter with a memory: an eBPF program that lets no packet of a settled connection up to user space.
 //!
 //! A flow is settled from the moment the kernel holds a socket for it; then the tap shows of it RSTs, FINs and one packet in
-//! a second, by which user space sees whether the kernel still has it. A SYN unsettles it. See `bpf/tap.bpf.c`.
+//! a second, by which user space sees whether the kernel still has it. Before a SYN of it is answered it is unsettled. See
+//! `bpf/tap.bpf.c`.
 
 use std::error::Error;
 use std::io;

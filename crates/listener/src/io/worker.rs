@@ -16,6 +16,7 @@ use super::host::Host;
 use super::ring::{Captured, Ring};
 use super::sys;
 use super::transmit::Transmit;
+use super::urgency::Urgency;
 use crate::accepted::{Accepted, EarlyData, Establish, Refusal};
 use crate::cookie::Epoch;
 use crate::listen::{Disposition, Listen};
@@ -77,8 +78,16 @@ pub(super) struct Worker<E> {
 impl<E: Establish> Worker<E> {
     pub(super) fn run(mut self) {
         let (mut ticked, mut reviewed) = (self.station.now, self.station.now);
+        let mut urgency = Urgency::of_this_thread();
+        if let (true, Some(error)) = (self.leads, urgency.refused()) {
+            info!(
+                listener = %self.name,
+                %error,
+                "no real-time priority (CAP_SYS_NICE?): in a flood the workers may be short of time beside reception"
+            );
+        }
         while !self.orders.stop.load(Ordering::Relaxed) {
-            let frames = self.station.receive();
+            let received = self.station.receive();
             self.make_connections();
             self.station.transmit.flush();
             let now = self.station.now;
@@ -91,8 +100,9 @@ impl<E: Establish> Worker<E> {
                 reviewed = now;
             }
             self.log_switch();
+            urgency.follow(self.station.listen.mode(), received.syns == BATCH, now);
             self.published.publish(self.station.listen.stats());
-            if frames == 0 {
+            if received.syns + received.others == 0 {
                 self.sleep();
             }
         }
@@ -179,13 +189,20 @@ impl<E: Establish> Worker<E> {
     }
 }
 
+/// How many packets of each tap there were.
+struct Received {
+    syns: usize,
+    others: usize,
+}
+
 impl Station {
-    /// Judges up to a batch of each tap's packets; returns how many there were. What may complete a handshake comes
+    /// Judges up to a batch of each tap's packets. What may complete a handshake comes
     /// before what begins one.
-    fn receive(&mut self) -> usize {
+    fn receive(&mut self) -> Received {
         self.now = clock();
         self.host.update();
-        self.receive_from(|taps| &mut taps.others, BATCH) + self.receive_from(|taps| &mut taps.syns, BATCH)
+        let others = self.receive_from(|taps| &mut taps.others, BATCH);
+        Received { others, syns: self.receive_from(|taps| &mut taps.syns, BATCH) }
     }
 
     /// Judges all packets but SYNs that are there at this moment; what comes meanwhile belongs to the next look.
