@@ -12,7 +12,7 @@ use crate::flood::{self, Flood, FloodSpec};
 use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, permit_clients, place_here, seclude};
 use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
-use crate::run::{self, Asked, Progress, RunError, Search, Setting};
+use crate::run::{self, Asked, Outcome, Progress, RunError, Search, Setting};
 use crate::scenario::{Scenario, ScenarioError, expand};
 use crate::target::{Binary, Target, TargetConfig};
 
@@ -87,7 +87,7 @@ pub fn execute(command: Command) -> Result<Verdict, Failure> {
 }
 
 /// `run` or `compare` of one scenario.
-type Ask = fn(&Scenario, &Asked, &Setting, &mut Progress) -> Result<ScenarioResults, RunError>;
+type Ask = fn(&Scenario, &Asked, &Setting, &mut Progress) -> Outcome;
 
 fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     let mut scenarios = Vec::new();
@@ -99,11 +99,22 @@ fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     let setting = set_up(&args.output)?;
     let asked = Asked { alternatives: args.alternatives.clone(), repetitions: args.repetitions };
     let mut progress = Progress::default();
-    let mut found = Vec::new();
+    let (mut found, mut stopped) = (Vec::new(), None);
     for scenario in &scenarios {
-        found.push(ask(scenario, &asked, &setting, &mut progress)?);
+        let outcome = ask(scenario, &asked, &setting, &mut progress);
+        found.push(outcome.results);
+        stopped = outcome.stopped;
+        if stopped.is_some() {
+            break;
+        }
     }
-    conclude(found, &setting, &args.output.out)
+    match stopped {
+        // Nothing was measured: no report takes the place of an older one.
+        Some(error) if found.iter().all(|scenario| scenario.rounds.is_empty()) => Err(error.into()),
+        // What was measured before is not lost.
+        Some(error) => conclude(found, &setting, &args.output.out).and(Err(error.into())),
+        None => conclude(found, &setting, &args.output.out),
+    }
 }
 
 fn search(args: &SearchArgs) -> Result<Verdict, Failure> {

@@ -164,7 +164,8 @@ pub struct TargetResults {
     pub slab_peak_bytes: u64,
     /// The most half-open connections.
     pub half_open_peak: u64,
-    /// Memory of one half-open connection, where there were enough to tell.
+    /// Memory of one half-open connection, where there were enough to tell: of the kernel's slabs, or of what the process needs more
+    /// than one that keeps none.
     pub bytes_per_half_open: Option<f64>,
     /// From the first frame of the flood until the target answered with cookies alone, and from the last until it kept entries again;
     /// milliseconds. `None` where it did not happen or the target does not tell.

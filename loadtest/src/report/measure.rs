@@ -93,6 +93,14 @@ fn per_second(count: u64, round: &Round) -> Option<f64> {
 
 /// A percentile of the time to connect in microseconds, if anybody connected.
 pub fn connect(round: &Round, pick: fn(&Quantiles) -> f64) -> Option<f64> {
-    let quantiles = &round.clients.connect_us;
+    percentile(&round.clients.connect_us, pick)
+}
+
+/// The same of the time until the last byte was there.
+pub fn whole(round: &Round, pick: fn(&Quantiles) -> f64) -> Option<f64> {
+    percentile(&round.clients.total_us, pick)
+}
+
+fn percentile(quantiles: &Quantiles, pick: fn(&Quantiles) -> f64) -> Option<f64> {
     (quantiles.count > 0).then(|| pick(quantiles)).filter(|micros| micros.is_finite())
 }

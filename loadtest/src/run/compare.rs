@@ -14,43 +14,42 @@ pub struct Asked {
     pub repetitions: Option<u32>,
 }
 
+/// The rounds of a scenario, and what ended them early.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Of all rounds that came to their end.
+    pub results: ScenarioResults,
+    /// Why there are no more.
+    pub stopped: Option<RunError>,
+}
+
 /// Asks the scenario's first alternative once.
-///
-/// # Errors
-/// Of a round.
-pub fn run(
-    scenario: &Scenario,
-    asked: &Asked,
-    setting: &Setting,
-    progress: &mut Progress,
-) -> Result<ScenarioResults, RunError> {
+pub fn run(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut Progress) -> Outcome {
     let first = asked.alternatives.first().unwrap_or(&scenario.alternatives[0]);
     let mut plans = Vec::new();
     for repetition in 0..asked.repetitions.unwrap_or(1) {
         plans.extend(scenario.rounds(*first, repetition));
     }
-    let mut rounds = Vec::new();
+    let (mut rounds, mut stopped) = (Vec::new(), None);
     for (index, plan) in plans.iter().enumerate() {
         progress.begin(index + 1, plans.len(), &title(scenario, plan));
-        rounds.push(run_round(plan, scenario, setting, progress)?);
+        match run_round(plan, scenario, setting, progress) {
+            Ok(round) => rounds.push(round),
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        }
     }
     progress.end();
-    Ok(results(scenario, rounds))
+    Outcome { results: results(scenario, rounds), stopped }
 }
 
 /// Asks all of them, as often as the scenario says, each rate one after the other by all alternatives: what drifts on the machine
 /// drifts for all of them. Who cannot be had is left out, which is said.
-///
-/// # Errors
-/// Of a round.
-pub fn compare(
-    scenario: &Scenario,
-    asked: &Asked,
-    setting: &Setting,
-    progress: &mut Progress,
-) -> Result<ScenarioResults, RunError> {
+pub fn compare(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut Progress) -> Outcome {
     let mut plans = interleaved(scenario, asked);
-    let mut rounds = Vec::new();
+    let (mut rounds, mut stopped) = (Vec::new(), None);
     let (mut number, all) = (0, plans.len());
     while !plans.is_empty() {
         let plan = plans.remove(0);
@@ -62,11 +61,14 @@ pub fn compare(
                 progress.say(&error.to_string());
                 plans.retain(|other| other.alternative != plan.alternative);
             }
-            Err(error) => return Err(error),
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
         }
     }
     progress.end();
-    Ok(results(scenario, rounds))
+    Outcome { results: results(scenario, rounds), stopped }
 }
 
 fn interleaved(scenario: &Scenario, asked: &Asked) -> Vec<RoundPlan> {

@@ -10,7 +10,7 @@ mod watch;
 use crate::lab::Cores;
 use crate::scenario::ScenarioError;
 use crate::target::{Binary, TargetError};
-pub use compare::{Asked, compare, run};
+pub use compare::{Asked, Outcome, compare, run};
 pub use machine::describe;
 pub use progress::Progress;
 pub use round::run_round;

@@ -3,14 +3,14 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::watch::Watch;
+use super::watch::{HALF_OPEN_TO_TELL_GUARDED, Watch};
 use super::{Progress, RunError, Setting};
 use crate::clients::{ClientSpec, Clients};
 use crate::flood::{Flood, FloodKind, FloodReport, FloodSpec, Place};
 use crate::lab::{Lab, Plan};
 use crate::results::{FloodResults, Round};
 use crate::scenario::{Phase, RoundPlan, Scenario};
-use crate::target::Target;
+use crate::target::{Target, TargetConfig};
 
 /// How often the lab looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -35,8 +35,10 @@ pub fn run_round(
     let kinds = || plan.phases.iter().flat_map(|phase| &phase.floods).map(|flood| flood.kind);
     let replays = kinds().any(|kind| kind == FloodKind::Replay);
     let _answers = lab.take_answers_of(plan.alternative, replays)?;
+    let without_queue = resident_without_queue(plan, scenario, setting, &lab, &addresses)?;
     let target = Target::start(plan.alternative, &lab, &addresses, &scenario.target, &setting.binary)?;
     let mut watch = Watch::new(&lab, &target)?;
+    watch.compare_with_resident(without_queue);
     let clients = start_clients(scenario, &lab, &addresses);
     let mut floods = Sums::default();
     for phase in &plan.phases {
@@ -79,6 +81,22 @@ pub fn run_round(
     }
     round.checks = scenario.pass.iter().flat_map(|slo| slo.judge(&round)).collect();
     Ok(round)
+}
+
+/// Memory of a Portcullis that keeps next to no half-open connections, where the scenario's keeps so many that their memory shows.
+fn resident_without_queue(
+    plan: &RoundPlan,
+    scenario: &Scenario,
+    setting: &Setting,
+    lab: &Lab,
+    addresses: &Plan,
+) -> Result<Option<u64>, RunError> {
+    if !plan.alternative.is_guarded() || (scenario.target.half_open as u64) < HALF_OPEN_TO_TELL_GUARDED {
+        return Ok(None);
+    }
+    let config = TargetConfig { half_open: 16, ..scenario.target.clone() };
+    let target = Target::start(plan.alternative, lab, addresses, &config, &setting.binary)?;
+    Ok(Some(target.resident_bytes()))
 }
 
 fn start_clients(scenario: &Scenario, lab: &Lab, addresses: &Plan) -> Clients {

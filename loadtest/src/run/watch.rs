@@ -16,6 +16,8 @@ use crate::target::{Alternative, Target};
 const SCRAPE_EVERY: Duration = Duration::from_secs(1);
 /// With fewer half-open connections, the slabs' reserves would be counted as theirs.
 const HALF_OPEN_TO_TELL: u64 = 1000;
+/// With fewer half-open connections of Portcullis, whatever else it needs memory for would.
+pub const HALF_OPEN_TO_TELL_GUARDED: u64 = 100_000;
 
 /// Looks at a target.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub struct Watch<'a> {
     cpu_flooded: CpuTime,
     cpu_before_flood: CpuTime,
     counted_before: Option<u64>,
+    /// Resident memory of the same target without a queue of half-open connections.
+    resident_without_queue: Option<u64>,
     series: Vec<Sample>,
 }
 
@@ -79,10 +83,16 @@ impl<'a> Watch<'a> {
             cpu_flooded: CpuTime::default(),
             cpu_before_flood: at_start.cpu,
             counted_before: None,
+            resident_without_queue: None,
             series: Vec::new(),
         };
         watch.counted_before = watch.counted();
         Ok(watch)
+    }
+
+    /// What the same target needs without a queue, in bytes: what it needs more is the queue's.
+    pub fn compare_with_resident(&mut self, without_queue: Option<u64>) {
+        self.resident_without_queue = without_queue;
     }
 
     /// A flood is about to begin.
@@ -224,10 +234,15 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Of the kernel's: Portcullis has the memory of its queue from the start.
+    /// The kernel takes the memory of each when it comes; Portcullis has that of its queue from the start.
     fn bytes_per_half_open(&self) -> Option<f64> {
-        let tells = !self.target.alternative().is_guarded() && self.half_open_peak >= HALF_OPEN_TO_TELL;
-        tells.then(|| self.slab_peak.bytes as f64 / self.slab_peak.count.max(1) as f64)
+        if !self.target.alternative().is_guarded() {
+            let tells = self.half_open_peak >= HALF_OPEN_TO_TELL;
+            return tells.then(|| self.slab_peak.bytes as f64 / self.slab_peak.count.max(1) as f64);
+        }
+        let tells = self.half_open_peak >= HALF_OPEN_TO_TELL_GUARDED;
+        let of_queue = self.resident_peak.saturating_sub(self.resident_without_queue.filter(|_| tells)?);
+        Some(of_queue as f64 / self.half_open_peak as f64)
     }
 
     fn switches(&self) -> [Option<Duration>; 2] {

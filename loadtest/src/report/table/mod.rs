@@ -1,10 +1,12 @@
 //! Tables: made once here, and written as text for a terminal or as HTML.
 
 mod compare;
+mod costs;
 mod run;
 mod text;
 
 pub use compare::compare;
+use costs::costs;
 pub use run::{all_rounds, cross_check, failures, run};
 
 use crate::report::group;
@@ -71,10 +73,11 @@ const LIMITED_MARK: &str = "*";
 /// The footnote of [`LIMITED_MARK`].
 const LIMITED_NOTE: &str = "* the generator, not the target, was the limit";
 
-/// The tables of a scenario: one alternative round by round, or several side by side.
+/// The tables of a scenario: one alternative round by round, or several side by side; and what it cost.
 pub fn tables(scenario: &ScenarioResults, baseline: &str) -> Vec<Table> {
     match group::alternatives(scenario).len() {
-        0 | 1 => vec![run(scenario)],
-        _ => compare(scenario, baseline),
+        0 => vec![run(scenario)],
+        1 => vec![run(scenario), costs(scenario)],
+        _ => compare(scenario, baseline).into_iter().chain([costs(scenario)]).collect(),
     }
 }

@@ -52,6 +52,19 @@ fn compare_has_medians_spreads_and_ratios() {
 }
 
 #[test]
+fn costs_and_outcomes_stand_in_a_table_of_their_own() {
+    let text = plain(&single());
+    let table = text.split("\n\n").find(|table| table.contains(": what it cost")).expect("the table");
+    let row = line(table, "syn flood, 100 k/s");
+    for field in ["312", "1210", "ok 5000"] {
+        assert!(row.contains(field), "{field} is not in\n{table}");
+    }
+    let text = plain(&comparison());
+    let table = text.split("\n\n").find(|table| table.contains(": what it cost")).expect("the table");
+    assert!(line(table, "syn flood, 10 k/s, kernel-cookies-0").contains("timeout"), "{table}");
+}
+
+#[test]
 fn generator_limited_is_marked() {
     let text = plain(&single());
     assert!(!text.contains("the generator, not the target"), "{text}");
