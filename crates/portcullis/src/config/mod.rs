@@ -37,6 +37,9 @@ pub struct Config {
     pub workers: Option<NonZeroUsize>,
     pub shutdown_deadline: Duration,
     pub log: Log,
+    /// Where `portcullis ctl` asks.
+    pub control: ControlPath,
+    pub access_log: AccessLogConfig,
     /// At least one.
     pub listeners: Vec<ListenerConfig>,
 }
@@ -46,6 +49,30 @@ pub struct Config {
 pub struct Log {
     pub format: LogFormat,
     pub level: LogLevel,
+}
+
+/// Where the control socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ControlPath {
+    /// In `$RUNTIME_DIRECTORY`, else, for root, in `/run/portcullis`; else there is none.
+    Usual,
+    None,
+    At(PathBuf),
+}
+
+/// The access log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLogConfig {
+    pub path: AccessLogPath,
+    pub queue_lines: usize,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogPath {
+    None,
+    Stderr,
+    File(PathBuf),
 }
 
 /// One guarded service.
@@ -177,6 +204,8 @@ impl Default for Config {
             workers: None,
             shutdown_deadline: Duration::from_secs(30),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
+            control: ControlPath::Usual,
+            access_log: AccessLogConfig { path: AccessLogPath::None, queue_lines: 8192 },
             listeners: vec![ListenerConfig::default()],
         }
     }

@@ -13,11 +13,14 @@ use toml::de::DeTable;
 use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
 use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
-use super::{Backend, BpfHook, Config, Cookies, Datapath, HalfOpen, ListenerConfig, Log, Service, Timeouts};
+use super::{AccessLogConfig, AccessLogPath, Backend, BpfHook, Config, ControlPath, Cookies, Datapath, HalfOpen};
+use super::{ListenerConfig, Log, Service, Timeouts};
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
 const PATH: &str = "a path, not empty";
+const SOCKET: &str = "a path of at most 107 bytes, or \"none\"";
+const ACCESS_LOG: &str = "a path, \"stderr\" or \"none\"";
 const NAME: &str = "1 to 64 letters, digits, '_', '-' and '.'";
 const INTERFACE: &str = "the name of a network interface";
 
@@ -56,6 +59,8 @@ fn read_root(mut root: Section<'_, '_>) -> Config {
         workers: usize::try_from(workers).ok().and_then(NonZeroUsize::new),
         shutdown_deadline: seconds(&mut root, "shutdown_deadline_seconds", 0, default.shutdown_deadline),
         log: read_log(root.table("log"), default.log),
+        control: root.string("control", SOCKET, control_path).map_or(default.control, |found| found.value),
+        access_log: read_access_log(root.table("access_log"), default.access_log),
         listeners: Vec::new(),
     };
     if root.is_empty_list("listener") {
@@ -80,6 +85,15 @@ fn read_log(mut section: Section<'_, '_>, default: Log) -> Log {
     };
     section.close();
     log
+}
+
+fn read_access_log(mut section: Section<'_, '_>, default: AccessLogConfig) -> AccessLogConfig {
+    let access_log = AccessLogConfig {
+        path: section.string("path", ACCESS_LOG, access_log_path).map_or(default.path, |found| found.value),
+        queue_lines: count(&mut section, "queue_lines", 1..=1_048_576, "lines", default.queue_lines),
+    };
+    section.close();
+    access_log
 }
 
 fn read_listener(mut section: Section<'_, '_>) -> Read {
@@ -253,6 +267,24 @@ fn seconds_or_never(section: &mut Section<'_, '_>, key: &'static str, default: O
 
 fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("it is empty") } else { Ok(PathBuf::from(text)) }
+}
+
+/// A path that fits into `sun_path` of unix(7), with the byte that ends it.
+fn control_path(text: &str) -> Result<ControlPath, &'static str> {
+    const BYTES_MAX: usize = 107;
+    match text {
+        "none" => Ok(ControlPath::None),
+        text if text.len() > BYTES_MAX => Err("it is too long for a Unix socket"),
+        text => path(text).map(ControlPath::At),
+    }
+}
+
+fn access_log_path(text: &str) -> Result<AccessLogPath, &'static str> {
+    match text {
+        "none" => Ok(AccessLogPath::None),
+        "stderr" => Ok(AccessLogPath::Stderr),
+        text => path(text).map(AccessLogPath::File),
+    }
 }
 
 fn values<T>(found: Option<Vec<Located<T>>>) -> Vec<T> {

@@ -28,10 +28,10 @@ fn the_printed_default_is_the_default() {
 
 #[test]
 fn the_printed_default_documents_every_key() {
-    let bogus = "bogus = 1\n[log]\nbogus = 1\n[[listener]]\nbind = [\"127.0.0.1:80\"]\nbogus = 1\n\
+    let bogus = "bogus = 1\n[log]\nbogus = 1\n[access_log]\nbogus = 1\n[[listener]]\nbind = [\"127.0.0.1:80\"]\nbogus = 1\n\
                  [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n";
     let faults = faults(bogus);
-    assert_eq!(faults.len(), 6, "{faults:#?}");
+    assert_eq!(faults.len(), 7, "{faults:#?}");
     for fault in faults {
         let (_, keys) = fault.split_once("legal here: ").unwrap();
         for key in keys.split(", ") {
@@ -76,6 +76,8 @@ fn every_value_of_a_full_file_arrives() {
         workers = 3
         shutdown_deadline_seconds = 0
         log = { format = "json", level = "debug" }
+        control = "/c"
+        access_log = { path = "/a", queue_lines = 1 }
         [[listener]]
         name = "web"
         bind = ["[::]:80", "198.18.0.1:80"]
@@ -124,6 +126,8 @@ fn every_value_of_a_full_file_arrives() {
         workers: NonZeroUsize::new(3),
         shutdown_deadline: Duration::ZERO,
         log: Log { format: LogFormat::Json, level: LogLevel::Debug },
+        control: ControlPath::At("/c".into()),
+        access_log: AccessLogConfig { path: AccessLogPath::File("/a".into()), queue_lines: 1 },
         listeners: vec![web, second],
     };
     assert_eq!(config, expected);
@@ -143,12 +147,24 @@ fn a_top_level_fault_has_place_key_value_and_range() {
         ("master_key_file = 1", "1:19: master_key_file: ", ["1 (integer)", "a path"]),
         ("log = 1", "1:7: log: ", ["1 (integer)", "a table"]),
         ("[log]\nformat = \"xml\"", "2:10: log.format: ", ["\"xml\"", r#""text", "json""#]),
+        ("control = \"\"", "1:11: control: ", ["empty", "at most 107 bytes, or \"none\""]),
+        ("access_log = { path = 1 }", "1:23: access_log.path: ", ["1 (integer)", "\"stderr\" or \"none\""]),
+        ("access_log.queue_lines = 0", "1:26: access_log.queue_lines: ", ["0", "from 1 to 1048576 (lines)"]),
         ("listener = 1", "1:12: listener: ", ["1 (integer)", "[[listener]]"]),
         ("listener = [1]", "1:13: listener: ", ["1 (integer)", "[[listener]]"]),
         ("[listener]", "1:1: listener: ", ["(table)", "[[listener]]"]),
     ] {
         assert_fault(text, place, &parts);
     }
+}
+
+#[test]
+fn words_for_no_file_are_understood() {
+    let config = Config::from_toml("control = \"none\"\naccess_log.path = \"stderr\"\n").unwrap();
+    assert_eq!((config.control, config.access_log.path), (ControlPath::None, AccessLogPath::Stderr));
+    let long = format!("control = \"/{}\"\n", "x".repeat(107));
+    assert_fault(&long, "1:11: control: ", &["too long", "at most 107 bytes"]);
+    assert!(Config::from_toml(&long.replace("/x", "/")).is_ok());
 }
 
 #[test]
