@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::{
     BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
 };
+use crate::control::CtlArgs;
 
 const ABOUT: &str = "A SYN-flood-resistant TCP front door.
 
@@ -52,6 +53,8 @@ pub enum Command {
         #[arg(long, required = true)]
         print_default: bool,
     },
+    /// Ask a running process over its control socket, or tell it what to do
+    Ctl(CtlArgs),
 }
 
 /// The flags of `run`. A flag wins over the config file.

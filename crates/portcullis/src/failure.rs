@@ -10,7 +10,9 @@ pub enum Failure {
     Runtime(String),
     /// Bad flags or configuration: exit code 2.
     Usage(String),
-    /// A capability is missing: exit code 77, as `sysexits.h` has it for "permission denied".
+    /// Nobody is there to be asked: exit code 69, as `sysexits.h` has it for "service unavailable".
+    Unavailable(String),
+    /// A capability is missing, or a right to ask: exit code 77, as `sysexits.h` has it for "permission denied".
     Rights(String),
 }
 
@@ -25,6 +27,7 @@ impl Failure {
         ExitCode::from(match self {
             Failure::Runtime(_) => 1,
             Failure::Usage(_) => 2,
+            Failure::Unavailable(_) => 69,
             Failure::Rights(_) => 77,
         })
     }
@@ -32,7 +35,11 @@ impl Failure {
 
 impl Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Failure::Runtime(message) | Failure::Usage(message) | Failure::Rights(message)) = self;
-        f.write_str(message)
+        f.write_str(match self {
+            Failure::Runtime(message)
+            | Failure::Usage(message)
+            | Failure::Unavailable(message)
+            | Failure::Rights(message) => message,
+        })
     }
 }

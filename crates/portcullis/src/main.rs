@@ -1,10 +1,13 @@
 //! The portcullis binary.
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod cli;
 mod config;
+mod control;
 mod failure;
 mod master_key;
+mod registry;
 mod rights;
 mod run;
 mod service;
@@ -28,6 +31,7 @@ fn main() -> ExitCode {
         Command::Check { file } => check(&file),
         Command::Keygen => keygen(),
         Command::Config { print_default: _ } => print(DEFAULT_TOML),
+        Command::Ctl(args) => control::ctl(args).and_then(|answer| print(&answer)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

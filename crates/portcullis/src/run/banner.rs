@@ -2,14 +2,21 @@
 
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 
 use portcullis::Listener;
 
 use super::logging::Stderr;
 use crate::config::{Backend, Choice, Config, ListenerConfig, LogFormat, Service};
+use crate::rights::shell_quoted;
 
 /// A few lines for people: what runs, where, and what to try next.
-pub fn lines(config: &Config, listeners: &[Listener], admin: Option<SocketAddr>) -> Vec<String> {
+pub fn lines(
+    config: &Config,
+    listeners: &[Listener],
+    admin: Option<SocketAddr>,
+    control: Option<&Path>,
+) -> Vec<String> {
     let mut lines = vec![format!("portcullis {}", env!("CARGO_PKG_VERSION"))];
     for (config, listener) in config.listeners.iter().zip(listeners) {
         lines.push(describe(config, listener.local_addrs(), listener.tier()));
@@ -18,6 +25,9 @@ pub fn lines(config: &Config, listeners: &[Listener], admin: Option<SocketAddr>)
         Some(addr) => format!("  metrics    http://{addr}/metrics   (also /healthz, /readyz)"),
         None => "  metrics    none (--admin ADDR:PORT shows them)".to_owned(),
     });
+    if let Some(path) = control {
+        lines.push(format!("  control    portcullis ctl --socket {} status", shell_quoted(path)));
+    }
     if let (Some(first), Some(listener)) = (config.listeners.first(), listeners.first())
         && let Some(addr) = listener.local_addrs().first()
     {

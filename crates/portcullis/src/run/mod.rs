@@ -3,6 +3,7 @@
 mod banner;
 mod descriptors;
 mod logging;
+mod operations;
 mod preflight;
 mod serve;
 mod shortage;
@@ -10,7 +11,9 @@ mod sparse;
 mod stop;
 mod upstream;
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use exporter::{AdminServer, Exporter, Readiness, Source};
 use portcullis::{BuildError, Builder, Control, ListenConfig, Listener, MasterKey};
@@ -18,14 +21,22 @@ use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::access_log::AccessLog;
 use crate::cli::RunArgs;
 use crate::config::{Config, Datapath, ListenerConfig};
+use crate::control::{self, ControlServer, ControlSocket};
 use crate::failure::Failure;
 use crate::master_key::{self, Environment, Named};
+use crate::registry::Registry;
 use crate::{read_config, rights};
 use descriptors::Descriptors;
+use logging::LevelControl;
+use operations::Running;
 use serve::Front;
-use stop::{FIN_GRACE, Signals, Stop};
+use stop::{FIN_GRACE, Signals};
+
+pub use sparse::Sparse;
+pub use stop::Stop;
 
 /// Runs until a signal ends it.
 ///
@@ -34,7 +45,7 @@ use stop::{FIN_GRACE, Signals, Stop};
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let config = config.with_flags(args).map_err(|error| Failure::Usage(format!("error: {error}")))?;
-    logging::init(config.log);
+    let level = logging::init(config.log);
     let master = match config.datapath {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
@@ -46,14 +57,16 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let limit = descriptors::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
-    runtime.block_on(serve_all(&config, master, limit))
+    runtime.block_on(serve_all(&config, master, limit, level))
 }
 
-async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Result<(), Failure> {
+async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64, level: LevelControl) -> Result<(), Failure> {
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
     preflight::check(config)?;
+    let socket = control::take(&config.control, config.bpf_pins.is_some())?;
+    let registry = Registry::new(AccessLog::start(&config.access_log)?);
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         listeners.push(start(config, listener, master.clone(), limit).await?);
@@ -61,45 +74,59 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
     drop(master);
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
     let admin = Admin::start(config, sources.clone(), readiness.clone()).await?;
+    let drain_asked = CancellationToken::new();
+    let running =
+        Running::new(config, sources.clone(), readiness.clone(), registry.clone(), level, drain_asked.clone());
+    let ctl = Ctl::start(socket, running)?;
     let descriptors = Descriptors::now(limit);
     let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
     sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
 
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
-    let banner = banner::lines(config, &listeners, admin.addr);
+    let banner = banner::lines(config, &listeners, admin.addr, ctl.path.as_deref());
     let mut fronts = JoinSet::new();
     for (listener, config_of) in listeners.into_iter().zip(&config.listeners) {
-        let front = Front::new(config_of, config.listeners.len(), &descriptors, stop.clone())?;
+        let front =
+            Front::new(config_of, config.listeners.len(), &descriptors, stop.clone(), registry.door(config_of))?;
         fronts.spawn(front.run(listener));
     }
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
 
-    let ended = until_stopped(config, &mut signals, &mut fronts, &stop, || {
+    let ended = until_stopped(config, &mut signals, &drain_asked, &mut fronts, &stop, || {
         readiness.set_draining(true);
         controls.iter().for_each(Control::drain);
         if config.bpf_pins.is_some() {
             admin.stop.cancel(); // The next process may start now, and wants its port.
+            ctl.stop.cancel();
         }
     })
     .await;
     admin.stop().await;
+    ctl.stop().await;
+    if let Some(log) = registry.log() {
+        log.clone().finish(LOG_GRACE).await;
+    }
     ended
 }
 
-/// Serves until the first signal, then takes the steps of the end.
+/// How long the end may wait for the access log.
+const LOG_GRACE: Duration = Duration::from_secs(2);
+
+/// Serves until the first signal, or somebody asks for the end, then takes the steps of the end.
 async fn until_stopped(
     config: &Config,
     signals: &mut Signals,
+    drain_asked: &CancellationToken,
     fronts: &mut JoinSet<Result<(), Failure>>,
     stop: &Stop,
     drain: impl FnOnce(),
 ) -> Result<(), Failure> {
     let mut ended = Ok(());
     tokio::select! {
-        signal = signals.next() => tracing::info!(
-            "{signal}: no new connections; those open have {} s to finish, and end at once at a second signal",
+        by = asked_to_end(signals, drain_asked) => tracing::info!(
+            "{by}: no new connections; those open have {} s to finish, and end at once at a second signal",
             config.shutdown_deadline.as_secs()
         ),
         // Without a signal, a front ends only by failing. Clients wait for a restart: nobody is given time to finish.
@@ -131,6 +158,14 @@ async fn until_stopped(
     stop.everything();
     finish(fronts, &mut ended).await;
     ended
+}
+
+/// By what the end was asked for.
+async fn asked_to_end(signals: &mut Signals, drain_asked: &CancellationToken) -> &'static str {
+    tokio::select! {
+        signal = signals.next() => signal,
+        () = drain_asked.cancelled() => "ctl drain",
+    }
 }
 
 async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {
@@ -233,6 +268,30 @@ impl Admin {
         let addr = Some(server.local_addr());
         tasks.spawn(server.run(stop.clone().cancelled_owned()));
         Ok(Admin { addr, stop, tasks })
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The control server, if there is one. It answers to the end, as the admin server does.
+struct Ctl {
+    path: Option<PathBuf>,
+    stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Ctl {
+    fn start(socket: Option<ControlSocket>, running: Running) -> Result<Ctl, Failure> {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let Some(socket) = socket else { return Ok(Ctl { path: None, stop, tasks }) };
+        let server = ControlServer::new(socket, Arc::new(running))
+            .map_err(|error| Failure::runtime("cannot serve the control socket", error))?;
+        let path = Some(server.path().to_owned());
+        tasks.spawn(server.run(stop.clone()));
+        Ok(Ctl { path, stop, tasks })
     }
 
     async fn stop(mut self) {

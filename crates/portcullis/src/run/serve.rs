@@ -13,6 +13,7 @@ use super::stop::Stop;
 use super::upstream::Upstream;
 use crate::config::{Backend, ListenerConfig, Service, Timeouts};
 use crate::failure::Failure;
+use crate::registry::Door;
 use crate::service::{self, IdleLimit};
 
 /// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
@@ -25,6 +26,7 @@ pub struct Front {
     places: Arc<Semaphore>,
     handler: Arc<Handler>,
     stop: Stop,
+    door: Door,
 }
 
 /// What is done with a connection.
@@ -48,6 +50,7 @@ impl Front {
         listeners: usize,
         descriptors: &Descriptors,
         stop: Stop,
+        door: Door,
     ) -> Result<Front, Failure> {
         let max = places(config, listeners, descriptors)?;
         let backend = match config.backend {
@@ -59,6 +62,7 @@ impl Front {
             places: Arc::new(Semaphore::new(max)),
             handler: Arc::new(Handler { backend, timeouts: config.timeouts }),
             stop,
+            door,
         })
     }
 
@@ -102,10 +106,10 @@ impl Front {
                 Some(Ok(connection)) => connection,
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
-            let (handler, stop) = (self.handler.clone(), self.stop.clone());
+            let (handler, seat) = (self.handler.clone(), self.door.open(&connection, &self.stop));
             tasks.spawn(async move {
-                handler.handle(connection, &stop).await;
-                drop(place);
+                handler.handle(connection, seat.stop()).await;
+                drop((seat, place));
             });
         }
     }

@@ -23,6 +23,18 @@ pub struct Stop {
 }
 
 impl Stop {
+    /// The same steps for one connection, which may also be [`reset`](Stop::reset) alone.
+    pub fn of_one(&self) -> Stop {
+        Stop { deadline: self.deadline.child_token(), now: self.now.child_token(), ..self.clone() }
+    }
+
+    /// RST, without waiting for anything.
+    pub fn reset(&self) {
+        // As in `everything`.
+        self.now.cancel();
+        self.deadline.cancel();
+    }
+
     /// Takes all steps at once; the last one first, so that whoever wakes by an earlier one sees it.
     pub fn everything(&self) {
         self.now.cancel();

@@ -1,0 +1,273 @@
+//! What is said on the control socket: one [`Request`] on a line, one [`Answer`] on a line.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::prefix::Prefix;
+
+/// Longest request, with its newline: a `kill` of [`KILL_IDS_MAX`] connections fits.
+pub const REQUEST_BYTES_MAX: usize = 32 * 1024;
+/// Longest answer that a client reads: [`CONNS_MAX`] connections fit twice over.
+pub const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most connections that `conns` shows. Each is some 400 bytes of the answer.
+pub const CONNS_MAX: usize = 10_000;
+/// Most prefixes that `top` shows.
+pub const TOP_MAX: usize = 1000;
+/// Most connections that one `kill` names.
+pub const KILL_IDS_MAX: usize = 1000;
+
+/// What an operator wants: `{"verb":"conns","limit":3}`. A key that has no meaning is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "verb", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    Status {},
+    Conns {
+        /// Of this listener alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        listener: Option<String>,
+        /// Of these clients alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<Prefix>,
+        /// 1 to [`CONNS_MAX`].
+        limit: usize,
+    },
+    Top {
+        /// 1 to [`TOP_MAX`].
+        limit: usize,
+    },
+    Drain {},
+    /// Those of these numbers, or those of these clients; not both.
+    Kill {
+        /// At most [`KILL_IDS_MAX`].
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        ids: Vec<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        peer: Option<Prefix>,
+    },
+    LogLevel {
+        level: String,
+    },
+}
+
+/// What came of it: `{"status":{...}}`, or `{"error":{"kind":"refused","message":"..."}}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    Status(Status),
+    Conns(Conns),
+    Top(Top),
+    Drain(Drained),
+    Kill(Killed),
+    LogLevel(LevelChanged),
+    Error(Refusal),
+}
+
+/// Why nothing was done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    pub kind: RefusalKind,
+    pub message: String,
+}
+
+/// Whose fault it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusalKind {
+    /// The request means nothing here.
+    Usage,
+    /// It was understood and cannot be done.
+    Refused,
+    /// This user may not ask.
+    Rights,
+}
+
+impl Refusal {
+    /// A request that means nothing here.
+    pub fn usage(message: impl Into<String>) -> Refusal {
+        Refusal { kind: RefusalKind::Usage, message: message.into() }
+    }
+
+    /// What was understood and cannot be done.
+    pub fn refused(message: impl Into<String>) -> Refusal {
+        Refusal { kind: RefusalKind::Refused, message: message.into() }
+    }
+
+    /// A user who may not ask.
+    pub fn rights(message: impl Into<String>) -> Refusal {
+        Refusal { kind: RefusalKind::Rights, message: message.into() }
+    }
+}
+
+/// The process and its listeners.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    /// Whether connections are finishing and no new ones are taken.
+    pub draining: bool,
+    pub log_level: String,
+    /// `null`: there is none.
+    pub access_log: Option<AccessLogStatus>,
+    pub listeners: Vec<ListenerStatus>,
+}
+
+/// What became of the access log's lines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLogStatus {
+    pub written: u64,
+    pub dropped: u64,
+}
+
+/// One listener; counts are since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerStatus {
+    pub name: String,
+    pub bind: Vec<SocketAddr>,
+    /// The datapath: `bpf`, `raw` or `kernel`.
+    pub tier: String,
+    /// `queue`, `cookies` while under pressure, or `kernel` where the kernel answers SYNs.
+    pub mode: String,
+    pub half_open: u64,
+    pub half_open_max: u64,
+    /// Connections that wait to be served.
+    pub accept_queue: u64,
+    pub accept_queue_max: u64,
+    pub open: u64,
+    pub accepted: u64,
+    /// By reason, zeros included.
+    pub closed: BTreeMap<String, u64>,
+    /// Payload from clients and to them.
+    pub traffic: Traffic,
+    pub syns: u64,
+    pub cookies_sent: u64,
+    pub cookies_valid: u64,
+    /// Expired, of a wrong MAC, not expected, or over the budget of their prefix.
+    pub cookies_bad: u64,
+    /// Segments dropped without an answer, by reason; reasons that did not occur are left out.
+    pub dropped: BTreeMap<String, u64>,
+    /// Frames that came faster than they could be read.
+    pub ring_dropped: u64,
+}
+
+/// Payload, as the application read and wrote it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    pub received_bytes: u64,
+    pub sent_bytes: u64,
+}
+
+/// Open connections, the oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conns {
+    /// How many there are that were asked for; more than are shown, if that is bounded.
+    pub matching: usize,
+    pub connections: Vec<Conn>,
+}
+
+/// One open connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Conn {
+    /// What `kill` takes.
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    pub listener: String,
+    pub age_seconds: f64,
+    /// `null`: not counted.
+    pub traffic: Option<Traffic>,
+    /// The kernel's state of its socket, as `ESTABLISHED`; `null`: the kernel has none any more, or could not be asked.
+    pub state: Option<String>,
+    /// Who made the handshake: `queue`, `cookie` or `kernel`.
+    pub via: String,
+    pub service: Option<String>,
+    pub upstream: Option<String>,
+}
+
+/// Where connections come from, the prefix with the most first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Top {
+    /// How many prefixes there are; more than are shown, if that is bounded.
+    pub prefixes: usize,
+    pub top: Vec<TopEntry>,
+}
+
+/// The open connections of one source prefix.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TopEntry {
+    pub prefix: Prefix,
+    pub open: usize,
+    /// Of those connections that count theirs; `null` if none does.
+    pub traffic: Option<Traffic>,
+}
+
+/// The end was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drained {
+    /// It had been asked for before.
+    pub already: bool,
+    /// Connections that are still open.
+    pub open: usize,
+    /// Time they have, from the beginning of the drain, before they are closed.
+    pub deadline_seconds: u64,
+}
+
+/// Connections that are being ended with RST.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Killed {
+    pub killed: usize,
+    /// Numbers that no open connection has.
+    pub unknown: Vec<u64>,
+}
+
+/// The log's level.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LevelChanged {
+    pub old: String,
+    pub new: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(line: &str) -> Result<Request, String> {
+        serde_json::from_str(line).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn requests_are_lines_with_a_verb() {
+        assert_eq!(request(r#"{"verb":"status"}"#), Ok(Request::Status {}));
+        assert_eq!(
+            request(r#"{"verb":"conns","peer":"192.0.2.1","limit":3}"#),
+            Ok(Request::Conns { listener: None, peer: Some("192.0.2.1/32".parse().unwrap()), limit: 3 })
+        );
+        let kill = Request::Kill { ids: vec![3, 4], peer: None };
+        assert_eq!(serde_json::to_string(&kill).unwrap(), r#"{"verb":"kill","ids":[3,4]}"#);
+        assert_eq!(request(r#"{"verb":"log-level","level":"debug"}"#), Ok(Request::LogLevel { level: "debug".into() }));
+    }
+
+    #[test]
+    fn what_has_no_meaning_is_an_error_that_names_it() {
+        for (line, part) in [
+            (r#"{"verb":"fly"}"#, "`fly`"),
+            (r#"{"verb":"status","now":1}"#, "`now`"),
+            (r#"{"verb":"conns","limit":-1}"#, "-1"),
+            (r#"{"verb":"conns","limit":1,"peer":"x"}"#, "\"x\" is no address"),
+            (r#"{"verb":"top"}"#, "`limit`"),
+            (r#"[]"#, "`verb`"),
+            ("", "EOF"),
+        ] {
+            let why = request(line).unwrap_err();
+            assert!(why.contains(part), "{line}: {why}");
+        }
+    }
+
+    #[test]
+    fn the_longest_kill_fits_into_a_request() {
+        let kill = Request::Kill { ids: vec![u64::MAX; KILL_IDS_MAX], peer: None };
+        assert!(serde_json::to_string(&kill).unwrap().len() < REQUEST_BYTES_MAX);
+    }
+}

@@ -1,0 +1,129 @@
+//! The side that answers.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::operations::{Operations, answer};
+use super::protocol::{Answer, REQUEST_BYTES_MAX, Refusal};
+use super::socket::ControlSocket;
+
+/// Clients that are served at a time. Each costs a descriptor and, while it is answered, up to some MiB of memory; further ones wait.
+const CLIENTS_MAX: usize = 8;
+
+/// From accept to the end of the request. `ctl` sends it at once; who does not keeps others waiting.
+const REQUEST_TIME: Duration = Duration::from_secs(2);
+
+/// For the answer to be taken.
+const ANSWER_TIME: Duration = Duration::from_secs(5);
+
+/// After a failure to accept, which is nearly always that there are no descriptors.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// For answers under way, once the server is to stop.
+const FINISH_TIME: Duration = Duration::from_secs(1);
+
+/// Answers on a control socket.
+pub struct ControlServer {
+    listener: UnixListener,
+    socket: ControlSocket,
+    operations: Arc<dyn Operations>,
+    /// Who may ask, beside root.
+    owner: u32,
+}
+
+impl ControlServer {
+    /// Takes over a socket. Nothing is answered before [`run`](ControlServer::run).
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn new(socket: ControlSocket, operations: Arc<dyn Operations>) -> io::Result<ControlServer> {
+        let listener = UnixListener::from_std(socket.listener()?)?;
+        Ok(ControlServer { listener, socket, operations, owner: nix::unistd::geteuid().as_raw() })
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        self.socket.path()
+    }
+
+    /// Answers until it is told to stop, then gives answers under way a second, and removes the socket.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut clients = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = clients.join_next() => continue,
+                accepted = self.listener.accept(), if clients.len() < CLIENTS_MAX => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => drop(clients.spawn(serve(stream, self.operations.clone(), self.owner))),
+                Err(error) => {
+                    tracing::debug!(%error, "control socket: a client could not be accepted");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+        // From here on the next process may have its place.
+        drop((self.listener, self.socket));
+        // Past the time, dropping the set ends what is left.
+        let _ = timeout(FINISH_TIME, async { while clients.join_next().await.is_some() {} }).await;
+    }
+}
+
+/// One client: one line, one line back. Whatever goes wrong is the client's doing, and nobody else's concern.
+async fn serve(mut stream: UnixStream, operations: Arc<dyn Operations>, owner: u32) {
+    let answer = match stream.peer_cred() {
+        Ok(client) if client.uid() == 0 || client.uid() == owner => {
+            let Ok(Ok(line)) = timeout(REQUEST_TIME, read_line(&mut stream)).await else { return };
+            if line.is_empty() {
+                return; // It only looked whether somebody lives here.
+            }
+            reply(line, operations).await
+        }
+        _ => Answer::Error(Refusal::rights("only root and the user of the process may ask")),
+    };
+    let Ok(mut line) = serde_json::to_vec(&answer) else { return };
+    line.push(b'\n');
+    let _ = timeout(ANSWER_TIME, async {
+        stream.write_all(&line).await?;
+        stream.shutdown().await
+    })
+    .await;
+}
+
+/// Up to the newline or the end; one byte more than is allowed, if there is more.
+async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
+    let mut line = Vec::new();
+    BufReader::new(stream.take(REQUEST_BYTES_MAX as u64 + 1)).read_until(b'\n', &mut line).await?;
+    Ok(line)
+}
+
+async fn reply(line: Vec<u8>, operations: Arc<dyn Operations>) -> Answer {
+    if line.len() > REQUEST_BYTES_MAX {
+        return Answer::Error(Refusal::usage(format!(
+            "the request is too long; legal: at most {REQUEST_BYTES_MAX} bytes"
+        )));
+    }
+    match serde_json::from_slice(&line) {
+        Err(error) => Answer::Error(Refusal::usage(format!(
+            "portcullis {} does not understand the request: {error}",
+            env!("CARGO_PKG_VERSION")
+        ))),
+        // It walks over all connections and asks the kernel: not on a thread that serves them.
+        Ok(request) => match tokio::task::spawn_blocking(move || answer(request, &*operations)).await {
+            Ok(answer) => answer,
+            Err(error) => Answer::Error(Refusal::refused(format!("it failed: {error}"))),
+        },
+    }
+}
