@@ -1,0 +1,568 @@
+//! `portcullis ctl` and the access log, on the kernel tier, which needs no rights.
+
+mod binary;
+
+use std::fs::{self, Permissions};
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::thread;
+
+use serde_json::Value;
+use testnet::Signal;
+
+use binary::{PATIENCE, Server, TempFile, code, output, own_addr, portcullis, stderr, stdout};
+
+/// A directory that everybody may enter, and that goes with its handle.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new() -> Directory {
+        let path = std::env::temp_dir().join(format!("portcullis-ctl-{}-{}", std::process::id(), own_addr(1).ip()));
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+        Directory(path)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A running process, and where it can be asked.
+struct Guard {
+    server: Server,
+    socket: PathBuf,
+    directory: Directory,
+}
+
+/// The text of a config file whose socket and whose address are known.
+fn config(socket: &Path, listener: &str, more: &str) -> (TempFile, std::net::SocketAddr) {
+    let addr = own_addr(8080);
+    let socket = socket.display();
+    let file = TempFile::new(&format!(
+        "datapath = \"kernel\"\nadmin = \"127.0.0.1:0\"\ncontrol = \"{socket}\"\n{more}\n\
+         [[listener]]\nname = \"web\"\nbind = [\"{addr}\"]\n{listener}\n"
+    ));
+    (file, addr)
+}
+
+impl Guard {
+    fn start(listener: &str) -> Guard {
+        Guard::start_with(Directory::new(), listener, "")
+    }
+
+    fn start_with(directory: Directory, listener: &str, more: &str) -> Guard {
+        let socket = directory.file("c.sock");
+        let (file, addr) = config(&socket, listener, more);
+        let server = Server::spawn(portcullis(&["--config", file.path()]), addr);
+        Guard { server, socket, directory }
+    }
+
+    fn ctl(&self, args: &[&str]) -> Output {
+        ctl(&self.socket, args)
+    }
+
+    /// What a verb prints.
+    fn text(&self, args: &[&str]) -> String {
+        let output = self.ctl(args);
+        assert_eq!(code(&output), 0, "{args:?}: {}", stderr(&output));
+        stdout(&output)
+    }
+
+    /// What a verb prints for scripts.
+    fn json(&self, args: &[&str]) -> Value {
+        serde_json::from_str(&self.text(&[&["--json"], args].concat())).unwrap()
+    }
+
+    /// A connection that is being served: its first byte has been echoed.
+    fn echoing(&self) -> TcpStream {
+        let mut stream = self.server.connect();
+        stream.write_all(b"1").unwrap();
+        stream.read_exact(&mut [0]).unwrap();
+        stream
+    }
+}
+
+fn ctl(socket: &Path, args: &[&str]) -> Output {
+    output(&[&["ctl", "--socket", socket.to_str().unwrap()], args].concat())
+}
+
+/// What the process says to a line; nothing, if it hangs up.
+fn say(socket: &Path, bytes: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    // It may have heard enough before it has heard all.
+    let _ = stream.write_all(bytes);
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    answer
+}
+
+/// What a peer of a connection that was reset sees.
+fn is_reset(mut stream: TcpStream) -> bool {
+    matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::ConnectionReset)
+}
+
+#[test]
+fn status_shows_the_process_and_its_listeners() {
+    let guard = Guard::start("service = \"echo\"\nconnections_max = 100");
+    let _open = guard.echoing();
+    drop(guard.echoing());
+    testnet::eventually("one has closed", PATIENCE, || {
+        guard.json(&["status"])["listeners"][0]["closed"]["client_fin"] == 1
+    });
+    let status = guard.json(&["status"]);
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status["pid"], guard.server.process.pid());
+    assert_eq!((&status["draining"], &status["log_level"]), (&Value::Bool(false), &Value::from("info")));
+    let listener = &status["listeners"][0];
+    for (key, expected) in [
+        ("name", Value::from("web")),
+        ("bind", Value::from(vec![guard.server.addr.to_string()])),
+        ("tier", "kernel".into()),
+        ("mode", "kernel".into()),
+        ("open", 1.into()),
+        ("accepted", 2.into()),
+        ("half_open", 0.into()),
+    ] {
+        assert_eq!(listener[key], expected, "{key}");
+    }
+    assert_eq!(listener["traffic"]["received_bytes"], 2);
+    let text = guard.text(&["status"]);
+    for part in
+        ["running", "1 open, 2 accepted", "1 client_fin", &guard.server.addr.to_string(), "0 sent, 0 valid, 0 bad"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn conns_lists_what_is_open_and_top_where_it_comes_from() {
+    let guard = Guard::start("service = \"echo\"");
+    let streams = [guard.echoing(), guard.echoing(), guard.echoing()];
+    let conns = guard.json(&["conns"]);
+    assert_eq!((&conns["matching"], conns["connections"].as_array().unwrap().len()), (&Value::from(3), 3));
+    for (conn, stream) in conns["connections"].as_array().unwrap().iter().zip(&streams) {
+        assert_eq!(conn["peer"], stream.local_addr().unwrap().to_string());
+        assert_eq!(conn["local"], guard.server.addr.to_string());
+        for (key, expected) in [("listener", "web"), ("state", "ESTABLISHED"), ("via", "kernel"), ("service", "echo")] {
+            assert_eq!(conn[key], expected);
+        }
+    }
+    assert_eq!(guard.json(&["conns", "--limit", "1"])["connections"][0]["id"], 1, "the oldest first");
+    assert!(guard.text(&["conns", "--limit", "1"]).contains("\n1 of 3 "));
+    // Linux takes 127.0.0.1 as the source, whichever of 127.0.0.0/8 is the destination.
+    for (args, expected) in [
+        (["--peer", "127.0.0.0/8"], 3),
+        (["--peer", "198.18.0.0/15"], 0),
+        (["--peer", "::/0"], 0),
+        (["--listener", "web"], 3),
+    ] {
+        assert_eq!(guard.json(&[&["conns"], &args[..]].concat())["matching"], expected, "{args:?}");
+    }
+    let output = guard.ctl(&["conns", "--listener", "nobody"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no listener is named \"nobody\"; there are: web"), "{}", stderr(&output));
+
+    let top = guard.json(&["top"]);
+    assert_eq!((&top["prefixes"], &top["top"][0]["open"]), (&Value::from(1), &Value::from(3)));
+    assert!(guard.text(&["top"]).contains("/24"));
+    drop(streams);
+    testnet::eventually("none is open", PATIENCE, || guard.json(&["conns"])["matching"] == 0);
+}
+
+#[test]
+fn kill_ends_the_named_ones_with_rst_and_leaves_the_others() {
+    let guard = Guard::start("service = \"echo\"");
+    let (first, mut second) = (guard.echoing(), guard.echoing());
+    let answer = guard.json(&["kill", "1", "999"]);
+    assert_eq!((&answer["killed"], &answer["unknown"][0]), (&Value::from(1), &Value::from(999)));
+    assert!(is_reset(first));
+    second.write_all(b"2").unwrap();
+    second.read_exact(&mut [0]).unwrap();
+    assert_eq!(guard.text(&["kill", "--peer", "198.18.0.0/15"]), "0 killed\n");
+    assert_eq!(guard.text(&["kill", "--peer", "127.0.0.0/8"]), "1 killed\n");
+    assert!(is_reset(second));
+    testnet::eventually("none is open", PATIENCE, || guard.json(&["conns"])["matching"] == 0);
+    let output = guard.ctl(&["kill", "1"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no open connection has the number 1"), "{}", stderr(&output));
+}
+
+#[test]
+fn kill_resets_the_client_of_every_service_and_of_the_relay() {
+    let upstream = TcpListener::bind(own_addr(0)).unwrap();
+    let relay = format!("upstream = \"{}\"", upstream.local_addr().unwrap());
+    for behind in ["service = \"http\"", "service = \"discard\"", &relay] {
+        let guard = Guard::start(behind);
+        let stream = guard.server.connect();
+        let backend = behind.starts_with("upstream").then(|| upstream.accept().unwrap());
+        testnet::eventually("it is served", PATIENCE, || guard.json(&["conns"])["matching"] == 1);
+        if let Some((mut backend, _)) = backend {
+            let conn = &guard.json(&["conns"])["connections"][0];
+            assert_eq!(conn["upstream"], upstream.local_addr().unwrap().to_string());
+            // It is in the middle of the relay, not still connecting.
+            backend.write_all(b"x").unwrap();
+            (&stream).read_exact(&mut [0]).unwrap();
+            assert_eq!(guard.text(&["kill", "1"]), "1 killed\n");
+            assert_ne!(backend.read(&mut [0]).ok(), Some(1), "its server is told as well");
+        } else {
+            assert_eq!(guard.text(&["kill", "1"]), "1 killed\n");
+        }
+        assert!(is_reset(stream), "{behind}");
+    }
+}
+
+#[test]
+fn kill_ends_a_connection_that_is_closing() {
+    let guard = Guard::start("service = \"http\"");
+    let mut stream = guard.server.connect();
+    write!(stream, "GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap(); // Its FIN has come, ours has not gone.
+    let killed = guard.ctl(&["kill", "1"]);
+    // It waits for our FIN for two seconds, and then resets by itself.
+    assert!(code(&killed) == 0 || stderr(&killed).contains("no open connection"));
+    testnet::eventually("it is gone", PATIENCE, || guard.json(&["conns"])["matching"] == 0);
+}
+
+#[test]
+fn log_level_changes_what_is_written_and_says_what_it_was() {
+    let upstream = TcpListener::bind(own_addr(0)).unwrap();
+    let guard = Guard::start(&format!("upstream = \"{}\"", upstream.local_addr().unwrap()));
+    assert_eq!(guard.text(&["log-level", "debug"]), "log level debug (was info)\n");
+    let stream = guard.server.connect();
+    drop(upstream.accept().unwrap());
+    drop(stream);
+    assert!(guard.server.line("relay ended").contains("DEBUG"));
+    assert_eq!(guard.text(&["log-level", "error"]), "log level error (was debug)\n");
+    assert_eq!(guard.json(&["status"])["log_level"], "error");
+    let answer = guard.json(&["log-level", "info"]);
+    assert_eq!((&answer["old"], &answer["new"]), (&Value::from("error"), &Value::from("info")));
+}
+
+#[test]
+fn drain_is_what_sigterm_does_and_twice_is_once() {
+    let mut guard = Guard::start("service = \"echo\"");
+    let mut stream = guard.echoing();
+    let answer = guard.json(&["drain"]);
+    assert_eq!((&answer["already"], &answer["open"]), (&Value::Bool(false), &Value::from(1)));
+    assert_eq!(answer["deadline_seconds"], 30);
+    guard.server.line("ctl drain: no new connections");
+    assert_eq!(guard.json(&["drain"])["already"], true);
+    testnet::eventually("status says so", PATIENCE, || guard.json(&["status"])["draining"] == true);
+    testnet::eventually("nobody listens", PATIENCE, || TcpStream::connect(guard.server.addr).is_err());
+    stream.write_all(b"still here").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert_eq!(rest, b"still here");
+    drop(stream);
+    assert_eq!(guard.server.exit_code(), 0);
+    assert!(!guard.socket.exists(), "the socket goes with the process");
+    assert_eq!(code(&guard.ctl(&["status"])), 69);
+}
+
+#[test]
+fn a_signal_behind_a_drain_ends_it_at_once() {
+    let mut guard = Guard::start("service = \"echo\"");
+    let stream = guard.echoing();
+    guard.text(&["drain"]);
+    guard.server.line("ctl drain");
+    guard.server.process.signal(Signal::SIGTERM);
+    assert_eq!(guard.server.exit_code(), 0);
+    assert!(is_reset(stream));
+}
+
+#[test]
+fn bad_usage_is_2_and_says_what_is_legal() {
+    for (args, parts) in [
+        (vec![], vec!["Usage"]),
+        (vec!["fly"], vec!["fly"]),
+        (vec!["conns", "--limit", "0"], vec!["--limit", "'0'", "1 to 10000"]),
+        (vec!["top", "--limit", "1001"], vec!["--limit", "'1001'", "1 to 1000"]),
+        (vec!["conns", "--peer", "nowhere"], vec!["--peer", "\"nowhere\"", "192.0.2.0/24"]),
+        (vec!["kill"], vec!["<ID>"]),
+        (vec!["kill", "one"], vec!["one"]),
+        (vec!["kill", "1", "--peer", "::1"], vec!["--peer"]),
+        (vec!["log-level", "loud"], vec!["'loud'", r#""error", "warn", "info", "debug""#]),
+    ] {
+        let output = ctl(Path::new("/nonexistent"), &args);
+        assert_eq!(code(&output), 2, "{args:?}: {}", stderr(&output));
+        for part in parts {
+            assert!(stderr(&output).contains(part), "{args:?}: {}", stderr(&output));
+        }
+    }
+}
+
+#[test]
+fn the_help_documents_the_exit_codes() {
+    for args in [["ctl", "--help"].as_slice(), &["ctl", "status", "--help"]] {
+        let output = output(args);
+        assert_eq!(code(&output), 0);
+        for code in ["0  ", "1  ", "2  ", "69 ", "77 "] {
+            assert!(stdout(&output).contains(&format!("\n  {code}")), "{}", stdout(&output));
+        }
+    }
+}
+
+#[test]
+fn without_a_process_it_is_69() {
+    let directory = Directory::new();
+    let stale = directory.file("stale");
+    drop(std::os::unix::net::UnixListener::bind(&stale).unwrap());
+    for socket in [directory.file("absent"), stale] {
+        let output = ctl(&socket, &["status"]);
+        assert_eq!(code(&output), 69);
+        assert!(stderr(&output).contains(socket.to_str().unwrap()), "{}", stderr(&output));
+    }
+    let output = portcullis(&["ctl", "status"]).env("RUNTIME_DIRECTORY", &directory.0).output().unwrap();
+    assert_eq!(code(&output), 69);
+    assert!(stderr(&output).contains("no process has its control socket in"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_user_without_the_right_gets_77_from_the_file_and_from_the_process() {
+    if !nix::unistd::geteuid().is_root() {
+        return; // Only root can be somebody else.
+    }
+    let guard = Guard::start("service = \"echo\"");
+    // The program may lie where only root may go.
+    let program = guard.directory.file("portcullis");
+    fs::copy(env!("CARGO_BIN_EXE_portcullis"), &program).unwrap();
+    let stranger = || {
+        let mut command = std::process::Command::new(&program);
+        command.args(["ctl", "--socket", guard.socket.to_str().unwrap(), "drain"]).uid(65_534).gid(65_534);
+        command.output().unwrap()
+    };
+    assert_eq!(fs::metadata(&guard.socket).unwrap().permissions().mode() & 0o777, 0o600);
+    let output = stranger();
+    assert_eq!(code(&output), 77, "{}", stderr(&output));
+    fs::set_permissions(&guard.socket, Permissions::from_mode(0o666)).unwrap();
+    let output = stranger();
+    assert_eq!(code(&output), 77, "{}", stderr(&output));
+    assert!(stderr(&output).contains("only root"), "{}", stderr(&output));
+    assert_eq!(guard.json(&["status"])["draining"], false);
+}
+
+#[test]
+fn a_path_that_a_living_process_has_is_1_and_the_first_one_goes_on() {
+    let guard = Guard::start("service = \"echo\"");
+    let (file, _) = config(&guard.socket, "", "");
+    let output = output(&["--config", file.path()]);
+    assert_eq!(code(&output), 1);
+    let text = stderr(&output);
+    for part in
+        ["control: ", guard.socket.to_str().unwrap(), &guard.server.process.pid().to_string(), "legal: another path"]
+    {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(guard.json(&["status"])["pid"], guard.server.process.pid());
+}
+
+#[test]
+fn a_file_in_the_sockets_place_is_1_and_is_left_alone() {
+    let directory = Directory::new();
+    let path = directory.file("precious");
+    fs::write(&path, "x").unwrap();
+    let (file, _) = config(&path, "", "");
+    let output = output(&["--config", file.path()]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("no socket"), "{}", stderr(&output));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "x");
+}
+
+#[test]
+fn the_socket_of_a_killed_process_is_replaced() {
+    let mut guard = Guard::start("service = \"echo\"");
+    guard.server.process.signal(Signal::SIGKILL);
+    guard.server.process.wait(PATIENCE).expect("it ends");
+    assert!(guard.socket.exists());
+    assert_eq!(code(&guard.ctl(&["status"])), 69);
+    let next = Guard::start_with(guard.directory, "service = \"echo\"", "");
+    assert_eq!(next.json(&["status"])["pid"], next.server.process.pid());
+}
+
+#[test]
+fn in_the_usual_place_each_process_has_a_socket_and_ctl_wants_to_know_which() {
+    let directory = Directory::new();
+    let start = || {
+        let addr = own_addr(8080);
+        let args = ["--datapath", "kernel", "--listen", &addr.to_string(), "--admin", "127.0.0.1:0"];
+        let mut command = portcullis(&args);
+        command.env("RUNTIME_DIRECTORY", &directory.0);
+        Server::spawn(command, addr)
+    };
+    let status = || portcullis(&["ctl", "--json", "status"]).env("RUNTIME_DIRECTORY", &directory.0).output().unwrap();
+    let pid = |output: &Output| serde_json::from_str::<Value>(&stdout(output)).unwrap()["pid"].as_u64().unwrap();
+    let mut first = start();
+    assert_eq!(pid(&status()), u64::from(first.process.pid()));
+    let second = start();
+    let both = status();
+    assert_eq!(code(&both), 2);
+    for server in [&first, &second] {
+        assert!(stderr(&both).contains(&format!("(process {})", server.process.pid())), "{}", stderr(&both));
+    }
+    let named = ctl(&directory.file("control-2.sock"), &["--json", "status"]);
+    assert_eq!(pid(&named), u64::from(second.process.pid()));
+    first.process.signal(Signal::SIGTERM);
+    assert_eq!(first.exit_code(), 0);
+    assert_eq!(pid(&status()), u64::from(second.process.pid()));
+}
+
+#[test]
+fn a_usual_place_that_cannot_be_had_is_a_warning_and_none_is_none() {
+    let addr = own_addr(8080);
+    let mut command = portcullis(&["--datapath", "kernel", "--listen", &addr.to_string(), "--admin", "127.0.0.1:0"]);
+    command.env("RUNTIME_DIRECTORY", "/nonexistent");
+    let (reader, writer) = std::io::pipe().unwrap();
+    command.stderr(writer);
+    let process = testnet::Process::spawn(command).unwrap();
+    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(reader)).map_while(Result::ok);
+    let warning = lines.find(|line| line.contains("no control socket")).expect("a warning");
+    assert!(warning.contains("/nonexistent/control.sock.lock"), "{warning}");
+    lines.find(|line| line.contains("  stop ")).expect("it runs all the same");
+    drop(process);
+}
+
+#[test]
+fn garbage_is_told_so_and_harms_nobody() {
+    let guard = Guard::start("service = \"echo\"");
+    for (line, part) in [
+        (b"garbage\n".to_vec(), "does not understand"),
+        (b"\n".to_vec(), "does not understand"),
+        (b"\xff\xfe\0\n".to_vec(), "does not understand"),
+        (b"{\"verb\":\"fly\"}\n".to_vec(), "`fly`"),
+        (b"{\"verb\":\"conns\",\"limit\":10001}\n".to_vec(), "limit: 10001 is not legal; legal: 1 to 10000"),
+        (b"{\"verb\":\"kill\"}\n".to_vec(), "legal: ids or peer"),
+        (b"{\"verb\":\"log-level\",\"level\":\"loud\"}\n".to_vec(), "is not legal; legal: one of"),
+        ([b'['; 1_000_000].to_vec(), "too long; legal: at most 32768 bytes"),
+        ([&[b'['; 20_000][..], b"\n"].concat(), "does not understand"),
+    ] {
+        let answer = say(&guard.socket, &line);
+        let refusal: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{part}: {answer}"));
+        assert_eq!(refusal["error"]["kind"], "usage");
+        assert!(refusal["error"]["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+    assert_eq!(guard.json(&["status"])["pid"], guard.server.process.pid());
+}
+
+#[test]
+fn clients_that_say_nothing_or_leave_make_way_for_one_that_asks() {
+    let guard = Guard::start("service = \"echo\"");
+    let silent: Vec<_> = (0..20).map(|_| UnixStream::connect(&guard.socket).unwrap()).collect();
+    for _ in 0..20 {
+        let mut leaves = UnixStream::connect(&guard.socket).unwrap();
+        leaves.write_all(b"{\"verb\":\"status\"}\n").unwrap();
+    }
+    assert_eq!(guard.json(&["status"])["pid"], guard.server.process.pid());
+    for mut stream in silent {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap(), 0, "hung up on");
+    }
+}
+
+#[test]
+fn a_hundred_clients_at_once_are_all_answered() {
+    let guard = Guard::start("service = \"echo\"");
+    let socket = guard.socket.as_path();
+    thread::scope(|scope| {
+        let clients: Vec<_> =
+            (0..100).map(|_| scope.spawn(|| say(socket, b"{\"verb\":\"conns\",\"limit\":10000}\n"))).collect();
+        for client in clients {
+            let answer: Value = serde_json::from_str(&client.join().unwrap()).unwrap();
+            assert_eq!(answer["conns"]["matching"], 0);
+        }
+    });
+    // The descriptors are all given back.
+    let descriptors = guard.server.process.open_descriptors();
+    testnet::eventually("no client is left", PATIENCE, || {
+        say(&guard.socket, b"{}\n");
+        guard.server.process.open_descriptors() <= descriptors
+    });
+}
+
+#[test]
+fn each_connection_is_a_line_of_the_access_log_when_it_has_closed() {
+    let directory = Directory::new();
+    let path = directory.file("access.log");
+    fs::write(&path, "what was there before\n").unwrap();
+    let access_log = format!("access_log.path = \"{}\"", path.display());
+    let mut guard = Guard::start_with(directory, "service = \"echo\"", &access_log);
+    let (first, second) = (guard.echoing(), guard.echoing());
+    let peers = [&first, &second].map(|stream| stream.local_addr().unwrap().to_string());
+    drop(first);
+    testnet::eventually("the first is told", PATIENCE, || fs::read_to_string(&path).unwrap().lines().count() == 2);
+    guard.text(&["kill", "2"]);
+    assert!(is_reset(second));
+    let log = &guard.json(&["status"])["access_log"];
+    assert_eq!(log["dropped"], 0, "{log}");
+    guard.server.process.signal(Signal::SIGTERM);
+    assert_eq!(guard.server.exit_code(), 0);
+    let text = fs::read_to_string(&path).unwrap();
+    let lines: Vec<Value> = text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, peer) in lines.iter().zip(peers) {
+        assert_eq!(line["peer"], peer);
+        assert_eq!(line["local"], guard.server.addr.to_string());
+        assert_eq!((&line["listener"], &line["via"]), (&Value::from("web"), &Value::from("kernel")));
+        assert_eq!((&line["service"], &line["upstream"]), (&Value::from("echo"), &Value::Null));
+        assert!(line["duration_seconds"].as_f64().unwrap() > 0.0);
+        let time = line["time"].as_str().unwrap();
+        assert!(time.starts_with("20") && time.ends_with('Z') && time.contains('T'), "{time}");
+    }
+    assert_eq!(lines[1]["close_reason"], "aborted");
+}
+
+#[test]
+fn the_access_log_may_be_rotated_by_copying_and_truncating() {
+    let directory = Directory::new();
+    let path = directory.file("access.log");
+    let access_log = format!("access_log.path = \"{}\"", path.display());
+    let guard = Guard::start_with(directory, "service = \"echo\"", &access_log);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o027, 0o000, "not everybody's to read");
+    for _ in 0..2 {
+        drop(guard.echoing());
+        testnet::eventually("a line at the beginning", PATIENCE, || fs::read(&path).unwrap().starts_with(b"{"));
+        fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(0).unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_costs_lines_and_not_the_service() {
+    let guard = Guard::start_with(Directory::new(), "service = \"echo\"", "access_log.path = \"/dev/full\"");
+    for _ in 0..5 {
+        drop(guard.echoing());
+    }
+    testnet::eventually("all are lost", PATIENCE, || guard.json(&["status"])["access_log"]["dropped"] == 5);
+    assert!(guard.server.line("lines of the access log are lost").contains("No space left"));
+    drop(guard.echoing());
+}
+
+#[test]
+fn the_access_log_can_go_to_standard_error() {
+    let guard = Guard::start_with(Directory::new(), "service = \"echo\"", "access_log.path = \"stderr\"");
+    drop(guard.echoing());
+    let line: Value = serde_json::from_str(&guard.server.line("\"listener\":\"web\"")).unwrap();
+    assert_eq!(line["id"], 1);
+}
+
+#[test]
+fn an_access_log_that_cannot_be_opened_is_1_and_named() {
+    let directory = Directory::new();
+    let (file, _) = config(&directory.file("c"), "", "access_log.path = \"/nonexistent/log\"");
+    let output = output(&["--config", file.path()]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("access_log.path /nonexistent/log"), "{}", stderr(&output));
+}
