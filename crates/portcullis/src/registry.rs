@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis::{Connection, Handshake, Via};
+use portcullis::{Connection, Handshake, TcpState, Via};
 
 use crate::access_log::{AccessLog, Record, timestamp};
 use crate::config::{Backend, Choice, ListenerConfig};
@@ -27,14 +27,18 @@ pub struct Opening {
     pub handshake: Handshake,
 }
 
-/// What only the connection itself can tell, while it is open and at its end.
-pub trait Meter: Send + Sync {
+/// What only the connection itself can tell and do, while another task serves it, and at its end.
+pub trait Live: Send + Sync {
     /// Payload from the client, in bytes.
     fn received_bytes(&self) -> u64;
     /// Payload to the client, in bytes.
     fn sent_bytes(&self) -> u64;
+    /// The kernel's state of its socket; `None` once that is gone.
+    fn state(&self) -> Option<TcpState>;
     /// Why it ended, as a `reason` label; `None` while it has not.
     fn close_reason(&self) -> Option<&'static str>;
+    /// Ends it with RST, whatever its task is doing.
+    fn abort(&self);
 }
 
 /// All connections that are being served.
@@ -55,7 +59,7 @@ pub struct Entry {
     pub opening: Opening,
     pub opened: Instant,
     upstream: OnceLock<Arc<str>>,
-    meter: OnceLock<Arc<dyn Meter>>,
+    live: OnceLock<Arc<dyn Live>>,
     stop: Stop,
 }
 
@@ -66,17 +70,20 @@ impl Entry {
     }
 
     /// What only the connection can tell; `None` if nobody said whom to ask.
-    pub fn meter(&self) -> Option<&dyn Meter> {
-        self.meter.get().map(|meter| &**meter)
+    pub fn live(&self) -> Option<&dyn Live> {
+        self.live.get().map(|live| &**live)
     }
 
     /// Bytes from and to the client, if they are counted.
     pub fn bytes(&self) -> Option<(u64, u64)> {
-        self.meter().map(|meter| (meter.received_bytes(), meter.sent_bytes()))
+        self.live().map(|live| (live.received_bytes(), live.sent_bytes()))
     }
 
-    /// Has whoever serves the connection end it with RST.
+    /// Ends the connection with RST, or has whoever serves it do so.
     pub fn kill(&self) {
+        if let Some(live) = self.live() {
+            live.abort();
+        }
         self.stop.reset();
     }
 
@@ -98,11 +105,11 @@ impl Entry {
             via: via(handshake.via),
             handshake_seconds: handshake.duration.map(seconds),
             duration_seconds: seconds(self.opened.elapsed()),
-            received_bytes: self.meter().map(|meter| meter.received_bytes()),
-            sent_bytes: self.meter().map(|meter| meter.sent_bytes()),
+            received_bytes: self.bytes().map(|(received, _)| received),
+            sent_bytes: self.bytes().map(|(_, sent)| sent),
             service: *service,
             upstream: self.upstream().cloned(),
-            close_reason: self.meter().and_then(|meter| meter.close_reason()).or_else(killed),
+            close_reason: self.live().and_then(|live| live.close_reason()).or_else(killed),
         }
     }
 }
@@ -124,13 +131,13 @@ impl Registry {
     }
 
     /// Registers a connection until the seat is dropped. Its `stop` has the steps of `stop`, and may take them alone.
-    fn open(self: &Arc<Registry>, opening: Opening, stop: &Stop) -> Seat {
+    pub fn open(self: &Arc<Registry>, opening: Opening, stop: &Stop) -> Seat {
         let entry = Arc::new(Entry {
             id: self.next_id.fetch_add(1, Relaxed),
             opening,
             opened: Instant::now(),
             upstream: OnceLock::new(),
-            meter: OnceLock::new(),
+            live: OnceLock::new(),
             stop: stop.of_one(),
         });
         self.shard(entry.id).insert(entry.id, entry.clone());
@@ -208,9 +215,9 @@ impl Seat {
     }
 
     /// Says whom to ask for what only the connection can tell. The first word stands.
-    #[cfg_attr(not(test), expect(dead_code, reason = "connections do not count their own bytes yet"))]
-    pub fn set_meter(&self, meter: Arc<dyn Meter>) {
-        let _ = self.entry.meter.set(meter);
+    #[cfg_attr(not(test), expect(dead_code, reason = "a connection has no handle that outlives its move into a task"))]
+    pub fn set_live(&self, live: Arc<dyn Live>) {
+        let _ = self.entry.live.set(live);
     }
 }
 
@@ -239,6 +246,8 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
 
     fn opening() -> Opening {
@@ -251,9 +260,11 @@ mod tests {
         }
     }
 
-    struct Counted;
+    /// A connection that was aborted, or not.
+    #[derive(Default)]
+    struct Counted(AtomicBool);
 
-    impl Meter for Counted {
+    impl Live for Counted {
         fn received_bytes(&self) -> u64 {
             3
         }
@@ -264,6 +275,14 @@ mod tests {
 
         fn close_reason(&self) -> Option<&'static str> {
             Some("client_fin")
+        }
+
+        fn state(&self) -> Option<TcpState> {
+            Some(TcpState::CloseWait)
+        }
+
+        fn abort(&self) {
+            self.0.store(true, Relaxed);
         }
     }
 
@@ -316,8 +335,10 @@ mod tests {
         assert_eq!((record.via, record.handshake_seconds, record.service), ("queue", Some(0.025), Some("echo")));
         assert_eq!((record.received_bytes, record.upstream.as_deref(), record.close_reason), (None, None, None));
         seat.set_upstream("198.18.0.3:80".into());
-        seat.set_meter(Arc::new(Counted));
+        let counted = Arc::new(Counted::default());
+        seat.set_live(counted.clone());
         seat.entry.kill();
+        assert!(counted.0.load(Relaxed), "who can abort by itself is told to");
         let record = seat.entry.record();
         assert_eq!((record.received_bytes, record.sent_bytes), (Some(3), Some(4)));
         assert_eq!((record.upstream.as_deref(), record.close_reason), (Some("198.18.0.3:80"), Some("client_fin")));

@@ -13,7 +13,7 @@ use std::process::Output;
 use std::thread;
 
 use serde_json::Value;
-use testnet::Signal;
+use testnet::{Signal, isolated};
 
 use binary::{PATIENCE, Server, TempFile, code, output, own_addr, portcullis, stderr, stdout};
 
@@ -141,7 +141,7 @@ fn status_shows_the_process_and_its_listeners() {
     assert_eq!(listener["traffic"]["received_bytes"], 2);
     let text = guard.text(&["status"]);
     for part in
-        ["running", "1 open, 2 accepted", "1 client_fin", &guard.server.addr.to_string(), "0 sent, 0 valid, 0 bad"]
+        ["running", "1 open, 2 accepted", "1 client_fin", &guard.server.addr.to_string(), "datapath       kernel"]
     {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -556,6 +556,57 @@ fn the_access_log_can_go_to_standard_error() {
     drop(guard.echoing());
     let line: Value = serde_json::from_str(&guard.server.line("\"listener\":\"web\"")).unwrap();
     assert_eq!(line["id"], 1);
+}
+
+#[test]
+fn a_reader_of_the_access_log_that_goes_away_costs_lines_and_not_the_service() {
+    let directory = Directory::new();
+    let fifo = directory.file("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // Opened for both, since opening for reading alone waits for who writes.
+    let reader = fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let access_log = format!("access_log.path = \"{}\"", fifo.display());
+    let guard = Guard::start_with(directory, "service = \"echo\"", &access_log);
+    drop(guard.echoing());
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(&reader), &mut line).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&line).unwrap()["id"], 1);
+    drop(reader);
+    drop(guard.echoing());
+    testnet::eventually("the line is lost", PATIENCE, || guard.json(&["status"])["access_log"]["dropped"] == 1);
+    drop(guard.echoing());
+}
+
+/// Where we answer SYNs ourselves.
+#[test]
+fn on_the_raw_tier_status_has_the_queue_and_conns_say_who_made_the_handshake() {
+    isolated!(|| {
+        let directory = Directory::new();
+        let (socket, key) = (directory.file("c.sock"), directory.file("key"));
+        fs::write(&key, format!("{}\n", "42".repeat(32))).unwrap();
+        fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        let addr = "127.0.0.1:8080".parse().unwrap();
+        let file = TempFile::new(&format!(
+            "datapath = \"raw\"\nadmin = \"127.0.0.1:0\"\nworkers = 1\ncontrol = \"{}\"\nmaster_key_file = \"{}\"\n\
+             [[listener]]\nname = \"web\"\nbind = [\"{addr}\"]\nservice = \"echo\"\nhalf_open.max = 64\n",
+            socket.display(),
+            key.display()
+        ));
+        let server = Server::spawn(portcullis(&["--config", file.path()]), addr);
+        let guard = Guard { server, socket, directory };
+        let stream = guard.echoing();
+        let status = &guard.json(&["status"])["listeners"][0];
+        for (key, expected) in [("tier", Value::from("raw")), ("mode", "queue".into()), ("half_open_max", 64.into())] {
+            assert_eq!(status[key], expected, "{key}");
+        }
+        assert_eq!((&status["syns"], &status["open"]), (&Value::from(1), &Value::from(1)));
+        let text = guard.text(&["status"]);
+        assert!(text.contains("half-open      0 of 64") && text.contains("0 sent, 0 valid, 0 bad"), "{text}");
+        let conn = &guard.json(&["conns"])["connections"][0];
+        assert_eq!((&conn["via"], &conn["state"]), (&Value::from("queue"), &Value::from("ESTABLISHED")));
+        guard.text(&["kill", "1"]);
+        assert!(is_reset(stream));
+    });
 }
 
 #[test]

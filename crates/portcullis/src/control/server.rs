@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::operations::{Operations, answer};
 use super::protocol::{Answer, REQUEST_BYTES_MAX, Refusal};
-use super::socket::ControlSocket;
+use super::socket::{ControlSocket, Place};
 
 /// Clients that are served at a time. Each costs a descriptor and, while it is answered, up to some MiB of memory; further ones wait.
 const CLIENTS_MAX: usize = 8;
@@ -33,7 +33,7 @@ const FINISH_TIME: Duration = Duration::from_secs(1);
 /// Answers on a control socket.
 pub struct ControlServer {
     listener: UnixListener,
-    socket: ControlSocket,
+    place: Place,
     operations: Arc<dyn Operations>,
     /// Who may ask, beside root.
     owner: u32,
@@ -48,13 +48,15 @@ impl ControlServer {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn new(socket: ControlSocket, operations: Arc<dyn Operations>) -> io::Result<ControlServer> {
-        let listener = UnixListener::from_std(socket.listener()?)?;
-        Ok(ControlServer { listener, socket, operations, owner: nix::unistd::geteuid().as_raw() })
+        let ControlSocket { listener, place } = socket;
+        listener.set_nonblocking(true)?;
+        let listener = UnixListener::from_std(listener)?;
+        Ok(ControlServer { listener, place, operations, owner: nix::unistd::geteuid().as_raw() })
     }
 
     /// Where it listens.
     pub fn path(&self) -> &Path {
-        self.socket.path()
+        &self.place.path
     }
 
     /// Answers until it is told to stop, then gives answers under way a second, and removes the socket.
@@ -75,7 +77,7 @@ impl ControlServer {
             }
         }
         // From here on the next process may have its place.
-        drop((self.listener, self.socket));
+        drop((self.listener, self.place));
         // Past the time, dropping the set ends what is left.
         let _ = timeout(FINISH_TIME, async { while clients.join_next().await.is_some() {} }).await;
     }

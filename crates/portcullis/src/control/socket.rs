@@ -18,14 +18,20 @@ use nix::sys::time::{TimeVal, TimeValLike};
 /// Clients that may wait for their turn.
 const BACKLOG: i32 = 128;
 
-/// A listening control socket. Dropping it removes the file.
+/// A listening control socket, and its place.
+#[derive(Debug)]
+pub struct ControlSocket {
+    pub(super) listener: UnixListener,
+    pub(super) place: Place,
+}
+
+/// The right to a path. Dropping it removes the socket there.
 ///
 /// Beside the socket lies a file with `.lock` at its end, which is locked as long as the process lives. It stays behind: who
 /// removed it could have another process lock a file that is no longer there.
 #[derive(Debug)]
-pub struct ControlSocket {
-    listener: UnixListener,
-    path: PathBuf,
+pub struct Place {
+    pub(super) path: PathBuf,
     _lock: Flock<File>,
 }
 
@@ -67,24 +73,14 @@ impl ControlSocket {
         let failed = |doing| move |error: io::Error| TakeError::Io { doing, path: path.to_owned(), error };
         let lock = lock(path)?;
         clear(path)?;
+        // Made before the socket: what is removed when that fails has just been found not to be there.
+        let place = Place { path: path.to_owned(), _lock: lock };
         let listener = listen(path).map_err(failed("listen on"))?;
-        Ok(ControlSocket { listener, path: path.to_owned(), _lock: lock })
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// For tokio.
-    pub fn listener(&self) -> io::Result<UnixListener> {
-        let listener = self.listener.try_clone()?;
-        listener.set_nonblocking(true)?;
-        Ok(listener)
+        Ok(ControlSocket { listener, place })
     }
 }
 
-impl Drop for ControlSocket {
+impl Drop for Place {
     fn drop(&mut self) {
         // It is ours: the lock is still held.
         let _ = fs::remove_file(&self.path);

@@ -57,11 +57,14 @@ fn listener_text(listener: &ListenerStatus) -> String {
         let _ = writeln!(text, "  {key:<14} {value}");
     };
     row("datapath", format!("{tier}, mode {mode}"));
-    row("half-open", format!("{} of {}", listener.half_open, listener.half_open_max));
     row("accept queue", format!("{} of {}", listener.accept_queue, listener.accept_queue_max));
     row("connections", format!("{} open, {} accepted", listener.open, listener.accepted));
     row("closed", counts(&listener.closed));
     row("payload", traffic(listener.traffic));
+    if mode == "kernel" {
+        return text; // What is below is counted where we answer SYNs.
+    }
+    row("half-open", format!("{} of {}", listener.half_open, listener.half_open_max));
     row("SYNs", listener.syns.to_string());
     let ListenerStatus { cookies_sent, cookies_valid, cookies_bad, ring_dropped, .. } = listener;
     row("cookies", format!("{cookies_sent} sent, {cookies_valid} valid, {cookies_bad} bad"));

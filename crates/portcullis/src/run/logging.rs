@@ -32,6 +32,12 @@ pub fn init(log: Log) -> LevelControl {
 }
 
 impl LevelControl {
+    /// For tests that have no log.
+    #[cfg(test)]
+    pub fn without_log(level: LogLevel) -> LevelControl {
+        LevelControl { filter: reload::Layer::new(filter_of(level)).1, level: Mutex::new(level) }
+    }
+
     /// The level from which on lines are written.
     pub fn level(&self) -> LogLevel {
         *self.level.lock().unwrap_or_else(std::sync::PoisonError::into_inner)

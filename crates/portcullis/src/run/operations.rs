@@ -1,6 +1,6 @@
 //! What an operator may ask of this process, and how it is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -116,15 +116,13 @@ impl Operations for Running {
     }
 
     fn kill_ids(&self, ids: &[u64]) -> Killed {
-        let mut unknown = Vec::new();
-        let found = ids.iter().filter_map(|id| {
-            let entry = self.registry.get(*id);
-            if entry.is_none() {
-                unknown.push(*id);
+        let (mut found, mut unknown) = (Vec::new(), Vec::new());
+        for id in ids.iter().copied().collect::<BTreeSet<_>>() {
+            match self.registry.get(id) {
+                Some(entry) => found.push(entry),
+                None => unknown.push(id),
             }
-            entry
-        });
-        let found: Vec<_> = found.collect();
+        }
         Killed { killed: kill(&found), unknown }
     }
 
@@ -136,6 +134,7 @@ impl Operations for Running {
     fn set_log_level(&self, level: LogLevel) -> Result<LevelChanged, Refusal> {
         let old =
             self.level.set(level).map_err(|error| Refusal::refused(format!("cannot change the level: {error}")))?;
+        tracing::info!("ctl log-level: {}, was {}", level.word(), old.word());
         Ok(LevelChanged { old: old.word().to_owned(), new: level.word().to_owned() })
     }
 }
@@ -181,7 +180,8 @@ fn listener_status(source: &dyn Source) -> ListenerStatus {
 }
 
 fn conn(entry: &Entry, kernel: Option<&mut SockDiag>) -> Conn {
-    let found = kernel.and_then(|kernel| kernel.lookup(&tuple(entry)).ok().flatten());
+    let asked = || kernel.and_then(|kernel| kernel.lookup(&tuple(entry)).ok().flatten()).map(|found| found.state);
+    let state = entry.live().map_or_else(asked, |live| live.state());
     Conn {
         id: entry.id,
         peer: canonical(entry.opening.peer),
@@ -189,7 +189,7 @@ fn conn(entry: &Entry, kernel: Option<&mut SockDiag>) -> Conn {
         listener: entry.opening.listener.to_string(),
         age_seconds: entry.opened.elapsed().as_millis() as f64 / 1e3,
         traffic: traffic(entry),
-        state: found.map(|found| found.state.to_string()),
+        state: state.map(|state| state.to_string()),
         via: via(entry.opening.handshake.via).to_owned(),
         service: entry.opening.service.map(str::to_owned),
         upstream: entry.upstream().map(ToString::to_string),
@@ -210,11 +210,118 @@ fn kill(entries: &[Arc<Entry>]) -> usize {
     for entry in entries {
         // A service resets by itself. The relay, when it is cut short, closes, which sends a FIN if nothing is left unread: so
         // the kernel is asked to destroy the client's socket first. That takes CAP_NET_ADMIN, which datapath `kernel` may lack.
-        if let (Some(_), Some(kernel)) = (entry.upstream(), kernel.as_mut()) {
+        if let (None, Some(_), Some(kernel)) = (entry.live(), entry.upstream(), kernel.as_mut()) {
             let found = kernel.lookup(&tuple(entry)).ok().flatten();
             let _ = found.map(|found| kernel.destroy(&found));
         }
         entry.kill();
     }
+    tracing::info!("ctl kill: {} connections", entries.len());
     entries.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis::{Handshake, TcpState, Via};
+
+    use super::*;
+    use crate::registry::{Live, Opening, Seat};
+    use crate::run::Stop;
+
+    /// A connection that counts its bytes.
+    struct Counted(u64);
+
+    impl Live for Counted {
+        fn received_bytes(&self) -> u64 {
+            self.0
+        }
+
+        fn sent_bytes(&self) -> u64 {
+            0
+        }
+
+        fn state(&self) -> Option<TcpState> {
+            Some(TcpState::FinWait2)
+        }
+
+        fn close_reason(&self) -> Option<&'static str> {
+            None
+        }
+
+        fn abort(&self) {}
+    }
+
+    fn running() -> Running {
+        let level = LevelControl::without_log(LogLevel::Info);
+        let registry = Registry::new(None);
+        Running::new(&Config::default(), Vec::new(), Arc::default(), registry, level, CancellationToken::new())
+    }
+
+    fn open(running: &Running, peer: &str, bytes: Option<u64>) -> Seat {
+        let opening = Opening {
+            listener: "web".into(),
+            service: Some("echo"),
+            peer: peer.parse().unwrap(),
+            local: "198.18.0.1:80".parse().unwrap(),
+            handshake: Handshake { via: Via::Cookie, options: None, duration: None },
+        };
+        let seat = running.registry.open(opening, &Stop::default());
+        bytes.into_iter().for_each(|bytes| seat.set_live(Arc::new(Counted(bytes))));
+        seat
+    }
+
+    #[test]
+    fn top_has_the_prefix_with_the_most_connections_first_and_then_the_one_with_the_most_bytes() {
+        let running = running();
+        let _seats = [
+            open(&running, "198.18.1.1:1", None),
+            open(&running, "198.18.2.1:1", Some(5)),
+            open(&running, "198.18.3.1:1", Some(7)),
+            open(&running, "[2001:db8::1]:1", Some(1)),
+            open(&running, "[2001:db8::2]:1", Some(2)),
+            open(&running, "[::ffff:198.18.2.9]:1", None),
+        ];
+        let top = running.top(10);
+        let seen: Vec<_> =
+            top.top.iter().map(|it| (it.prefix.to_string(), it.open, it.traffic.map(|it| it.received_bytes))).collect();
+        let expected = [
+            ("198.18.2.0/24", 2, Some(5)),
+            ("2001:db8::/64", 2, Some(3)),
+            ("198.18.3.0/24", 1, Some(7)),
+            ("198.18.1.0/24", 1, None),
+        ];
+        assert_eq!(seen, expected.map(|(prefix, open, bytes)| (prefix.to_owned(), open, bytes)));
+        assert_eq!((running.top(1).prefixes, running.top(1).top.len()), (4, 1));
+    }
+
+    #[test]
+    fn conns_are_filtered_by_peer_and_bounded() {
+        let running = running();
+        let _seats =
+            ["198.18.1.1:1", "198.18.2.1:1", "[::ffff:198.18.1.9]:1"].map(|peer| open(&running, peer, Some(3)));
+        let conns = running.conns(None, Some("198.18.1.0/24".parse().unwrap()), 1).unwrap();
+        assert_eq!((conns.matching, conns.connections.len()), (2, 1));
+        let conn = &conns.connections[0];
+        assert_eq!((conn.id, conn.via.as_str(), conn.state.as_deref()), (1, "cookie", Some("FIN-WAIT-2")));
+        assert_eq!(conn.traffic, Some(Traffic { received_bytes: 3, sent_bytes: 0 }));
+        let peers: Vec<_> = running.conns(None, None, 9).unwrap().connections.iter().map(|conn| conn.id).collect();
+        assert_eq!(peers, [1, 2, 3], "the oldest first");
+    }
+
+    #[test]
+    fn kill_counts_the_found_and_names_the_others() {
+        let running = running();
+        let seats = ["198.18.1.1:1", "198.18.2.1:1"].map(|peer| open(&running, peer, None));
+        assert_eq!(running.kill_ids(&[77, 1, 1]), Killed { killed: 1, unknown: vec![77] });
+        assert!(seats[0].stop().now.is_cancelled() && !seats[1].stop().now.is_cancelled());
+        assert_eq!(running.kill_peers("198.18.0.0/16".parse().unwrap()).killed, 2);
+        assert!(seats[1].stop().now.is_cancelled());
+    }
+
+    #[test]
+    fn a_drain_is_asked_for_once() {
+        let running = running();
+        assert!(!running.drain().already);
+        assert!(running.drain.is_cancelled() && running.drain().already);
+    }
 }
