@@ -1,6 +1,6 @@
 //! The connections that are being served, for an operator who wants to see or end them; and a line for each in the access log.
 //!
-//! One entry costs some 300 bytes and under a microsecond. The bound is that of the connections themselves: who registers one
+//! One entry costs some 500 bytes and half a microsecond. The bound is that of the connections themselves: who registers one
 //! holds a place of its listener's `connections_max`.
 
 use std::collections::HashMap;

@@ -1,8 +1,9 @@
 //! `portcullis ctl`: an operator asks a running process, over a Unix socket.
 //!
-//! A client sends one line of JSON, [`Request`], and gets one line of JSON, [`Answer`]; then the connection is over. Everything has
-//! a bound: the length of both lines, the time each may take, and the clients at a time. Only root and the user that the process
-//! runs as are answered. What the answers come from is behind [`Operations`]; this module knows nothing of listeners.
+//! A client sends one line of JSON, [`Request`](protocol::Request), and gets one line of JSON, [`Answer`](protocol::Answer); then
+//! the connection is over. Everything has a bound: the length of both lines, the time each may take, and the clients at a time. Only
+//! root and the user that the process runs as are answered. What the answers come from is behind [`Operations`]; this module knows
+//! nothing of listeners.
 
 mod args;
 mod client;

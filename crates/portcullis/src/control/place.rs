@@ -65,14 +65,13 @@ fn take_usual(directory: &Path) -> Result<ControlSocket, TakeError> {
         // It may be there already; if it cannot be made, the socket says so.
         let _ = DirBuilder::new().mode(0o755).create(directory);
     }
-    let mut last = None;
     for path in slots(directory) {
         match ControlSocket::take(&path) {
-            Err(alive @ TakeError::Alive { .. }) => last = Some(alive),
+            Err(TakeError::Alive { .. }) => {}
             done => return done,
         }
     }
-    Err(last.unwrap_or(TakeError::Full { directory: directory.to_owned() }))
+    Err(TakeError::Full { directory: directory.to_owned() })
 }
 
 /// Where sockets are looked for by a client.
@@ -119,5 +118,32 @@ mod tests {
         let slots: Vec<_> = slots(Path::new("/r")).collect();
         assert_eq!(slots.len(), 16);
         assert_eq!(slots[..2], [PathBuf::from("/r/control.sock"), PathBuf::from("/r/control-2.sock")]);
+    }
+
+    #[test]
+    fn the_patient_wait_for_a_predecessor_to_let_go() {
+        let directory = std::env::temp_dir().join(format!("portcullis-place-{:016x}", getrandom::u64().unwrap()));
+        std::fs::create_dir(&directory).unwrap();
+        let path = ControlPath::At(directory.join("c"));
+        let predecessor = take(&path, false).unwrap();
+        let refusal = take(&path, false).unwrap_err().to_string();
+        assert!(refusal.starts_with("control: ") && refusal.contains("legal: another path, or \"none\""), "{refusal}");
+        thread::scope(|scope| {
+            let successor = scope.spawn(|| take(&path, true));
+            drop(predecessor);
+            assert!(successor.join().unwrap().unwrap().is_some());
+        });
+        std::fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_directory_has_a_place_for_each_until_it_is_full() {
+        let directory = std::env::temp_dir().join(format!("portcullis-place-{:016x}", getrandom::u64().unwrap()));
+        std::fs::create_dir(&directory).unwrap();
+        let taken: Vec<_> = (0..SLOTS).map(|_| take_usual(&directory).unwrap()).collect();
+        assert!(take_usual(&directory).is_err());
+        drop(taken);
+        assert!(take_usual(&directory).is_ok());
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

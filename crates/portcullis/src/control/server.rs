@@ -129,3 +129,6 @@ async fn reply(line: Vec<u8>, operations: Arc<dyn Operations>) -> Answer {
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
