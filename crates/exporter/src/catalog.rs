@@ -173,6 +173,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     ),
     family("portcullis_connections_accepted_total", "Connections handed to the application."),
     family("portcullis_connections_closed_total", "Connections closed, by reason."),
+    family(
+        "portcullis_connections_refused_total",
+        "Connections closed as soon as they were accepted, by reason: a list, a rate, a bound on connections.",
+    ),
     family("portcullis_received_bytes_total", "Payload bytes received from clients."),
     family("portcullis_sent_bytes_total", "Payload bytes sent to clients."),
     // The kernel's own counters, of this network namespace.

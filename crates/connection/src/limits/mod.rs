@@ -18,6 +18,8 @@ pub use prefix_list::{PrefixList, PrefixListError, parse_prefix};
 use prefixes::Prefixes;
 use rate::Rate;
 
+use crate::connection::Refuse;
+
 /// What a listener grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
@@ -47,6 +49,13 @@ pub enum AtLimit {
     Silent,
 }
 
+impl Default for Rules {
+    /// Everybody may come in, and all of them.
+    fn default() -> Rules {
+        Rules::up_to(usize::MAX)
+    }
+}
+
 impl Rules {
     /// Nothing is limited but the number of connections.
     pub fn up_to(connections_max: usize) -> Rules {
@@ -57,6 +66,16 @@ impl Rules {
             allow: PrefixList::default(),
             deny: PrefixList::default(),
             at_limit: AtLimit::default(),
+        }
+    }
+
+    /// How somebody is told that he was refused for this reason. [`AtLimit`] is about the limits of all together: who is on a list, or
+    /// has the share of his prefix, is reset.
+    pub fn manner(&self, refused: Refused) -> Refuse {
+        match (refused, self.at_limit) {
+            (Refused::Connections | Refused::Rate, AtLimit::Silent) => Refuse::Silent,
+            (Refused::Connections | Refused::Rate, AtLimit::Queue | AtLimit::Reset) => Refuse::Reset,
+            (Refused::Denied | Refused::Prefix, _) => Refuse::Reset,
         }
     }
 }

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::connection::adopt;
+use ::connection::{CloseReason, Connection, ConnectionStats, KernelListener, adopt};
 use listener::{Accepted, EarlyData, Negotiated, Refusal, Timestamps, Via};
+use socket2::SockRef;
 use testnet::{Interface, Namespace, RawHost, Script, eventually, veth};
 use wire::{FourTuple, SeqNum};
 
@@ -120,6 +122,29 @@ pub fn assert_nothing_to_read(stream: &mut TcpStream) {
         assert_eq!(stream.read(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         std::thread::yield_now();
     }
+}
+
+/// A client's plain socket and the server's connection.
+pub async fn connected() -> (TcpStream, Connection, Arc<ConnectionStats>) {
+    let stats = Arc::new(ConnectionStats::default());
+    let mut listener = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
+    let client = TcpStream::connect(listener.local_addr()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let connection = listener.accept().await.unwrap();
+    assert_eq!((stats.accepted(), stats.open()), (1, 1));
+    (client, connection, stats)
+}
+
+/// Asserts that the one connection was counted as closed, once, for this reason.
+pub fn assert_closed(stats: &ConnectionStats, reason: CloseReason) {
+    let counts = CloseReason::ALL.map(|reason| (reason, stats.closed(reason)));
+    assert_eq!(counts, CloseReason::ALL.map(|each| (each, u64::from(each == reason))));
+    assert_eq!(stats.open(), 0);
+}
+
+/// Makes the client's end of the connection end with RST when it is dropped.
+pub fn reset(client: &TcpStream) {
+    SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
 /// What `ss` says about the connections of the server's port 8080.

@@ -1,17 +1,20 @@
 //! What can be configured: the types, their defaults, and how a file becomes a [`Config`].
 
+pub mod diff;
 mod duplicate;
 mod flags;
+pub mod lists;
 mod parse;
 mod reader;
 mod report;
 mod schema;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connection::AtLimit;
 use listener::{AcceptCookies, ListenConfig};
 pub use portcullis::BpfHook;
 
@@ -64,6 +67,7 @@ pub struct ListenerConfig {
     pub window_scale: u8,
     pub half_open: HalfOpen,
     pub cookies: Cookies,
+    pub limits: Limits,
     pub timeouts: Timeouts,
 }
 
@@ -89,6 +93,20 @@ pub struct HalfOpen {
 pub struct Cookies {
     pub accept: AcceptCookies,
     pub bad_per_prefix: u32,
+}
+
+/// Whose connections are served, and how many.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// `None`: as many as come.
+    pub new_per_second: Option<NonZeroU32>,
+    /// `None`: as many as come.
+    pub per_prefix: Option<NonZeroU32>,
+    /// Empty: everybody.
+    pub allow_files: Vec<PathBuf>,
+    /// Empty: nobody.
+    pub deny_files: Vec<PathBuf>,
+    pub at_limit: AtLimit,
 }
 
 /// How long a connection may do nothing.
@@ -155,6 +173,11 @@ impl Choice for AcceptCookies {
         &[("when_expected", AcceptCookies::WhenExpected), ("always", AcceptCookies::Always)];
 }
 
+impl Choice for AtLimit {
+    const WORDS: &'static [(&'static str, AtLimit)] =
+        &[("queue", AtLimit::Queue), ("reset", AtLimit::Reset), ("silent", AtLimit::Silent)];
+}
+
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
@@ -203,6 +226,7 @@ impl Default for ListenerConfig {
                 synack_retries: engine.synack_retries,
             },
             cookies: Cookies { accept: engine.accept_cookies, bad_per_prefix: engine.bad_cookies_per_prefix },
+            limits: Limits::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
                 idle: Some(Duration::from_secs(600)),

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use toml::de::DeTable;
 use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
 use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
-use super::{Backend, BpfHook, Config, Cookies, Datapath, HalfOpen, ListenerConfig, Log, Service, Timeouts};
+use super::{Backend, BpfHook, Config, Cookies, Datapath, HalfOpen, Limits, ListenerConfig, Log, Service, Timeouts};
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
@@ -104,6 +104,7 @@ fn read_listener(mut section: Section<'_, '_>) -> Read {
         window_scale: section.integer("window_scale", 0..=14, "bits, RFC 7323", default.window_scale.into()) as u8,
         half_open: read_half_open(section.table("half_open"), default.half_open),
         cookies: read_cookies(section.table("cookies"), default.cookies),
+        limits: read_limits(section.table("limits"), default.limits),
         timeouts: read_timeouts(section.table("timeouts"), default.timeouts),
     };
     section.close();
@@ -165,6 +166,18 @@ fn read_cookies(mut section: Section<'_, '_>, default: Cookies) -> Cookies {
     };
     section.close();
     cookies
+}
+
+fn read_limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
+    let limits = Limits {
+        new_per_second: limit(&mut section, "new_per_second", 1_000_000, "connections in a second"),
+        per_prefix: limit(&mut section, "per_prefix", 16_777_216, "connections"),
+        allow_files: values(section.strings("allow_files", PATH, path)),
+        deny_files: values(section.strings("deny_files", PATH, path)),
+        at_limit: section.choice("at_limit").map_or(default.at_limit, |found| found.value),
+    };
+    section.close();
+    limits
 }
 
 fn read_timeouts(mut section: Section<'_, '_>, default: Timeouts) -> Timeouts {
@@ -235,6 +248,10 @@ fn count(
     default: usize,
 ) -> usize {
     section.integer(key, legal, unit, default as u64) as usize
+}
+
+fn limit(section: &mut Section<'_, '_>, key: &'static str, most: u64, unit: &str) -> Option<NonZeroU32> {
+    NonZeroU32::new(section.integer(key, 0..=most, &format!("{unit}; 0: no limit"), 0) as u32)
 }
 
 fn budget(section: &mut Section<'_, '_>, key: &'static str, unit: &str, default: u32) -> u32 {

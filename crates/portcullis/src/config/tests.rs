@@ -29,9 +29,9 @@ fn the_printed_default_is_the_default() {
 #[test]
 fn the_printed_default_documents_every_key() {
     let bogus = "bogus = 1\n[log]\nbogus = 1\n[[listener]]\nbind = [\"127.0.0.1:80\"]\nbogus = 1\n\
-                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n";
+                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.limits]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n";
     let faults = faults(bogus);
-    assert_eq!(faults.len(), 6, "{faults:#?}");
+    assert_eq!(faults.len(), 7, "{faults:#?}");
     for fault in faults {
         let (_, keys) = fault.split_once("legal here: ").unwrap();
         for key in keys.split(", ") {
@@ -88,6 +88,7 @@ fn every_value_of_a_full_file_arrives() {
         window_scale = 4
         half_open = { max = 4, high_percent = 90, low_percent = 0, prefix_share_percent = 100, synack_retries = 5 }
         cookies = { accept = "always", bad_per_prefix = 50 }
+        limits = { new_per_second = 60, per_prefix = 7, allow_files = ["/a"], deny_files = ["/d", "/e"], at_limit = "silent" }
         timeouts = { connect_seconds = 1, idle_seconds = 0, half_close_seconds = 0, header_seconds = 2 }
         [[listener]]
         bind = ["127.0.0.1:81"]
@@ -106,6 +107,13 @@ fn every_value_of_a_full_file_arrives() {
         window_scale: 4,
         half_open: HalfOpen { max: 4, high_percent: 90, low_percent: 0, prefix_share_percent: 100, synack_retries: 5 },
         cookies: Cookies { accept: AcceptCookies::Always, bad_per_prefix: 50 },
+        limits: Limits {
+            new_per_second: NonZeroU32::new(60),
+            per_prefix: NonZeroU32::new(7),
+            allow_files: vec!["/a".into()],
+            deny_files: vec!["/d".into(), "/e".into()],
+            at_limit: AtLimit::Silent,
+        },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
             idle: None,
@@ -167,6 +175,9 @@ fn a_listener_fault_has_place_key_value_and_range() {
         ("half_open.low_percent = 75", "2:25: listener.half_open.low_percent: ", ["75 is not below", "from 0 to 74"]),
         ("half_open.high_percent = 101", "2:26: listener.half_open.high_percent: ", ["101", "from 1 to 100"]),
         ("half_open.synack_retries = 6", "2:28: listener.half_open.synack_retries: ", ["6", "from 0 to 5"]),
+        ("limits.per_prefix = 16777217", "2:21: listener.limits.per_prefix: ", ["16777217", "from 0 to 16777216"]),
+        ("limits.at_limit = \"drop\"", "2:19: listener.limits.at_limit: ", ["\"drop\"", "\"silent\""]),
+        ("limits.deny_files = [\"\"]", "2:22: listener.limits.deny_files: ", ["empty", "a path"]),
         ("window_scale = 15", "2:16: listener.window_scale: ", ["15", "from 0 to 14"]),
         ("cookies.bad_per_prefix = 0", "2:26: listener.cookies.bad_per_prefix: ", ["0", "from 10 to 327670"]),
         ("cookies.accept = true", "2:18: listener.cookies.accept: ", ["true (boolean)", "\"always\""]),

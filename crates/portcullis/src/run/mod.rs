@@ -2,6 +2,7 @@
 
 mod banner;
 mod descriptors;
+mod limits;
 mod logging;
 mod preflight;
 mod serve;
@@ -24,6 +25,7 @@ use crate::failure::Failure;
 use crate::master_key::{self, Environment, Named};
 use crate::{read_config, rights};
 use descriptors::Descriptors;
+pub use limits::check_lists;
 use serve::Front;
 use stop::{FIN_GRACE, Signals, Stop};
 
@@ -54,6 +56,7 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
     preflight::check(config)?;
+    check_lists(config)?;
     let mut listeners = Vec::new();
     for listener in &config.listeners {
         listeners.push(start(config, listener, master.clone(), limit).await?);
@@ -69,9 +72,9 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let banner = banner::lines(config, &listeners, admin.addr);
     let mut fronts = JoinSet::new();
-    for (listener, config_of) in listeners.into_iter().zip(&config.listeners) {
-        let front = Front::new(config_of, config.listeners.len(), &descriptors, stop.clone())?;
-        fronts.spawn(front.run(listener));
+    for ((listener, config_of), control) in listeners.into_iter().zip(&config.listeners).zip(&controls) {
+        control.set_rules(limits::rules(config_of, serve::places(config_of, config.listeners.len(), &descriptors)?)?);
+        fronts.spawn(Front::new(config_of, stop.clone()).run(listener));
     }
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);

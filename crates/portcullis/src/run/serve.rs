@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use portcullis::{Connection, Listener};
 use tokio::io::AsyncReadExt;
-use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use super::descriptors::{self, Allowed, Descriptors};
@@ -22,7 +21,6 @@ const LINGER: Duration = Duration::from_secs(2);
 /// One listener's side of the program.
 pub struct Front {
     name: String,
-    places: Arc<Semaphore>,
     handler: Arc<Handler>,
     stop: Stop,
 }
@@ -39,27 +37,13 @@ enum Answerer {
 }
 
 impl Front {
-    /// For one of `listeners` listeners that share the descriptors.
-    ///
-    /// # Errors
-    /// When there is none for a single connection.
-    pub fn new(
-        config: &ListenerConfig,
-        listeners: usize,
-        descriptors: &Descriptors,
-        stop: Stop,
-    ) -> Result<Front, Failure> {
-        let max = places(config, listeners, descriptors)?;
+    /// For the listener of this configuration.
+    pub fn new(config: &ListenerConfig, stop: Stop) -> Front {
         let backend = match config.backend {
             Backend::Service(service) => Answerer::Service(service),
             Backend::Upstream(addr) => Answerer::Upstream(Upstream::new(&config.name, addr, config.timeouts)),
         };
-        Ok(Front {
-            name: config.name.clone(),
-            places: Arc::new(Semaphore::new(max)),
-            handler: Arc::new(Handler { backend, timeouts: config.timeouts }),
-            stop,
-        })
+        Front { name: config.name.clone(), handler: Arc::new(Handler { backend, timeouts: config.timeouts }), stop }
     }
 
     /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
@@ -83,14 +67,8 @@ impl Front {
 
     async fn accept_all(&self, listener: &mut Listener, tasks: &TaskTracker) -> Result<(), Failure> {
         loop {
-            // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
-            let place = tokio::select! {
-                biased; // The place of a connection that ended at the deadline is nobody's.
-                () = self.stop.deadline.cancelled() => return Ok(()),
-                place = self.places.clone().acquire_owned() => place,
-            };
             let accepted = tokio::select! {
-                biased;
+                biased; // The place of a connection that ended at the deadline is nobody's.
                 () = self.stop.deadline.cancelled() => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
@@ -103,16 +81,17 @@ impl Front {
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
             let (handler, stop) = (self.handler.clone(), self.stop.clone());
-            tasks.spawn(async move {
-                handler.handle(connection, &stop).await;
-                drop(place);
-            });
+            tasks.spawn(async move { handler.handle(connection, &stop).await });
         }
     }
 }
 
-/// How many connections are served at once: as many as configured, or as the descriptors allow, which is then said.
-fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
+/// How many connections of one of `listeners` listeners are served at once: as many as configured, or as the descriptors allow, which is
+/// then said.
+///
+/// # Errors
+/// When there is no descriptor for a single one.
+pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
     let limit = descriptors.limit();
     let accept_queue = descriptors::accept_queue(config.accept_queue, limit, listeners);
     let relayed = matches!(config.backend, Backend::Upstream(_));
