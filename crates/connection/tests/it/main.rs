@@ -7,3 +7,4 @@ mod early_data;
 mod kernel_listener;
 mod relay;
 mod support;
+mod timeouts;
