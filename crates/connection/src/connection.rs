@@ -86,7 +86,11 @@ impl Connection {
     ) -> Connection {
         let account = Account::open(Arc::clone(stats), Record::new(local, peer, handshake));
         let inner = Arc::new(Inner { stream, account, progress: Progress::default(), ticket: OnceLock::new() });
-        Connection { inner, read: Watch::new(Direction::Read), write: Watch::new(Direction::Write) }
+        Connection {
+            inner,
+            read: Watch::without_limits(Direction::Read),
+            write: Watch::without_limits(Direction::Write),
+        }
     }
 
     /// The client's address. While SYN cookies are in use it proves little about who the client is.
@@ -126,7 +130,7 @@ impl Connection {
     /// [`Expired`](crate::Expired), and the connection is counted by it. It is not closed by that: a front end may still answer, and then
     /// [close](Connection::close), or [abort](Connection::abort). [Halves](Connection::into_split) keep the limits.
     ///
-    /// Costs two system calls, and a timer of some 150 bytes for each direction that ever had to wait.
+    /// Costs two system calls, some 130 bytes, and a timer of about as much for each direction that ever had to wait.
     ///
     /// # Errors
     ///
@@ -142,8 +146,8 @@ impl Connection {
 
     /// Lifts the limits on progress; those of the kernel stay.
     pub(crate) fn lift_limits(&mut self) {
-        self.read = Watch::new(Direction::Read);
-        self.write = Watch::new(Direction::Write);
+        self.read = Watch::without_limits(Direction::Read);
+        self.write = Watch::without_limits(Direction::Write);
     }
 
     /// Keeps a place that a [`Gate`](crate::Gate) has granted until the connection ends. The first one stands.

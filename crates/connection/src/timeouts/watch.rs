@@ -103,10 +103,16 @@ impl Progress {
     }
 }
 
-/// The limits of one direction, and its timer: made at the first wait, and not touched by progress, only looked at when it goes off.
+/// What watches over one direction. Without limits it costs nothing, and does nothing.
 #[derive(Debug)]
 pub(crate) struct Watch {
     direction: Direction,
+    limits: Option<Box<Limits>>,
+}
+
+/// The limits of one direction, and its timer: made at the first wait, and not touched by progress, only looked at when it goes off.
+#[derive(Debug)]
+struct Limits {
     first_byte: Option<Duration>,
     idle: Option<Duration>,
     half_close: Option<Duration>,
@@ -114,9 +120,8 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Without limits, which costs nothing.
-    pub(crate) fn new(direction: Direction) -> Watch {
-        Watch { direction, first_byte: None, idle: None, half_close: None, timer: None }
+    pub(crate) fn without_limits(direction: Direction) -> Watch {
+        Watch { direction, limits: None }
     }
 
     /// With these limits; the count begins now, that to the first byte with the connection.
@@ -126,9 +131,13 @@ impl Watch {
         progress: &Progress,
         record: &Record,
     ) -> Watch {
+        let Timeouts { first_byte, idle, half_close, user_timeout: _, keepalive: _ } = *timeouts;
+        if (first_byte, idle, half_close) == (None, None, None) {
+            return Watch::without_limits(direction);
+        }
         progress.moved(record);
-        let first_byte = timeouts.first_byte.filter(|_| direction == Direction::Read);
-        Watch { first_byte, idle: timeouts.idle, half_close: timeouts.half_close, ..Watch::new(direction) }
+        let first_byte = first_byte.filter(|_| direction == Direction::Read);
+        Watch { direction, limits: Some(Box::new(Limits { first_byte, idle, half_close, timer: None })) }
     }
 
     /// Looks at the clock after an operation: progress begins the count anew, a wait that is over its limit becomes an error.
@@ -139,27 +148,23 @@ impl Watch {
         record: &Record,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<T>> {
-        if self.is_off() {
-            return polled;
-        }
+        let Some(limits) = &mut self.limits else { return polled };
         if polled.is_ready() {
             progress.moved(record);
             return polled;
         }
-        let expired = ready!(self.wait(progress, record, cx));
-        record.note(expired.reason());
-        Poll::Ready(Err(expired.into()))
-    }
-
-    fn is_off(&self) -> bool {
-        (self.first_byte, self.idle, self.half_close) == (None, None, None)
-    }
-
-    fn wait(&mut self, progress: &Progress, record: &Record, cx: &mut Context<'_>) -> Poll<Expired> {
-        if self.half_close.is_some() && !progress.is_half_closed() {
+        if limits.half_close.is_some() && !progress.is_half_closed() {
             // Before the limits are looked at: a FIN in between wakes us.
             progress.wake_at_half_close(self.direction, cx.waker());
         }
+        let expired = ready!(limits.wait(progress, record, cx));
+        record.note(expired.reason());
+        Poll::Ready(Err(expired.into()))
+    }
+}
+
+impl Limits {
+    fn wait(&mut self, progress: &Progress, record: &Record, cx: &mut Context<'_>) -> Poll<Expired> {
         loop {
             let Some((deadline, expired)) = self.deadline(progress, record) else { return Poll::Pending };
             if deadline <= Instant::now() {

@@ -2,8 +2,11 @@
 
 mod accept_queue;
 mod adoption;
+mod close;
 mod connection;
 mod early_data;
+mod handle;
 mod kernel_listener;
 mod relay;
 mod support;
+mod timeouts;

@@ -51,6 +51,28 @@ impl Lab {
         self.server.ip("link set srv0 gso_max_segs 1");
     }
 
+    /// A listener of the kernel's in the server's namespace.
+    pub fn listen(&self, addr: &str, stats: &Arc<ConnectionStats>) -> KernelListener {
+        let runtime = tokio::runtime::Handle::current();
+        self.server.run(move || {
+            let _inside = runtime.enter();
+            KernelListener::bind(addr.parse().unwrap(), 16, Arc::clone(stats)).unwrap()
+        })
+    }
+
+    /// A scripted client's connection that the kernel has accepted.
+    pub async fn accept_script<'a>(
+        &self,
+        host: &'a RawHost,
+        port: u16,
+    ) -> (Script<'a>, Connection, Arc<ConnectionStats>) {
+        let stats = Arc::default();
+        let mut listener = self.listen(SERVER_V4, &stats);
+        let mut script = host.script(port, SERVER_V4.parse().unwrap());
+        script.handshake();
+        (script, listener.accept().await.unwrap(), stats)
+    }
+
     pub fn adopt(&self, accepted: &Accepted, early: &mut (dyn EarlyData + Send)) -> Result<TcpStream, Refusal> {
         self.server.run(move || adopt(accepted, early)).map(|adopted| adopted.stream)
     }
