@@ -103,7 +103,7 @@ impl ListenerConfig {
             half_open: HalfOpen { max, high_percent, low_percent, prefix_share_percent, synack_retries },
             cookies: Cookies { accept, bad_per_prefix },
             limits: Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit },
-            timeouts: Timeouts { connect, idle, half_close, header },
+            timeouts: Timeouts { connect, first_byte, idle, half_close, header, user, keepalive },
         } = self;
         vec![
             restart("bind", bind),
@@ -127,9 +127,12 @@ impl ListenerConfig {
             reload("limits.deny_files", deny_files),
             reload("limits.at_limit", at_limit),
             reload("timeouts.connect_seconds", connect),
+            reload("timeouts.first_byte_seconds", first_byte),
             reload("timeouts.idle_seconds", idle),
             reload("timeouts.half_close_seconds", half_close),
             reload("timeouts.header_seconds", header),
+            reload("timeouts.user_timeout_seconds", user),
+            reload("timeouts.keepalive_*", keepalive),
         ]
     }
 }

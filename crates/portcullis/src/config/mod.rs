@@ -17,6 +17,7 @@ use std::time::Duration;
 use connection::AtLimit;
 use listener::{AcceptCookies, ListenConfig};
 pub use portcullis::BpfHook;
+use portcullis::Keepalive;
 
 pub use parse::{admin_address, guarded_address, interface_name, upstream_address};
 pub use reader::Choice;
@@ -113,11 +114,30 @@ pub struct Limits {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
     pub connect: Duration,
+    /// `None`: as long as `idle` allows.
+    pub first_byte: Option<Duration>,
     /// `None`: for ever.
     pub idle: Option<Duration>,
     /// `None`: for ever.
     pub half_close: Option<Duration>,
     pub header: Duration,
+    /// `None`: the kernel's own.
+    pub user: Option<Duration>,
+    /// `None`: no probes.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Timeouts {
+    /// What holds for the client's side.
+    pub fn of_client(&self) -> portcullis::Timeouts {
+        portcullis::Timeouts {
+            first_byte: self.first_byte,
+            idle: self.idle,
+            half_close: self.half_close,
+            user_timeout: self.user,
+            keepalive: self.keepalive,
+        }
+    }
 }
 
 /// Which way to the wire.
@@ -229,9 +249,12 @@ impl Default for ListenerConfig {
             limits: Limits::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
+                first_byte: None,
                 idle: Some(Duration::from_secs(600)),
                 half_close: Some(Duration::from_secs(60)),
                 header: Duration::from_secs(10),
+                user: None,
+                keepalive: None,
             },
         }
     }

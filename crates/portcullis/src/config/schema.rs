@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use portcullis::Keepalive;
 use portcullis::guard::{expand_wildcards, overlap};
 use toml::de::DeTable;
 
@@ -183,12 +184,24 @@ fn read_limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
 fn read_timeouts(mut section: Section<'_, '_>, default: Timeouts) -> Timeouts {
     let timeouts = Timeouts {
         connect: seconds(&mut section, "connect_seconds", 1, default.connect),
+        first_byte: seconds_or_never(&mut section, "first_byte_seconds", default.first_byte),
         idle: seconds_or_never(&mut section, "idle_seconds", default.idle),
         half_close: seconds_or_never(&mut section, "half_close_seconds", default.half_close),
         header: seconds(&mut section, "header_seconds", 1, default.header),
+        user: seconds_or_never(&mut section, "user_timeout_seconds", default.user),
+        keepalive: read_keepalive(&mut section),
     };
     section.close();
     timeouts
+}
+
+fn read_keepalive(section: &mut Section<'_, '_>) -> Option<Keepalive> {
+    const KERNEL_MAX: u64 = 32_767;
+    let idle = section.integer("keepalive_seconds", 0..=KERNEL_MAX, "seconds; 0: no probes", 0);
+    let interval = section.integer("keepalive_interval_seconds", 1..=KERNEL_MAX, "seconds", 15);
+    let count = section.integer("keepalive_probes", 1..=127, "probes", 4) as u32;
+    let [idle, interval] = [idle, interval].map(Duration::from_secs);
+    (!idle.is_zero()).then_some(Keepalive { idle, interval, count })
 }
 
 /// Names become labels of metrics: two listeners of one name would be one series.

@@ -5,6 +5,7 @@ mod descriptors;
 mod limits;
 mod logging;
 mod preflight;
+mod reload;
 mod serve;
 mod shortage;
 mod sparse;
@@ -13,7 +14,7 @@ mod upstream;
 
 use std::sync::Arc;
 
-use exporter::{AdminServer, Exporter, Readiness, Source};
+use exporter::{AdminServer, Exporter, Readiness, Reloads, Source};
 use portcullis::{BuildError, Builder, Control, ListenConfig, Listener, MasterKey};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -26,7 +27,8 @@ use crate::master_key::{self, Environment, Named};
 use crate::{read_config, rights};
 use descriptors::Descriptors;
 pub use limits::check_lists;
-use serve::Front;
+use reload::{Reached, Reloader};
+use serve::{Front, Served};
 use stop::{FIN_GRACE, Signals, Stop};
 
 /// Runs until a signal ends it.
@@ -48,10 +50,10 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let limit = descriptors::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
-    runtime.block_on(serve_all(&config, master, limit))
+    runtime.block_on(serve_all(args, &config, master, limit))
 }
 
-async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Result<(), Failure> {
+async fn serve_all(args: &RunArgs, config: &Config, master: Option<MasterKey>, limit: u64) -> Result<(), Failure> {
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
@@ -63,23 +65,32 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
     }
     drop(master);
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
-    let admin = Admin::start(config, sources.clone(), readiness.clone()).await?;
+    let reloads = Arc::new(Reloads::default());
+    let admin = Admin::start(config, sources.clone(), readiness.clone(), reloads.clone()).await?;
     let descriptors = Descriptors::now(limit);
-    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
-    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
-
+    let mut reached = Vec::new();
+    for (listener, config_of) in listeners.iter().zip(&config.listeners) {
+        let (control, served) = (listener.control(), Arc::new(Served::new(config_of)));
+        let places = serve::places(config_of, config.listeners.len(), &descriptors)?;
+        control.set_rules(limits::rules(config_of, places)?);
+        reached.push(Reached { name: config_of.name.clone(), control, served });
+    }
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
+    let fronts: Vec<_> =
+        reached.iter().map(|reached| Front::new(&reached.name, reached.served.clone(), stop.clone())).collect();
+    let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads);
+    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
+    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
     let banner = banner::lines(config, &listeners, admin.addr);
-    let mut fronts = JoinSet::new();
-    for ((listener, config_of), control) in listeners.into_iter().zip(&config.listeners).zip(&controls) {
-        control.set_rules(limits::rules(config_of, serve::places(config_of, config.listeners.len(), &descriptors)?)?);
-        fronts.spawn(Front::new(config_of, stop.clone()).run(listener));
+    let mut running = JoinSet::new();
+    for (listener, front) in listeners.into_iter().zip(fronts) {
+        running.spawn(front.run(listener));
     }
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
 
-    let ended = until_stopped(config, &mut signals, &mut fronts, &stop, || {
+    let ended = until_stopped(&reloader, &mut signals, &mut running, &stop, || {
         readiness.set_draining(true);
         controls.iter().for_each(Control::drain);
         if config.bpf_pins.is_some() {
@@ -93,7 +104,7 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Re
 
 /// Serves until the first signal, then takes the steps of the end.
 async fn until_stopped(
-    config: &Config,
+    reloader: &Reloader,
     signals: &mut Signals,
     fronts: &mut JoinSet<Result<(), Failure>>,
     stop: &Stop,
@@ -101,9 +112,9 @@ async fn until_stopped(
 ) -> Result<(), Failure> {
     let mut ended = Ok(());
     tokio::select! {
-        signal = signals.next() => tracing::info!(
+        signal = signals.next(|| drop(reloader.reload())) => tracing::info!(
             "{signal}: no new connections; those open have {} s to finish, and end at once at a second signal",
-            config.shutdown_deadline.as_secs()
+            reloader.config().shutdown_deadline.as_secs()
         ),
         // Without a signal, a front ends only by failing. Clients wait for a restart: nobody is given time to finish.
         failed = fronts.join_next() => {
@@ -119,8 +130,8 @@ async fn until_stopped(
         () = finish(fronts, &mut ended) => return ended,
         () = stop.deadline.cancelled() => {}
         () = stop.failed.cancelled() => {}
-        () = tokio::time::sleep(config.shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
-        signal = signals.next() => {
+        () = tokio::time::sleep(reloader.config().shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
+        signal = signals.next(no_reload) => {
             tracing::info!("{signal} again: ending at once");
             stop.everything();
         }
@@ -129,11 +140,16 @@ async fn until_stopped(
     tokio::select! {
         () = finish(fronts, &mut ended) => return ended,
         () = tokio::time::sleep(FIN_GRACE) => tracing::info!("resetting what has not closed"),
-        _ = signals.next() => {}
+        _ = signals.next(no_reload) => {}
     }
     stop.everything();
     finish(fronts, &mut ended).await;
     ended
+}
+
+/// At the end there is nothing left for a new configuration.
+fn no_reload() {
+    tracing::warn!("SIGHUP ignored: it is ending");
 }
 
 async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {
@@ -227,11 +243,13 @@ impl Admin {
         config: &Config,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
+        reloads: Arc<Reloads>,
     ) -> Result<Admin, Failure> {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let Some(addr) = config.admin else { return Ok(Admin { addr: None, stop, tasks }) };
         let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
-        let exporter = Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?;
+        let exporter =
+            Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
         let server = AdminServer::bind(addr, exporter).await.map_err(failed)?;
         let addr = Some(server.local_addr());
         tasks.spawn(server.run(stop.clone().cancelled_owned()));

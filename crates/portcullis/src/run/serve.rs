@@ -1,10 +1,10 @@
 //! One listener's connections, from accept to the end.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use portcullis::{Connection, Listener};
-use tokio::io::AsyncReadExt;
+use portcullis::{CloseReason, Connection, Listener};
 use tokio_util::task::TaskTracker;
 
 use super::descriptors::{self, Allowed, Descriptors};
@@ -12,7 +12,7 @@ use super::stop::Stop;
 use super::upstream::Upstream;
 use crate::config::{Backend, ListenerConfig, Service, Timeouts};
 use crate::failure::Failure;
-use crate::service::{self, IdleLimit};
+use crate::service;
 
 /// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
 /// for the bytes that are on their way, which can destroy the end of our answer (RFC 1122 §4.2.2.13).
@@ -21,9 +21,12 @@ const LINGER: Duration = Duration::from_secs(2);
 /// One listener's side of the program.
 pub struct Front {
     name: String,
-    handler: Arc<Handler>,
+    served: Arc<Served>,
     stop: Stop,
 }
+
+/// What is done with the connections of a listener, as the configuration in force has it.
+pub struct Served(RwLock<Arc<Handler>>);
 
 /// What is done with a connection.
 struct Handler {
@@ -33,17 +36,34 @@ struct Handler {
 
 enum Answerer {
     Service(Service),
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
+}
+
+impl Served {
+    /// As this configuration has it.
+    pub fn new(config: &ListenerConfig) -> Served {
+        let backend = match config.backend {
+            Backend::Service(service) => Answerer::Service(service),
+            Backend::Upstream(addr) => Answerer::Upstream(Box::new(Upstream::new(&config.name, addr, config.timeouts))),
+        };
+        Served(RwLock::new(Arc::new(Handler { backend, timeouts: config.timeouts })))
+    }
+
+    /// For the connections that come from now on; those there are go on as they began.
+    pub fn replace(&self, new: Served) {
+        let new = new.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    fn handler(&self) -> Arc<Handler> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Front {
-    /// For the listener of this configuration.
-    pub fn new(config: &ListenerConfig, stop: Stop) -> Front {
-        let backend = match config.backend {
-            Backend::Service(service) => Answerer::Service(service),
-            Backend::Upstream(addr) => Answerer::Upstream(Upstream::new(&config.name, addr, config.timeouts)),
-        };
-        Front { name: config.name.clone(), handler: Arc::new(Handler { backend, timeouts: config.timeouts }), stop }
+    /// For the listener of this name.
+    pub fn new(name: &str, served: Arc<Served>, stop: Stop) -> Front {
+        Front { name: name.to_owned(), served, stop }
     }
 
     /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
@@ -80,7 +100,7 @@ impl Front {
                 Some(Ok(connection)) => connection,
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
-            let (handler, stop) = (self.handler.clone(), self.stop.clone());
+            let (handler, stop) = (self.served.handler(), self.stop.clone());
             tasks.spawn(async move { handler.handle(connection, &stop).await });
         }
     }
@@ -122,7 +142,10 @@ pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descripto
 }
 
 impl Handler {
-    async fn handle(&self, connection: Connection, stop: &Stop) {
+    async fn handle(&self, mut connection: Connection, stop: &Stop) {
+        if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
+            tracing::debug!(%error, "a connection ended before its limits could be set");
+        }
         match &self.backend {
             Answerer::Upstream(upstream) => upstream.handle(connection, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
@@ -136,36 +159,34 @@ impl Handler {
             Service::Http => service::page(&connection),
             Service::Echo | Service::Discard => String::new(),
         };
-        let mut stream = IdleLimit::new(&mut connection, self.timeouts.idle);
         let conversation = async {
             match service {
-                Service::Http => service::http(stream, page, self.timeouts.header, &stop.drain).await.is_ok(),
-                Service::Echo => service::echo(&mut stream).await.is_ok(),
-                Service::Discard => service::discard(&mut stream).await.is_ok(),
+                Service::Http => service::http(&mut connection, page, self.timeouts.header, &stop.drain).await.is_ok(),
+                Service::Echo => service::echo(&mut connection).await.is_ok(),
+                Service::Discard => service::discard(&mut connection).await.is_ok(),
             }
         };
         tokio::select! {
             _done = conversation => {}
-            // Cut short: a FIN would let it pass for complete, but gives the peer a chance; at the very end there is none.
-            () = stop.deadline.cancelled() => if stop.now.is_cancelled() { return connection.abort() },
+            () = stop.deadline.cancelled() => {
+                connection.note_close(CloseReason::Drained);
+                // Cut short: a FIN would let it pass for complete, but gives the peer a chance; at the very end there is none.
+                if stop.now.is_cancelled() {
+                    return connection.abort();
+                }
+            }
         }
         finish(connection, stop).await;
     }
 }
 
 /// FIN, then reading to the peer's FIN; a peer for which that takes too long gets RST.
-async fn finish(mut connection: Connection, stop: &Stop) {
-    let goodbye = async {
-        connection.shutdown_write().await?;
-        let mut discarded = [0; 4096];
-        while connection.read(&mut discarded).await? > 0 {}
-        std::io::Result::Ok(())
-    };
+async fn finish(connection: Connection, stop: &Stop) {
+    let handle = connection.handle();
+    let mut close = pin!(connection.close(LINGER));
     tokio::select! {
         biased; // A peer that is done already gets no RST, not even at the very end.
-        _said = goodbye => return,
-        () = tokio::time::sleep(LINGER) => {}
-        () = stop.now.cancelled() => {}
+        _closed = &mut close => {}
+        () = stop.now.cancelled() => { handle.abort(CloseReason::Drained); }
     }
-    connection.abort();
 }

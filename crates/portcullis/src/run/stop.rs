@@ -31,7 +31,7 @@ impl Stop {
     }
 }
 
-/// SIGTERM and SIGINT, which mean the same, and SIGHUP, which means nothing here.
+/// SIGTERM and SIGINT, which mean the same, and SIGHUP.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -51,17 +51,13 @@ impl Signals {
         })
     }
 
-    /// The name of the next one that asks for the end. Cancel safe.
-    ///
-    /// A SIGHUP asks for a reload, which there is not: an operator who expects one must not lose the service for it.
-    pub async fn next(&mut self) -> &'static str {
+    /// The name of the next one that asks for the end; at each SIGHUP, `reload` is called. Cancel safe.
+    pub async fn next(&mut self, mut reload: impl FnMut()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP ignored: there is no reload, and nothing was changed; restart to apply a new configuration");
-                }
+                _ = self.hangup.recv() => reload(),
             }
         }
     }
