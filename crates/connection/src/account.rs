@@ -48,6 +48,9 @@ impl Account {
 
     /// Notes an error, unless it only means "not now".
     pub(crate) fn failed(&self, error: &io::Error) {
+        if self.record.broken().is_some() {
+            return; // What follows the first error follows from it.
+        }
         match error.kind() {
             io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return,
             // Either we shut down writing ourselves, which is noted by then, or a RST came behind the client's FIN.

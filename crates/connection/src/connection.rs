@@ -166,7 +166,7 @@ impl Connection {
     }
 
     /// Says why a front end is about to end the connection, where the connection cannot know: [`CloseReason::Drained`], a limit of the
-    /// relay's own. To be called before the end is brought about; it ends nothing by itself.
+    /// relay's own. To be called before the end is brought about; it ends nothing by itself. FINs and resets are noted without it.
     pub fn note_close(&self, reason: CloseReason) {
         self.account().note(reason);
     }

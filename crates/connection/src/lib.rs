@@ -7,6 +7,14 @@
 //!
 //! [`KernelListener`] gives the same `Connection` without any of that, through plain `accept(2)`.
 //!
+//! What a connection can do until its end:
+//! - [`Connection::set_timeouts`] bounds how long the client may take: see [`timeouts`].
+//! - [`Connection::shutdown_write`], or dropping a [`WriteHalf`], half-closes: FIN goes out, and reading goes on until the client's.
+//! - [`Connection::close`] ends it in good order, and says whether everything has arrived; who keeps TIME-WAIT, see [`close`].
+//! - [`Connection::abort`] and [`Connection::refuse`] end it at once.
+//! - [`ConnectionHandle`] looks at it from elsewhere, ends it from there, and tells at the end what there is to tell. Every end has one
+//!   [`CloseReason`], and is counted by it in [`ConnectionStats`].
+//!
 //! What this crate does not do: look at packets, answer SYNs, or decide who may connect. That is the listener's.
 //!
 //! ```no_run
@@ -30,7 +38,7 @@
 mod accept_queue;
 mod account;
 pub mod adopt;
-mod close;
+pub mod close;
 mod connection;
 mod kernel_listener;
 mod limits;
@@ -38,7 +46,7 @@ mod record;
 mod relay;
 mod stats;
 mod sys;
-mod timeouts;
+pub mod timeouts;
 
 pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};

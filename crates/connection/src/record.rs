@@ -182,3 +182,13 @@ fn is_orderly(reason: CloseReason) -> bool {
         | CloseReason::Refused => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn record_is_as_small_as_its_doc_says() {
+        assert!(size_of::<Record>() <= 256, "{}", size_of::<Record>());
+    }
+}

@@ -101,7 +101,10 @@ impl ConnectionHandle {
     /// Holds the socket for the time of a system call. If the application lets go of it just then, it is closed here.
     fn with_socket<T>(&self, look: impl FnOnce(&Inner) -> T) -> Option<T> {
         let lent = self.record.lent();
-        let inner = self.socket.upgrade().filter(|_| *lent)?;
+        if !*lent {
+            return None; // Not even for a moment may it have another owner.
+        }
+        let inner = self.socket.upgrade()?;
         let seen = look(&inner);
         drop(inner); // Before the lock: whoever takes the socket back under it is then the only owner.
         drop(lent);

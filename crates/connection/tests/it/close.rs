@@ -37,8 +37,7 @@ fn close_is_clean_only_when_our_fin_is_acknowledged() {
             // Both FINs have been sent, and all bytes acknowledged, but not our FIN.
             script.rcv_nxt = script.rcv_nxt.wrapping_sub(1);
             script.fin();
-            tokio::time::sleep(SHORT).await;
-            assert_eq!(handle.state(), Some(TcpState::Closing));
+            until("CLOSING", || handle.state() == Some(TcpState::Closing)).await;
             assert!(!closing.is_finished());
             script.rcv_nxt = script.rcv_nxt.wrapping_add(1);
             script.ack();
@@ -124,8 +123,7 @@ fn reset_instead_of_the_last_ack_is_no_clean_close() {
             assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
             let handle = connection.handle();
             let closing = tokio::spawn(connection.close(PATIENCE));
-            tokio::time::sleep(SHORT).await;
-            assert_eq!(handle.state(), Some(TcpState::LastAck));
+            until("LAST-ACK", || handle.state() == Some(TcpState::LastAck)).await;
             script.send(&script.segment(Flags::RST));
             let outcome = closing.await.unwrap();
             assert!(matches!(outcome, CloseOutcome::PeerReset), "{outcome:?}");
@@ -223,8 +221,7 @@ fn client_that_does_not_close_first_in_time_gets_our_fin() {
             let closing = tokio::spawn(connection.close_with(FirstFin::Peers { within: SHORT }, PATIENCE));
             tokio::task::yield_now().await;
             script.expect_silence(SHORT / 4);
-            let fin = tokio::time::sleep(2 * SHORT);
-            fin.await;
+            tokio::time::sleep(2 * SHORT).await;
             script.expect_fin();
             script.fin();
             assert_clean(&closing.await.unwrap());

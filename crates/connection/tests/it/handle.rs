@@ -115,6 +115,18 @@ fn abort_reaches_both_halves() {
 }
 
 #[test]
+fn reason_of_an_abort_stands_even_if_it_is_that_of_an_orderly_end() {
+    block_on(async {
+        let (_client, mut connection, stats) = connected().await;
+        assert!(connection.handle().abort(CloseReason::LocalClose));
+        assert_eq!(connection.read_u8().await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        assert_eq!(connection.write(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+        drop(connection);
+        assert_closed(&stats, CloseReason::LocalClose);
+    });
+}
+
+#[test]
 fn abort_ends_a_relay() {
     block_on(async {
         let (_client, connection, stats) = connected().await;
@@ -137,13 +149,13 @@ fn bare_stream_is_out_of_reach() {
     block_on(async {
         let (mut client, connection, _stats) = connected().await;
         let handle = connection.handle();
-        let asking = looker(handle.clone());
-        let mut stream = connection.into_tcp_stream();
+        let asking: Vec<_> = (0..4).map(|_| looker(handle.clone())).collect();
+        let mut stream = connection.into_tcp_stream(); // Also while they look.
         assert!(!handle.abort(CloseReason::Aborted));
         assert_eq!((handle.state(), handle.summary().unwrap().reason), (None, CloseReason::HandedOver));
         stream.write_all(b"bare").await.unwrap();
         client.read_exact(&mut [0; 4]).unwrap();
-        asking.join().unwrap();
+        asking.into_iter().for_each(|asking| asking.join().unwrap());
     });
 }
 

@@ -8,5 +8,7 @@ mod early_data;
 mod handle;
 mod kernel_listener;
 mod relay;
+mod states;
 mod support;
+mod time_wait;
 mod timeouts;

@@ -178,6 +178,15 @@ pub fn wait_for_state(namespace: &Namespace, state: &str) {
     eventually(state, PATIENCE, || ss(namespace).contains(state));
 }
 
+/// Waits until something holds, while the runtime's other tasks go on.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Runs a future on a runtime of the calling thread, and fails when it hangs.
 pub fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
