@@ -25,7 +25,7 @@
 //! # Ok(())
 //! # }
 //! ```
-#![deny(unsafe_code)] // `sys` alone allows it.
+#![deny(unsafe_code)] // `sys` and `relay::sys` alone allow it.
 
 mod accept_queue;
 mod account;
@@ -33,6 +33,7 @@ pub mod adopt;
 mod close;
 mod connection;
 mod kernel_listener;
+pub mod proxy_protocol;
 mod relay;
 mod stats;
 mod sys;

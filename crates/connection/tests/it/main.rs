@@ -5,5 +5,6 @@ mod adoption;
 mod connection;
 mod early_data;
 mod kernel_listener;
+mod proxy_protocol;
 mod relay;
 mod support;
