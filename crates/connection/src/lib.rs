@@ -5,6 +5,9 @@
 //! worker and puts the socket into a bounded [`accept_queue()`]; the application takes a [`Connection`] out of it. From there on the
 //! kernel does the work: congestion control, loss recovery, timers.
 //!
+//! [`relay()`] joins a connection with an upstream: a server out of a [pool](upstream::Pool), which is told who the client is by the
+//! [PROXY protocol](proxy_protocol).
+//!
 //! [`KernelListener`] gives the same `Connection` without any of that, through plain `accept(2)`.
 //!
 //! What this crate does not do: look at packets, answer SYNs, or decide who may connect. That is the listener's.
@@ -37,6 +40,7 @@ pub mod proxy_protocol;
 mod relay;
 mod stats;
 mod sys;
+pub mod upstream;
 
 pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};

@@ -1,4 +1,4 @@
-//! Adoption, connections and the relay against a real kernel, in namespaces of the tests' own where that is needed.
+//! Adoption, connections, upstreams and the relay against a real kernel, in namespaces of the tests' own where that is needed.
 
 mod accept_queue;
 mod adoption;
@@ -8,3 +8,4 @@ mod kernel_listener;
 mod proxy_protocol;
 mod relay;
 mod support;
+mod upstream;
