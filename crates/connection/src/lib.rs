@@ -5,6 +5,9 @@
 //! worker and puts the socket into a bounded [`accept_queue()`]; the application takes a [`Connection`] out of it. From there on the
 //! kernel does the work: congestion control, loss recovery, timers.
 //!
+//! [`relay()`] joins a connection with an upstream: a server out of a [pool](upstream::Pool), which is told who the client is by the
+//! [PROXY protocol](proxy_protocol).
+//!
 //! [`KernelListener`] gives the same `Connection` without any of that, through plain `accept(2)`.
 //!
 //! What a connection can do until its end:
@@ -33,7 +36,7 @@
 //! # Ok(())
 //! # }
 //! ```
-#![deny(unsafe_code)] // `sys` alone allows it.
+#![deny(unsafe_code)] // `sys` and `relay::sys` alone allow it.
 
 mod accept_queue;
 mod account;
@@ -42,11 +45,13 @@ pub mod close;
 mod connection;
 mod kernel_listener;
 mod limits;
+pub mod proxy_protocol;
 mod record;
 mod relay;
 mod stats;
 mod sys;
 pub mod timeouts;
+pub mod upstream;
 
 pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
