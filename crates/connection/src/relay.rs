@@ -20,6 +20,7 @@ use self::meter::Meter;
 use self::pipe::Pipe;
 use crate::accept_queue::reset_when_dropped;
 use crate::connection::Connection;
+use crate::stats::CloseReason;
 use crate::upstream::{Stream, Upstream};
 
 /// What a relay holds per direction while the receiving side is slower than the sending one; while nothing waits, it holds nothing.
@@ -104,6 +105,11 @@ pub async fn relay(
     let end = end.unwrap_or_else(|end| end);
     if !matches!(end, RelayEnd::Complete | RelayEnd::UpstreamRefused) {
         reset_when_dropped(&SockRef::from(&*upstream));
+        match end {
+            RelayEnd::Idle => client.note_close(CloseReason::IdleTimeout),
+            RelayEnd::HalfClosed => client.note_close(CloseReason::HalfCloseTimeout),
+            _ => {}
+        }
         client.abort();
     }
     RelayOutcome {

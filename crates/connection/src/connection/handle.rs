@@ -88,6 +88,11 @@ impl ConnectionHandle {
         self.record.summary()
     }
 
+    /// [`Connection::note_close`](crate::Connection::note_close), from elsewhere; nothing if the connection has ended.
+    pub fn note_close(&self, reason: CloseReason) {
+        self.with_socket(|inner| inner.account.note(reason));
+    }
+
     /// Ends the connection with RST, whatever its task is doing: reads and writes fail with
     /// [`ConnectionAborted`](std::io::ErrorKind::ConnectionAborted), also those that wait, and what was in the socket's queues is
     /// thrown away. `reason` is counted, unless the connection was broken already. False if the application had let go of it.

@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use super::{Config, Cookies, HalfOpen, Limits, ListenerConfig, Log, Timeouts};
+use super::{Balance, Config, Cookies, HalfOpen, Limits, ListenerConfig, Log, ProxyProtocol, Timeouts};
 
 /// A key whose value has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +94,8 @@ impl ListenerConfig {
             name: _, // By which it is found.
             bind,
             backend,
+            balance: Balance { policy, tries, checks },
+            proxy_protocol: ProxyProtocol { send, accept_from },
             interfaces,
             fail_closed,
             accept_queue,
@@ -108,6 +110,11 @@ impl ListenerConfig {
         vec![
             restart("bind", bind),
             reload("service or upstream", backend),
+            reload("balance.policy", policy),
+            reload("balance.tries", tries),
+            reload("balance.check_*", checks),
+            reload("proxy_protocol.send", send),
+            reload("proxy_protocol.accept_from", accept_from),
             restart("interfaces", interfaces),
             restart("fail_closed", fail_closed),
             restart("accept_queue", accept_queue),

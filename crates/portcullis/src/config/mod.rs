@@ -14,7 +14,9 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use connection::AtLimit;
+use connection::proxy_protocol::ProxyVersion;
+use connection::upstream::{Balance as Policy, HealthConfig, Server};
+use connection::{AtLimit, PrefixList};
 use listener::{AcceptCookies, ListenConfig};
 pub use portcullis::BpfHook;
 use portcullis::Keepalive;
@@ -59,6 +61,9 @@ pub struct ListenerConfig {
     /// At least one; no two overlap, in this listener or any other.
     pub bind: Vec<SocketAddr>,
     pub backend: Backend,
+    /// How clients are spread over upstreams, where there are any.
+    pub balance: Balance,
+    pub proxy_protocol: ProxyProtocol,
     /// Empty: all.
     pub interfaces: Vec<String>,
     pub fail_closed: bool,
@@ -73,10 +78,30 @@ pub struct ListenerConfig {
 }
 
 /// Who answers the accepted connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Service(Service),
-    Upstream(SocketAddr),
+    /// At least one.
+    Upstreams(Vec<Server>),
+}
+
+/// How clients are spread over upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    pub policy: Policy,
+    /// Upstreams tried for one client.
+    pub tries: u32,
+    /// `None`: upstreams are not checked.
+    pub checks: Option<HealthConfig>,
+}
+
+/// Who tells whom who the client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// `None`: the upstream is not told.
+    pub send: Option<ProxyVersion>,
+    /// Peers whose connections begin with a header.
+    pub accept_from: PrefixList,
 }
 
 /// The bounds of the half-open queue.
@@ -193,6 +218,16 @@ impl Choice for AcceptCookies {
         &[("when_expected", AcceptCookies::WhenExpected), ("always", AcceptCookies::Always)];
 }
 
+impl Choice for Policy {
+    const WORDS: &'static [(&'static str, Policy)] =
+        &[("round_robin", Policy::RoundRobin), ("least_connections", Policy::LeastConnections)];
+}
+
+impl Choice for Option<ProxyVersion> {
+    const WORDS: &'static [(&'static str, Option<ProxyVersion>)] =
+        &[("none", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+}
+
 impl Choice for AtLimit {
     const WORDS: &'static [(&'static str, AtLimit)] =
         &[("queue", AtLimit::Queue), ("reset", AtLimit::Reset), ("silent", AtLimit::Silent)];
@@ -232,6 +267,8 @@ impl Default for ListenerConfig {
             name: "default".to_owned(),
             bind: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             backend: Backend::Service(Service::Http),
+            balance: Balance { policy: Policy::RoundRobin, tries: 3, checks: None },
+            proxy_protocol: ProxyProtocol::default(),
             interfaces: Vec::new(),
             fail_closed: false,
             accept_queue: 4096,

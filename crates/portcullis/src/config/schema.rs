@@ -7,17 +7,25 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connection::upstream::{HealthConfig, SERVERS_MAX};
 use portcullis::Keepalive;
 use portcullis::guard::{expand_wildcards, overlap};
 use toml::de::DeTable;
 
-use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
+use super::parse::{
+    admin_address, guarded_address, interface_name, listener_name, prefix, upstream_address, upstream_server,
+};
 use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
-use super::{Backend, BpfHook, Config, Cookies, Datapath, HalfOpen, Limits, ListenerConfig, Log, Service, Timeouts};
+use super::{
+    Backend, Balance, BpfHook, Config, Cookies, Datapath, HalfOpen, Limits, ListenerConfig, Log, ProxyProtocol,
+    Service, Timeouts,
+};
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
+const SERVER: &str = "\"ADDRESS:PORT\" or \"unix:/PATH\"";
+const PREFIX: &str = "an address or a prefix in CIDR notation";
 const PATH: &str = "a path, not empty";
 const NAME: &str = "1 to 64 letters, digits, '_', '-' and '.'";
 const INTERFACE: &str = "the name of a network interface";
@@ -92,6 +100,8 @@ fn read_listener(mut section: Section<'_, '_>) -> Read {
         name: name.map_or(default.name, |found| found.value),
         bind: binds.iter().map(|found| found.value).collect(),
         backend: read_backend(&mut section, default.backend),
+        balance: read_balance(section.table("balance"), default.balance),
+        proxy_protocol: read_proxy_protocol(section.table("proxy_protocol")),
         interfaces: values(section.strings("interfaces", INTERFACE, interface_name)),
         fail_closed: section.boolean("fail_closed", default.fail_closed),
         accept_queue: count(&mut section, "accept_queue", 1..=1_048_576, "connections", default.accept_queue),
@@ -125,16 +135,52 @@ fn read_binds(section: &mut Section<'_, '_>) -> Vec<Located<SocketAddr>> {
 fn read_backend(section: &mut Section<'_, '_>, default: Backend) -> Backend {
     let service = section.choice::<Service>("service");
     let upstream = section.string("upstream", ADDRESS, upstream_address);
-    match (service, upstream) {
-        (Some(service), Some(upstream)) => {
-            let place = service.span.start.max(upstream.span.start);
-            section.fault(place..place, "upstream", "service and upstream exclude each other; legal: one of them");
-            default
+    let upstreams = section.strings("upstreams", SERVER, upstream_server);
+    let named: Vec<_> = ["service", "upstream", "upstreams"].into_iter().filter(|key| section.has(key)).collect();
+    if let [.., before, last] = named[..] {
+        let message = format!("{before} and {last} exclude each other; legal: one of service, upstream, upstreams");
+        section.fault(section.span_of(last), last, message);
+    }
+    if let Some(found) = upstreams {
+        let servers = values(Some(found));
+        if !section.is_empty_list("upstreams") && servers.len() <= SERVERS_MAX {
+            return Backend::Upstreams(servers);
         }
-        (Some(service), None) => Backend::Service(service.value),
-        (None, Some(upstream)) => Backend::Upstream(upstream.value),
+        let message = format!("{} servers are not legal; legal: 1 to {SERVERS_MAX}", servers.len());
+        section.fault(section.span_of("upstreams"), "upstreams", message);
+    }
+    match (service, upstream) {
+        (Some(service), _) => Backend::Service(service.value),
+        (None, Some(upstream)) => Backend::Upstreams(vec![upstream.value.into()]),
         (None, None) => default,
     }
+}
+
+fn read_balance(mut section: Section<'_, '_>, default: Balance) -> Balance {
+    let checks = HealthConfig::default();
+    let interval = section.integer("check_seconds", 0..=DAY_SECONDS, "seconds; 0: no checks", 0);
+    let checks = HealthConfig {
+        interval: Duration::from_secs(interval),
+        timeout: seconds(&mut section, "check_timeout_seconds", 1, checks.timeout),
+        rise: section.integer("check_rise", 1..=1000, "checks", checks.rise.into()) as u32,
+        fall: section.integer("check_fall", 1..=1000, "checks", checks.fall.into()) as u32,
+    };
+    let balance = Balance {
+        policy: section.choice("policy").map_or(default.policy, |found| found.value),
+        tries: section.integer("tries", 1..=SERVERS_MAX as u64, "upstreams", default.tries.into()) as u32,
+        checks: (interval > 0).then_some(checks),
+    };
+    section.close();
+    balance
+}
+
+fn read_proxy_protocol(mut section: Section<'_, '_>) -> ProxyProtocol {
+    let proxy_protocol = ProxyProtocol {
+        send: section.choice("send").and_then(|found| found.value),
+        accept_from: values(section.strings("accept_from", PREFIX, prefix)).into_iter().collect(),
+    };
+    section.close();
+    proxy_protocol
 }
 
 fn read_half_open(mut section: Section<'_, '_>, default: HalfOpen) -> HalfOpen {

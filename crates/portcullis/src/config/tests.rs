@@ -29,9 +29,10 @@ fn the_printed_default_is_the_default() {
 #[test]
 fn the_printed_default_documents_every_key() {
     let bogus = "bogus = 1\n[log]\nbogus = 1\n[[listener]]\nbind = [\"127.0.0.1:80\"]\nbogus = 1\n\
-                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.limits]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n";
+                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.limits]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n\
+                 [listener.balance]\nbogus = 1\n[listener.proxy_protocol]\nbogus = 1\n";
     let faults = faults(bogus);
-    assert_eq!(faults.len(), 7, "{faults:#?}");
+    assert_eq!(faults.len(), 9, "{faults:#?}");
     for fault in faults {
         let (_, keys) = fault.split_once("legal here: ").unwrap();
         for key in keys.split(", ") {
@@ -80,6 +81,8 @@ fn every_value_of_a_full_file_arrives() {
         name = "web"
         bind = ["[::]:80", "198.18.0.1:80"]
         upstream = "198.18.0.2:8000"
+        balance = { policy = "least_connections", tries = 8, check_seconds = 9, check_timeout_seconds = 10, check_rise = 11, check_fall = 12 }
+        proxy_protocol = { send = "v2", accept_from = ["198.18.0.0/24"] }
         interfaces = ["eth0"]
         fail_closed = true
         accept_queue = 1
@@ -98,7 +101,21 @@ fn every_value_of_a_full_file_arrives() {
     let web = ListenerConfig {
         name: "web".to_owned(),
         bind: vec!["[::]:80".parse().unwrap(), "198.18.0.1:80".parse().unwrap()],
-        backend: Backend::Upstream("198.18.0.2:8000".parse().unwrap()),
+        backend: Backend::Upstreams(vec!["198.18.0.2:8000".parse().unwrap()]),
+        balance: Balance {
+            policy: Policy::LeastConnections,
+            tries: 8,
+            checks: Some(HealthConfig {
+                interval: Duration::from_secs(9),
+                timeout: Duration::from_secs(10),
+                rise: 11,
+                fall: 12,
+            }),
+        },
+        proxy_protocol: ProxyProtocol {
+            send: Some(ProxyVersion::V2),
+            accept_from: PrefixList::parse("198.18.0.0/24").unwrap(),
+        },
         interfaces: vec!["eth0".to_owned()],
         fail_closed: true,
         accept_queue: 1,
@@ -178,6 +195,17 @@ fn a_listener_fault_has_place_key_value_and_range() {
         ("half_open.low_percent = 75", "2:25: listener.half_open.low_percent: ", ["75 is not below", "from 0 to 74"]),
         ("half_open.high_percent = 101", "2:26: listener.half_open.high_percent: ", ["101", "from 1 to 100"]),
         ("half_open.synack_retries = 6", "2:28: listener.half_open.synack_retries: ", ["6", "from 0 to 5"]),
+        ("upstreams = []", "2:13: listener.upstreams: ", ["0 servers", "1 to 64"]),
+        ("upstreams = [\"unix:app\"]", "2:14: listener.upstreams: ", ["unix:app", "unix:/PATH"]),
+        ("upstreams = [\"[::]:1\"]", "2:14: listener.upstreams: ", ["[::]:1", "one host"]),
+        ("balance.policy = \"random\"", "2:18: listener.balance.policy: ", ["\"random\"", "\"least_connections\""]),
+        ("balance.tries = 0", "2:17: listener.balance.tries: ", ["0", "from 1 to 64"]),
+        ("proxy_protocol.send = \"v3\"", "2:23: listener.proxy_protocol.send: ", ["\"v3\"", "\"v2\""]),
+        (
+            "proxy_protocol.accept_from = [\"10.0.0.1/8\"]",
+            "2:31: listener.proxy_protocol.accept_from: ",
+            ["10.0.0.1/8", "CIDR"],
+        ),
         ("limits.per_prefix = 16777217", "2:21: listener.limits.per_prefix: ", ["16777217", "from 0 to 16777216"]),
         ("limits.at_limit = \"drop\"", "2:19: listener.limits.at_limit: ", ["\"drop\"", "\"silent\""]),
         ("limits.deny_files = [\"\"]", "2:22: listener.limits.deny_files: ", ["empty", "a path"]),

@@ -70,7 +70,7 @@ async fn serve_all(args: &RunArgs, config: &Config, master: Option<MasterKey>, l
     let descriptors = Descriptors::now(limit);
     let mut reached = Vec::new();
     for (listener, config_of) in listeners.iter().zip(&config.listeners) {
-        let (control, served) = (listener.control(), Arc::new(Served::new(config_of)));
+        let (control, served) = (listener.control(), Arc::new(Served::new(config_of)?));
         let places = serve::places(config_of, config.listeners.len(), &descriptors)?;
         control.set_rules(limits::rules(config_of, places)?);
         reached.push(Reached { name: config_of.name.clone(), control, served });

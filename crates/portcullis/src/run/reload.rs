@@ -7,6 +7,7 @@ use portcullis::{Control, Rules};
 
 use super::descriptors::Descriptors;
 use super::limits::rules;
+use super::preflight::no_circle;
 use super::serve::{Served, places};
 use crate::cli::RunArgs;
 use crate::config::Config;
@@ -82,6 +83,7 @@ impl Reloader {
         let mut current = self.lock();
         let changes = current.changes(&new);
         refuse_restarts(&changes)?;
+        new.listeners.iter().try_for_each(|listener| no_circle(&new, listener))?;
         let built = self.fronts.iter().map(|front| self.build(&new, front)).collect::<Result<Vec<_>, _>>()?;
         // From here on nothing fails.
         for (front, (rules, served)) in self.fronts.iter().zip(built) {
@@ -96,7 +98,7 @@ impl Reloader {
         let listener = config.listeners.iter().find(|listener| listener.name == front.name);
         let listener = listener.ok_or_else(|| Failure::Usage(format!("there is no listener \"{}\"", front.name)))?;
         let places = places(listener, config.listeners.len(), &self.descriptors)?;
-        Ok((rules(listener, places)?, Served::new(listener)))
+        Ok((rules(listener, places)?, Served::new(listener)?))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {

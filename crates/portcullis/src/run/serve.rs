@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use portcullis::{CloseReason, Connection, Listener};
+use connection::proxy_protocol::{Client, read_header};
+use portcullis::{CloseReason, Connection, Listener, PrefixList};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::descriptors::{self, Allowed, Descriptors};
@@ -32,6 +34,8 @@ pub struct Served(RwLock<Arc<Handler>>);
 struct Handler {
     backend: Answerer,
     timeouts: Timeouts,
+    /// Peers whose connections begin with a header of the PROXY protocol.
+    proxies: PrefixList,
 }
 
 enum Answerer {
@@ -41,12 +45,16 @@ enum Answerer {
 
 impl Served {
     /// As this configuration has it.
-    pub fn new(config: &ListenerConfig) -> Served {
-        let backend = match config.backend {
-            Backend::Service(service) => Answerer::Service(service),
-            Backend::Upstream(addr) => Answerer::Upstream(Box::new(Upstream::new(&config.name, addr, config.timeouts))),
+    ///
+    /// # Errors
+    /// Upstreams that cannot be.
+    pub fn new(config: &ListenerConfig) -> Result<Served, Failure> {
+        let backend = match &config.backend {
+            Backend::Service(service) => Answerer::Service(*service),
+            Backend::Upstreams(servers) => Answerer::Upstream(Box::new(Upstream::new(config, servers.clone())?)),
         };
-        Served(RwLock::new(Arc::new(Handler { backend, timeouts: config.timeouts })))
+        let proxies = config.proxy_protocol.accept_from.clone();
+        Ok(Served(RwLock::new(Arc::new(Handler { backend, timeouts: config.timeouts, proxies }))))
     }
 
     /// For the connections that come from now on; those there are go on as they began.
@@ -114,7 +122,7 @@ impl Front {
 pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
     let limit = descriptors.limit();
     let accept_queue = descriptors::accept_queue(config.accept_queue, limit, listeners);
-    let relayed = matches!(config.backend, Backend::Upstream(_));
+    let relayed = matches!(config.backend, Backend::Upstreams(_));
     let (listener, wanted) = (&config.name, config.connections_max);
     match descriptors.connections(wanted, accept_queue, relayed, listeners) {
         Allowed::All => Ok(wanted),
@@ -146,9 +154,26 @@ impl Handler {
         if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
+        let Some(client) = self.client(&mut connection).await else { return connection.abort() };
         match &self.backend {
-            Answerer::Upstream(upstream) => upstream.handle(connection, stop).await,
+            Answerer::Upstream(upstream) => upstream.handle(connection, &client, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
+        }
+    }
+
+    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should.
+    async fn client(&self, connection: &mut Connection) -> Option<Client> {
+        let seen = Client { peer: connection.peer_addr(), local: connection.local_addr() };
+        if !self.proxies.contains(seen.peer.ip()) {
+            return Some(seen);
+        }
+        match timeout(self.timeouts.header, read_header(connection)).await {
+            Ok(Ok(header)) => Some(header.client.unwrap_or(seen)),
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %seen.peer, %error, "no header of the PROXY protocol");
+                None
+            }
+            Err(_elapsed) => None,
         }
     }
 
