@@ -212,7 +212,7 @@ fn graceful_close_reports_a_connection_that_broke() {
 #[test]
 fn no_readiness_is_lost_in_a_quick_exchange_of_small_and_large_pieces() {
     const ROUNDS: usize = 5_000;
-    let piece = |round: usize| if round % 50 == 0 { 300_000 } else { 1 + round % 7 };
+    let piece = |round: usize| if round.is_multiple_of(50) { 300_000 } else { 1 + round % 7 };
     let total: usize = (0..ROUNDS).map(piece).sum();
     // The thread that is told of readiness is another than the one that reads.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
