@@ -19,6 +19,9 @@
 //! `net.ipv4.tcp_max_tw_buckets` times; and it holds its 4-tuple, which for a server matters little: the port is shared, and a client that
 //! comes again by the same 4-tuple gets in at once, if its SYN has a newer timestamp (RFC 6191) or a higher sequence number (RFC 1122 §4.2.2.13).
 //!
+//! One thing is weaker for an [adopted](crate::adopt()) connection in the place of TIME-WAIT: its socket knows no timestamp of the
+//! client's before the client's first segment, so until then only sequence numbers tell a late segment apart (RFC 7323 §5 asks for both).
+//!
 //! There are three ways to have less of it, each with its price:
 //!
 //! | way | leaves TIME-WAIT | price |

@@ -30,7 +30,7 @@ pub struct CloseSummary {
     pub reason: CloseReason,
 }
 
-/// The facts of one connection. They outlive it for as long as somebody holds a handle; some 250 bytes.
+/// The facts of one connection. They outlive it for as long as somebody holds a handle; at most 256 bytes.
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) id: u64,

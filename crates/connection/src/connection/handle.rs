@@ -14,7 +14,7 @@ use crate::sys;
 /// Looks at a connection, and can end it, from any task or thread. Clones are of the same connection.
 ///
 /// It keeps neither the connection nor its socket open: when the application lets go of them, what the handle still tells are
-/// the facts. Those take some 250 bytes for as long as there is a handle, so a registry should forget handles of connections that have ended.
+/// the facts. Those take some 400 bytes for as long as there is a handle, so a registry should forget handles of connections that have ended.
 ///
 /// ```no_run
 /// use tokio::io::AsyncWriteExt;

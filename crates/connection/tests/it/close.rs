@@ -113,6 +113,38 @@ fn client_that_goes_on_sending_still_gets_the_whole_answer() {
 }
 
 #[test]
+fn client_that_never_stops_sending_is_reset_at_the_deadline() {
+    block_on(async {
+        let (mut client, connection, stats) = connected().await;
+        let sending = tokio::task::spawn_blocking(move || {
+            loop {
+                if let Err(error) = client.write(&[0; 64 << 10]) {
+                    return error.kind();
+                }
+            }
+        });
+        let outcome = connection.close(SHORT).await;
+        assert!(matches!(outcome, CloseOutcome::DeadlineExceeded { unacked: 0, .. }), "{outcome:?}");
+        let error = sending.await.unwrap();
+        assert!(matches!(error, ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        assert_closed(&stats, CloseReason::Deadline);
+    });
+}
+
+#[test]
+fn client_that_does_not_read_leaves_bytes_unacknowledged() {
+    block_on(async {
+        let (_client, mut connection, _stats) = connected().await;
+        // As much as the sockets take: the client's window is shut, and the rest waits here.
+        while let Ok(outcome) = tokio::time::timeout(SHORT, connection.write(&[0; 64 << 10])).await {
+            outcome.unwrap();
+        }
+        let outcome = connection.close(SHORT).await;
+        assert!(matches!(outcome, CloseOutcome::DeadlineExceeded { unread: 0, unacked: 1.. }), "{outcome:?}");
+    });
+}
+
+#[test]
 fn reset_instead_of_the_last_ack_is_no_clean_close() {
     isolated!(|| {
         let lab = Lab::new();
@@ -164,7 +196,8 @@ fn abort_by_a_handle_is_a_failed_close() {
         let (mut client, connection, stats) = connected().await;
         let handle = connection.handle();
         let closing = tokio::spawn(connection.close(PATIENCE));
-        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0);
+        tokio::task::yield_now().await;
+        assert_eq!(client.read(&mut [0]).unwrap(), 0, "the FIN has left");
         assert!(handle.abort(CloseReason::Drained));
         let outcome = closing.await.unwrap();
         assert!(

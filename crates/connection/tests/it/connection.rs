@@ -206,3 +206,37 @@ fn graceful_close_reports_a_connection_that_broke() {
         assert_closed(&stats, CloseReason::ClientReset);
     });
 }
+
+/// A read or write that moves fewer bytes than it could takes the socket for drained or full; what changes at that very moment must not
+/// be slept through.
+#[test]
+fn no_readiness_is_lost_in_a_quick_exchange_of_small_and_large_pieces() {
+    const ROUNDS: usize = 5_000;
+    let piece = |round: usize| if round.is_multiple_of(50) { 300_000 } else { 1 + round % 7 };
+    let total: usize = (0..ROUNDS).map(piece).sum();
+    // The thread that is told of readiness is another than the one that reads.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (client, connection, stats) = connected().await;
+        let (mut read, mut write) = connection.into_split();
+        let echo = tokio::spawn(async move { tokio::io::copy(&mut read, &mut write).await.unwrap() });
+        let talk = tokio::task::spawn_blocking(move || {
+            client.set_write_timeout(Some(PATIENCE)).unwrap();
+            let reader = client.try_clone().unwrap();
+            let reading = std::thread::spawn(move || {
+                let (mut client, mut buffer, mut got) = (reader, vec![0; 64 << 10], 0);
+                while got < total {
+                    got += client.read(&mut buffer).expect("the echo goes on");
+                }
+            });
+            for round in 0..ROUNDS {
+                (&client).write_all(&vec![0; piece(round)]).unwrap();
+            }
+            reading.join().unwrap();
+            client.shutdown(Shutdown::Write).unwrap();
+        });
+        talk.await.unwrap();
+        assert_eq!(echo.await.unwrap(), total as u64);
+        assert_eq!(stats.sent_bytes(), total as u64);
+    });
+}
