@@ -2,31 +2,35 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+use crate::record::Record;
 use crate::stats::{CloseReason, ConnectionStats};
 
-/// Counts a connection as accepted when made and as closed when dropped.
+/// Counts a connection as accepted when made and as closed when dropped; its record tells the same of this one connection.
 #[derive(Debug)]
 pub(crate) struct Account {
     stats: Arc<ConnectionStats>,
-    /// [`OPEN`], or the reason found so far plus one.
-    ending: AtomicU8,
+    record: Arc<Record>,
 }
 
-const OPEN: u8 = 0;
-
 impl Account {
-    pub(crate) fn open(stats: Arc<ConnectionStats>) -> Account {
+    pub(crate) fn open(stats: Arc<ConnectionStats>, record: Record) -> Account {
         stats.count_accepted();
-        Account { stats, ending: AtomicU8::new(OPEN) }
+        Account { stats, record: Arc::new(record) }
+    }
+
+    pub(crate) fn record(&self) -> &Arc<Record> {
+        &self.record
     }
 
     /// Notes the outcome of a read into a buffer that was not empty.
     pub(crate) fn read(&self, outcome: &io::Result<usize>) {
         match outcome {
             Ok(0) => self.note(CloseReason::ClientFin),
-            Ok(len) => self.stats.count_received(*len),
+            Ok(len) => {
+                self.stats.count_received(*len);
+                self.record.count_received(*len);
+            }
             Err(error) => self.failed(error),
         }
     }
@@ -34,63 +38,61 @@ impl Account {
     /// Notes the outcome of a write.
     pub(crate) fn wrote(&self, outcome: &io::Result<usize>) {
         match outcome {
-            Ok(len) => self.stats.count_sent(*len),
+            Ok(len) => {
+                self.stats.count_sent(*len);
+                self.record.count_sent(*len);
+            }
             Err(error) => self.failed(error),
         }
     }
 
     /// Notes an error, unless it only means "not now".
     pub(crate) fn failed(&self, error: &io::Error) {
+        if self.record.broken().is_some() {
+            return; // What follows the first error follows from it.
+        }
         match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {}
+            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => return,
             // Either we shut down writing ourselves, which is noted by then, or a RST came behind the client's FIN.
-            io::ErrorKind::BrokenPipe if self.reason() == Some(CloseReason::LocalClose) => {}
+            io::ErrorKind::BrokenPipe if self.record.has_sent_fin() => return,
             io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => self.note(CloseReason::ClientReset),
+            _ if error.raw_os_error() == Some(libc::ETIMEDOUT) => self.note(CloseReason::UserTimeout),
             _ => self.note(CloseReason::Error),
         }
+        self.record.broke(error);
     }
 
     /// Notes that the connection ends, and how. The first orderly reason stands until a disorderly one comes, which then stands.
     pub(crate) fn note(&self, reason: CloseReason) {
-        let replace = |before| match decode(before) {
-            None => Some(reason as u8 + 1),
-            Some(before) => (is_orderly(before) && !is_orderly(reason)).then_some(reason as u8 + 1),
-        };
-        // Its error says that what stood already stands, which is no failure.
-        let _ = self.ending.fetch_update(Relaxed, Relaxed, replace);
+        self.record.note(reason);
     }
-
-    fn reason(&self) -> Option<CloseReason> {
-        decode(self.ending.load(Relaxed))
-    }
-}
-
-fn decode(ending: u8) -> Option<CloseReason> {
-    CloseReason::ALL.get(usize::from(ending.checked_sub(1)?)).copied()
 }
 
 impl Drop for Account {
     /// Dropped without a word, a connection was closed by us.
     fn drop(&mut self) {
-        self.stats.count_closed(self.reason().unwrap_or(CloseReason::LocalClose));
+        self.record.end(CloseReason::LocalClose);
+        self.stats.count_closed(self.record.reason().unwrap_or(CloseReason::LocalClose));
     }
 }
-
-fn is_orderly(reason: CloseReason) -> bool {
-    match reason {
-        CloseReason::ClientFin | CloseReason::LocalClose => true,
-        CloseReason::ClientReset | CloseReason::Aborted | CloseReason::Error | CloseReason::HandedOver => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
+    use listener::Via;
+
     use super::*;
+    use crate::connection::Handshake;
+
+    fn record() -> Record {
+        let nobody = (Ipv4Addr::LOCALHOST, 0).into();
+        Record::new(nobody, nobody, Handshake { via: Via::Kernel, options: None, duration: None })
+    }
 
     /// The reason counted for a connection to which these things happened in this order.
     fn counted(notes: impl FnOnce(&Account)) -> CloseReason {
         let stats = Arc::new(ConnectionStats::default());
-        let account = Account::open(Arc::clone(&stats));
+        let account = Account::open(Arc::clone(&stats), record());
         assert_eq!(stats.open(), 1);
         notes(&account);
         drop(account);
@@ -135,6 +137,39 @@ mod tests {
             account.wrote(&error(io::ErrorKind::BrokenPipe));
         });
         assert_eq!(ours, CloseReason::LocalClose);
+    }
+
+    #[test]
+    fn what_cut_a_connection_short_stands_whatever_else_comes_of_it() {
+        for cut in [CloseReason::IdleTimeout, CloseReason::Drained, CloseReason::Deadline] {
+            let reason = counted(|account| {
+                account.read(&Ok(0));
+                account.note(cut);
+                account.note(CloseReason::Aborted);
+                account.wrote(&error(io::ErrorKind::ConnectionReset));
+            });
+            assert_eq!(reason, cut);
+        }
+    }
+
+    #[test]
+    fn the_kernel_giving_up_is_a_user_timeout() {
+        let given_up = || Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        assert_eq!(counted(|account| account.read(&given_up())), CloseReason::UserTimeout);
+    }
+
+    #[test]
+    fn record_outlives_the_account_and_stands_still() {
+        let account = Account::open(Arc::default(), record());
+        let record = Arc::clone(account.record());
+        account.read(&Ok(7));
+        account.wrote(&Ok(5));
+        assert_eq!(record.summary(), None);
+        drop(account);
+        let summary = record.summary().unwrap();
+        assert_eq!((summary.received_bytes, summary.sent_bytes), (7, 5));
+        assert_eq!(summary.reason, CloseReason::LocalClose);
+        assert_eq!(record.summary(), Some(summary));
     }
 
     #[test]

@@ -1,25 +1,34 @@
 //! A connection as its application holds it.
 
+mod handle;
+mod inner;
+mod refuse;
 mod split;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use listener::{Negotiated, TcpState, Via};
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::accept_queue::{Arrival, reset_when_dropped};
 use crate::account::Account;
+use crate::limits::Ticket;
+use crate::record::Record;
 use crate::stats::{CloseReason, ConnectionStats};
 use crate::sys;
+use crate::timeouts::{Direction, Progress, Timeouts, Watch};
 
+pub use handle::ConnectionHandle;
+use inner::Inner;
+pub use refuse::Refuse;
 pub use split::{ReadHalf, ReuniteError, WriteHalf};
 
 /// An accepted TCP connection: a kernel socket in tokio's hands.
@@ -40,17 +49,9 @@ pub use split::{ReadHalf, ReuniteError, WriteHalf};
 /// ```
 #[derive(Debug)]
 pub struct Connection {
-    stream: TcpStream,
-    shared: Arc<Shared>,
-}
-
-/// What a connection knows besides its socket; its two halves share it.
-#[derive(Debug)]
-struct Shared {
-    local: SocketAddr,
-    peer: SocketAddr,
-    handshake: Handshake,
-    account: Account,
+    inner: Arc<Inner>,
+    read: Watch,
+    write: Watch,
 }
 
 /// How a connection came about.
@@ -83,32 +84,76 @@ impl Connection {
         handshake: Handshake,
         stats: &Arc<ConnectionStats>,
     ) -> Connection {
-        let account = Account::open(Arc::clone(stats));
-        Connection { stream, shared: Arc::new(Shared { local, peer, handshake, account }) }
+        let account = Account::open(Arc::clone(stats), Record::new(local, peer, handshake));
+        let inner = Arc::new(Inner { stream, account, progress: Progress::default(), ticket: OnceLock::new() });
+        Connection {
+            inner,
+            read: Watch::without_limits(Direction::Read),
+            write: Watch::without_limits(Direction::Write),
+        }
     }
 
     /// The client's address. While SYN cookies are in use it proves little about who the client is.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.peer
+        self.inner.record().peer
     }
 
     /// The address the client connected to: under a wildcard listener, the one it chose.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local
+        self.inner.record().local
     }
 
     /// How the connection came about.
     pub fn handshake(&self) -> Handshake {
-        self.shared.handshake
+        self.inner.record().handshake
+    }
+
+    /// To look at the connection, or end it, from elsewhere.
+    pub fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle::new(&self.inner)
     }
 
     /// The state the kernel has the connection in, at this moment.
+    ///
+    /// TIME-WAIT is not among the answers: a connection in that state has left its socket, whose state is then CLOSED.
     ///
     /// # Errors
     ///
     /// That of getsockopt(2), which an open socket does not cause.
     pub fn state(&self) -> io::Result<TcpState> {
-        sys::tcp_state(&self.stream)
+        sys::tcp_state(&self.inner.stream)
+    }
+
+    /// Limits how long the client may take, from now on; in the place of the limits set before.
+    ///
+    /// A read or write that waits for longer fails with [`TimedOut`](io::ErrorKind::TimedOut); inside the error is
+    /// [`Expired`](crate::Expired), and the connection is counted by it. It is not closed by that: a front end may still answer, and then
+    /// [close](Connection::close), or [abort](Connection::abort). [Halves](Connection::into_split) keep the limits.
+    ///
+    /// Costs two system calls, some 130 bytes, and a timer of about as much for each direction that ever had to wait.
+    ///
+    /// # Errors
+    ///
+    /// `InvalidInput` for a value [out of its range](Timeouts::check), before anything is set; that of setsockopt(2).
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> io::Result<()> {
+        timeouts.check()?;
+        timeouts.apply(&self.inner.stream)?;
+        let (progress, record) = (&self.inner.progress, self.inner.record());
+        self.read = Watch::with_limits(Direction::Read, timeouts, progress, record);
+        self.write = Watch::with_limits(Direction::Write, timeouts, progress, record);
+        Ok(())
+    }
+
+    /// Lifts the limits on progress; those of the kernel stay.
+    pub(crate) fn lift_limits(&mut self) {
+        self.read = Watch::without_limits(Direction::Read);
+        self.write = Watch::without_limits(Direction::Write);
+    }
+
+    /// Keeps a place that a [`Gate`](crate::Gate) has granted until the connection ends. The first one stands.
+    pub fn keep(&self, ticket: Ticket) {
+        // A second one goes back at once.
+        let _ = self.inner.ticket.set(ticket);
     }
 
     /// Half-close: sends FIN after the last byte written. The client reads to its end; we can go on reading what it sends.
@@ -117,12 +162,18 @@ impl Connection {
     ///
     /// That of shutdown(2). That the connection is gone already is not an error here; reading tells.
     pub async fn shutdown_write(&mut self) -> io::Result<()> {
-        self.shutdown().await
+        self.inner.shutdown_write()
+    }
+
+    /// Says why a front end is about to end the connection, where the connection cannot know: [`CloseReason::Drained`], a limit of the
+    /// relay's own. To be called before the end is brought about; it ends nothing by itself. FINs and resets are noted without it.
+    pub fn note_close(&self, reason: CloseReason) {
+        self.account().note(reason);
     }
 
     /// Ends the connection with RST: the client gets an error, what is unsent is thrown away, and no TIME-WAIT stays behind.
     pub fn abort(self) {
-        reset_when_dropped(&SockRef::from(&self.stream));
+        reset_when_dropped(&SockRef::from(&self.inner.stream));
         self.account().note(CloseReason::Aborted);
     }
 
@@ -132,40 +183,46 @@ impl Connection {
         split::split(self)
     }
 
-    /// The bare tokio stream. From here on nothing is counted: for the counters, the connection ends as `handed_over`.
+    /// The bare tokio stream. From here on nothing is counted or limited: for the counters, the connection ends as `handed_over`.
     pub fn into_tcp_stream(self) -> TcpStream {
         self.account().note(CloseReason::HandedOver);
-        self.stream
+        self.inner.record().take_back();
+        let inner =
+            Arc::into_inner(self.inner).expect("a whole connection has no halves, and no handle holds it any more");
+        inner.stream
     }
 
     /// The socket, for the relay, which reads and writes through a shared reference and sees to the account itself.
     pub(crate) fn stream(&self) -> &TcpStream {
-        &self.stream
+        &self.inner.stream
     }
 
     pub(crate) fn account(&self) -> &Account {
-        &self.shared.account
+        &self.inner.account
+    }
+
+    pub(crate) fn record(&self) -> &Record {
+        self.inner.record()
     }
 }
 
 impl AsFd for Connection {
-    /// For socket options and `sendfile`; what passes by the descriptor is not counted.
+    /// For socket options and `sendfile`; what passes by the descriptor is neither counted nor limited.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+        self.inner.stream.as_fd()
     }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Connection { stream, shared } = self.get_mut();
-        poll_read(&shared.account, Pin::new(stream), cx, buf)
+        let Connection { inner, read, .. } = self.get_mut();
+        inner.poll_read(read, cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let Connection { stream, shared } = self.get_mut();
-        Pin::new(stream).poll_write(cx, buf).map(|outcome| wrote(&shared.account, outcome))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -173,44 +230,21 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Connection { stream, shared } = self.get_mut();
-        Pin::new(stream).poll_write_vectored(cx, bufs).map(|outcome| wrote(&shared.account, outcome))
+        let Connection { inner, write, .. } = self.get_mut();
+        inner.poll_write(write, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        true
     }
 
     /// Nothing to do: the kernel sends what was written.
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().stream).poll_flush(cx)
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     /// [`shutdown_write`](Connection::shutdown_write).
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Connection { stream, shared } = self.get_mut();
-        shared.account.note(CloseReason::LocalClose);
-        Pin::new(stream).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.inner.shutdown_write())
     }
-}
-
-/// Reads and keeps the account.
-fn poll_read(
-    account: &Account,
-    stream: Pin<&mut impl AsyncRead>,
-    cx: &mut Context<'_>,
-    buf: &mut ReadBuf<'_>,
-) -> Poll<io::Result<()>> {
-    if buf.remaining() == 0 {
-        return Poll::Ready(Ok(())); // Reading nothing would look like the client's FIN.
-    }
-    let before = buf.filled().len();
-    let outcome = ready!(stream.poll_read(cx, buf)).map(|()| buf.filled().len() - before);
-    account.read(&outcome);
-    Poll::Ready(outcome.map(|_| ()))
-}
-
-fn wrote(account: &Account, outcome: io::Result<usize>) -> io::Result<usize> {
-    account.wrote(&outcome);
-    outcome
 }

@@ -5,7 +5,18 @@
 //! worker and puts the socket into a bounded [`accept_queue()`]; the application takes a [`Connection`] out of it. From there on the
 //! kernel does the work: congestion control, loss recovery, timers.
 //!
+//! [`relay()`] joins a connection with an upstream: a server out of a [pool](upstream::Pool), which is told who the client is by the
+//! [PROXY protocol](proxy_protocol).
+//!
 //! [`KernelListener`] gives the same `Connection` without any of that, through plain `accept(2)`.
+//!
+//! What a connection can do until its end:
+//! - [`Connection::set_timeouts`] bounds how long the client may take: see [`timeouts`].
+//! - [`Connection::shutdown_write`], or dropping a [`WriteHalf`], half-closes: FIN goes out, and reading goes on until the client's.
+//! - [`Connection::close`] ends it in good order, and says whether everything has arrived; who keeps TIME-WAIT, see [`close`].
+//! - [`Connection::abort`] and [`Connection::refuse`] end it at once.
+//! - [`ConnectionHandle`] looks at it from elsewhere, ends it from there, and tells at the end what there is to tell. Every end has one
+//!   [`CloseReason`], and is counted by it in [`ConnectionStats`].
 //!
 //! What this crate does not do: look at packets, answer SYNs, or decide who may connect. That is the listener's.
 //!
@@ -25,23 +36,31 @@
 //! # Ok(())
 //! # }
 //! ```
-#![deny(unsafe_code)] // `sys` alone allows it.
+#![deny(unsafe_code)] // `sys` and `relay::sys` alone allow it.
 
 mod accept_queue;
 mod account;
 pub mod adopt;
-mod close;
+pub mod close;
 mod connection;
 mod kernel_listener;
+mod limits;
+pub mod proxy_protocol;
+mod record;
 mod relay;
 mod stats;
 mod sys;
+pub mod timeouts;
+pub mod upstream;
 
 pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
-pub use close::CloseOutcome;
-pub use connection::{Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
+pub use close::{CloseOutcome, FirstFin};
+pub use connection::{Connection, ConnectionHandle, Handshake, ReadHalf, Refuse, ReuniteError, WriteHalf};
 pub use kernel_listener::{KernelGauge, KernelListener};
+pub use limits::{AtLimit, Gate, PrefixList, PrefixListError, Refused, Rules, Ticket, parse_prefix};
+pub use record::CloseSummary;
 pub use relay::{RELAY_BUFFER_BYTES, RelayEnd, RelayOutcome, relay};
 pub use stats::{CloseReason, ConnectionStats};
 pub use sys::ListenQueue;
+pub use timeouts::{Expired, InvalidTimeout, Keepalive, Timeouts};

@@ -1,28 +1,39 @@
 //! The relay: a client's connection and one to an upstream, joined.
 
+mod end;
+mod meter;
+mod pipe;
+mod sys;
+
 use std::cell::RefCell;
-use std::future::pending;
 use std::io;
-use std::net::Shutdown;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::io::Interest;
-use tokio::net::TcpStream;
 use tokio::task::coop::consume_budget;
-use tokio::time::{Instant, sleep_until};
 
+use self::end::{End, Got, Side, Socket};
+use self::meter::Meter;
+use self::pipe::Pipe;
 use crate::accept_queue::reset_when_dropped;
-use crate::account::Account;
 use crate::connection::Connection;
 use crate::stats::CloseReason;
+use crate::upstream::{Stream, Upstream};
 
 /// What a relay holds per direction while the receiving side is slower than the sending one; while nothing waits, it holds nothing.
 ///
 /// One buffer of this size per thread serves all relays on it: only what the receiver does not take at once is kept aside.
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
+
+/// A direction that has passed this much may splice: below, no pipe is worth making.
+const BULK_BYTES: u64 = 256 * 1024;
+/// And does once it finds so much at a time; what comes in small pieces is copied, however long it lasts.
+const SPLICE_FROM_BYTES: usize = 32 * 1024;
+/// A pipe that gets less is not worth its calls. Frames of 1448 bytes fill its 16 places with 23 KB, and that still is.
+const COPY_BELOW_BYTES: usize = 16 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into_boxed_slice());
@@ -46,8 +57,12 @@ pub enum RelayEnd {
     Complete,
     /// The client sent RST; so did we, to the upstream.
     ClientReset,
-    /// The upstream sent RST; so did we, to the client.
+    /// The upstream sent RST; so did we, to the client. Over a Unix socket: it closed without having read everything; what it
+    /// had written before was passed on first.
     UpstreamReset,
+    /// The upstream, over a Unix socket, stopped reading before the client had sent all, and finished its answer. That and both FINs
+    /// were passed on, what the client sent beyond was thrown away.
+    UpstreamRefused,
     /// Nothing moved for the idle time. Both sides were sent RST.
     Idle,
     /// One side had sent FIN, and nothing moved for the half-close time. Both sides were sent RST.
@@ -65,24 +80,36 @@ pub enum RelayEnd {
 /// the idle limit holds on. A connection that is cut short ends with RST on both sides, so that neither takes what it
 /// got for complete. A RST is passed on at once, also while bytes before it wait for a slow receiver.
 ///
-/// Memory: nothing while nothing waits; at most [`RELAY_BUFFER_BYTES`] per direction for a slow receiver.
+/// The upstream is one of a [`Pool`](crate::upstream::Pool), which counts it until the relay is over, or any `TcpStream` or `UnixStream`.
+/// Unix sockets know FIN but no RST: one that is cut short reads as ended, or as reset if it had sent something that had not been passed on.
+///
+/// Memory: nothing while nothing waits; at most [`RELAY_BUFFER_BYTES`] per direction for a slow receiver. Where much moves, it moves by
+/// splice(2) through a pipe. One pipe per thread serves all relays on it; besides, each direction of which a slow receiver has not taken all
+/// has one, but all together no more than one for every 64 descriptors that the process may have, and 1024. Beyond that, bytes are copied.
 ///
 /// Dropping the future closes both sides.
 pub async fn relay(
     client: Connection,
-    upstream: TcpStream,
+    upstream: impl Into<Upstream>,
     idle: Option<Duration>,
     half_close: Option<Duration>,
 ) -> RelayOutcome {
+    let upstream = upstream.into();
     let meter = Meter::new();
     let end = {
-        let client = End { side: Side::Client, stream: client.stream(), account: Some(client.account()) };
-        let upstream = End { side: Side::Upstream, stream: &upstream, account: None };
+        let stream: &Stream = &upstream;
+        let client = End { side: Side::Client, socket: Socket::Tcp(client.stream()), account: Some(client.account()) };
+        let upstream = End { side: Side::Upstream, socket: stream.into(), account: None };
         run(client, upstream, &meter, Limits { idle, half_close }).await
     };
-    let end = end.err().unwrap_or(RelayEnd::Complete);
-    if !matches!(end, RelayEnd::Complete) {
-        reset_when_dropped(&SockRef::from(&upstream));
+    let end = end.unwrap_or_else(|end| end);
+    if !matches!(end, RelayEnd::Complete | RelayEnd::UpstreamRefused) {
+        reset_when_dropped(&SockRef::from(&*upstream));
+        match end {
+            RelayEnd::Idle => client.note_close(CloseReason::IdleTimeout),
+            RelayEnd::HalfClosed => client.note_close(CloseReason::HalfCloseTimeout),
+            _ => {}
+        }
         client.abort();
     }
     RelayOutcome {
@@ -99,41 +126,79 @@ struct Limits {
 }
 
 /// Both directions, side by side in one task.
-async fn run(client: End<'_>, upstream: End<'_>, meter: &Meter, limits: Limits) -> Result<(), RelayEnd> {
-    let mut up = pin!(pump(client, upstream, meter, &meter.to_upstream));
+async fn run(client: End<'_>, upstream: End<'_>, meter: &Meter, limits: Limits) -> Result<RelayEnd, RelayEnd> {
+    let mut up = pin!(pump_or_discard(client, upstream, meter, &meter.to_upstream));
     let mut down = pin!(pump(upstream, client, meter, &meter.to_client));
-    let (mut up_done, mut down_done) = (false, false);
-    while !(up_done && down_done) {
-        let half_closed = up_done || down_done;
+    let (mut up_end, mut down_done) = (None, false);
+    loop {
+        let half_closed = up_end.is_some() || down_done;
         let limit = if half_closed { limits.half_close.or(limits.idle) } else { limits.idle };
         tokio::select! {
-            passed = &mut up, if !up_done => { passed?; up_done = true; }
+            end = &mut up, if up_end.is_none() => up_end = Some(end?),
             passed = &mut down, if !down_done => { passed?; down_done = true; }
             // After its FIN a side is not read from, and a write to it may never come: its RST must be watched for.
             error = client.broken() => return Err(client.end_of(error)),
             error = upstream.broken() => return Err(upstream.end_of(error)),
             () = meter.stalled(limit) => return Err(if half_closed { RelayEnd::HalfClosed } else { RelayEnd::Idle }),
         }
+        if down_done && let Some(end) = up_end.take() {
+            return Ok(end);
+        }
     }
-    Ok(())
+}
+
+/// As [`pump`], except that a receiver which takes nothing more, and whose answer can be read all the same, does not end
+/// the relay: what is sent to it from then on is read and thrown away. Returns how the relay ends when the answer has been passed on.
+async fn pump_or_discard(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<RelayEnd, RelayEnd> {
+    match pump(from, to, meter, passed).await {
+        Ok(()) => Ok(RelayEnd::Complete),
+        Err(end @ (RelayEnd::UpstreamRefused | RelayEnd::UpstreamReset)) if to.outlives_its_peer() => {
+            discard(from).await?;
+            Ok(end)
+        }
+        Err(end) => Err(end),
+    }
 }
 
 /// Copies one way until FIN, and passes that on.
 async fn pump(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+    let mut way = Way::Copy;
     loop {
         consume_budget().await;
-        let step = SCRATCH.with_borrow_mut(|scratch| pass_once(from, to, scratch))?;
+        let step = SCRATCH.with_borrow_mut(|scratch| pass_once(from, to, way, scratch))?;
         match step {
             Step::Nothing => from.wait(Interest::READABLE).await?,
-            Step::Passed(len) => meter.moved(len, passed),
+            Step::Passed(len) => {
+                meter.moved(len, passed);
+                way = Way::after(way, len, passed);
+            }
             Step::Kept { passed: len, rest } => {
                 meter.moved(len, passed);
-                drain(&rest, to, meter, passed).await?;
+                way = Way::after(way, len + rest.len(), passed);
+                drain(rest, to, meter, passed).await?;
             }
             Step::Fin => {
                 meter.moved(0, passed);
                 return to.shutdown_write();
             }
+        }
+    }
+}
+
+/// How bytes are moved. Bulk goes through a pipe, which for less costs more calls than it saves copying.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Copy,
+    Splice,
+}
+
+impl Way {
+    /// The way for what comes next, after a step that found this much.
+    fn after(way: Way, len: usize, passed: &AtomicU64) -> Way {
+        match way {
+            Way::Copy if len >= SPLICE_FROM_BYTES && passed.load(Relaxed) >= BULK_BYTES => Way::Splice,
+            Way::Splice if len < COPY_BELOW_BYTES => Way::Copy,
+            same => same,
         }
     }
 }
@@ -146,23 +211,74 @@ enum Step {
     /// Bytes, of which the receiver did not take all.
     Kept {
         passed: usize,
-        rest: Vec<u8>,
+        rest: Rest,
     },
     Fin,
 }
 
-fn pass_once(from: End<'_>, to: End<'_>, scratch: &mut [u8]) -> Result<Step, RelayEnd> {
-    let Some(len) = from.try_read(scratch)? else { return Ok(Step::Nothing) };
-    if len == 0 {
-        return Ok(Step::Fin);
-    }
-    match to.try_write(&scratch[..len])?.unwrap_or(0) {
-        passed if passed == len => Ok(Step::Passed(len)),
-        passed => Ok(Step::Kept { passed, rest: scratch[passed..len].to_vec() }),
+/// What a slow receiver has yet to take.
+enum Rest {
+    Copied(Vec<u8>),
+    InPipe(Pipe),
+}
+
+impl Rest {
+    fn len(&self) -> usize {
+        match self {
+            Rest::Copied(bytes) => bytes.len(),
+            Rest::InPipe(pipe) => pipe.len(),
+        }
     }
 }
 
-async fn drain(mut rest: &[u8], to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+fn pass_once(from: End<'_>, to: End<'_>, way: Way, scratch: &mut [u8]) -> Result<Step, RelayEnd> {
+    let pipe = match way {
+        Way::Copy => None,
+        Way::Splice => Pipe::take(),
+    };
+    let Some(mut pipe) = pipe else {
+        let got = from.try_read(scratch)?;
+        return write_once(got, to, scratch);
+    };
+    let got = from.try_splice(&mut pipe, scratch)?;
+    if let Got::Spliced(len) = got {
+        return empty_once(len, to, pipe);
+    }
+    pipe.give_back();
+    write_once(got, to, scratch)
+}
+
+/// Writes what was read, as far as the receiver has room.
+fn write_once(got: Got, to: End<'_>, scratch: &[u8]) -> Result<Step, RelayEnd> {
+    let len = match got {
+        Got::Read(len) => len,
+        Got::Fin => return Ok(Step::Fin),
+        Got::Nothing | Got::Spliced(_) => return Ok(Step::Nothing),
+    };
+    match to.try_write(&scratch[..len])?.unwrap_or(0) {
+        passed if passed == len => Ok(Step::Passed(len)),
+        passed => Ok(Step::Kept { passed, rest: Rest::Copied(scratch[passed..len].to_vec()) }),
+    }
+}
+
+/// Passes on what is in the pipe, as far as the receiver has room.
+fn empty_once(len: usize, to: End<'_>, mut pipe: Pipe) -> Result<Step, RelayEnd> {
+    let passed = to.try_empty(&mut pipe)?.unwrap_or(0);
+    if passed < len {
+        return Ok(Step::Kept { passed, rest: Rest::InPipe(pipe) });
+    }
+    pipe.give_back();
+    Ok(Step::Passed(len))
+}
+
+async fn drain(rest: Rest, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+    match rest {
+        Rest::Copied(bytes) => drain_copied(&bytes, to, meter, passed).await,
+        Rest::InPipe(pipe) => drain_pipe(pipe, to, meter, passed).await,
+    }
+}
+
+async fn drain_copied(mut rest: &[u8], to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
     while !rest.is_empty() {
         to.wait(Interest::WRITABLE).await?;
         if let Some(len) = to.try_write(rest)? {
@@ -173,118 +289,25 @@ async fn drain(mut rest: &[u8], to: End<'_>, meter: &Meter, passed: &AtomicU64) 
     Ok(())
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Side {
-    Client,
-    Upstream,
+async fn drain_pipe(mut pipe: Pipe, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+    while pipe.len() > 0 {
+        to.wait(Interest::WRITABLE).await?;
+        if let Some(len) = to.try_empty(&mut pipe)? {
+            meter.moved(len, passed);
+        }
+    }
+    pipe.give_back();
+    Ok(())
 }
 
-/// One side of the relay, read and written through a shared reference, since both directions use it.
-#[derive(Clone, Copy)]
-struct End<'a> {
-    side: Side,
-    stream: &'a TcpStream,
-    /// The client's side is counted.
-    account: Option<&'a Account>,
-}
-
-impl End<'_> {
-    /// `None`: nothing there yet. `Some(0)`: FIN.
-    fn try_read(self, buffer: &mut [u8]) -> Result<Option<usize>, RelayEnd> {
-        let outcome = self.stream.try_read(buffer);
-        if let Some(account) = self.account {
-            account.read(&outcome);
-        }
-        self.unless_blocked(outcome)
-    }
-
-    /// `None`: no room yet.
-    fn try_write(self, bytes: &[u8]) -> Result<Option<usize>, RelayEnd> {
-        let outcome = self.stream.try_write(bytes);
-        if let Some(account) = self.account {
-            account.wrote(&outcome);
-        }
-        self.unless_blocked(outcome)
-    }
-
-    fn unless_blocked(self, outcome: io::Result<usize>) -> Result<Option<usize>, RelayEnd> {
-        match outcome {
-            Ok(len) => Ok(Some(len)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-            Err(error) => Err(self.end_of(error)),
-        }
-    }
-
-    async fn wait(self, interest: Interest) -> Result<(), RelayEnd> {
-        self.stream.ready(interest).await.map(|_| ()).map_err(|error| self.end_of(error))
-    }
-
-    /// Passes a FIN on. That the socket is not connected any more is left to the next read or write to tell.
-    fn shutdown_write(self) -> Result<(), RelayEnd> {
-        if let Some(account) = self.account {
-            account.note(CloseReason::LocalClose);
-        }
-        match SockRef::from(self.stream).shutdown(Shutdown::Write) {
-            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(self.end_of(error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Waits until the connection is broken, by a RST for example, and says how.
-    async fn broken(self) -> io::Error {
-        let error = match self.stream.ready(Interest::ERROR).await {
-            // The pump may have taken the error in the meantime; then only that there was one is known.
-            Ok(_) => self.stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-            Err(error) => error,
-        };
-        if let Some(account) = self.account {
-            account.failed(&error);
-        }
-        error
-    }
-
-    fn end_of(self, error: io::Error) -> RelayEnd {
-        let reset = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
-        match self.side {
-            Side::Client if reset => RelayEnd::ClientReset,
-            Side::Client => RelayEnd::ClientFailed(error),
-            Side::Upstream if reset => RelayEnd::UpstreamReset,
-            Side::Upstream => RelayEnd::UpstreamFailed(error),
-        }
-    }
-}
-
-/// Counts bytes, and knows when anything moved last. Atomic only so that the relay may move between a runtime's threads.
-struct Meter {
-    to_upstream: AtomicU64,
-    to_client: AtomicU64,
-    start: Instant,
-    /// Microseconds from `start` to the last progress.
-    last: AtomicU64,
-}
-
-impl Meter {
-    fn new() -> Meter {
-        let zero = AtomicU64::default;
-        Meter { to_upstream: zero(), to_client: zero(), start: Instant::now(), last: zero() }
-    }
-
-    fn moved(&self, len: usize, passed: &AtomicU64) {
-        passed.fetch_add(len as u64, Relaxed);
-        self.last.store(self.start.elapsed().as_micros() as u64, Relaxed);
-    }
-
-    /// Waits until nothing has moved for `limit`; for ever without one. Progress costs no timer: the deadline is looked at when it is due.
-    async fn stalled(&self, limit: Option<Duration>) {
-        let Some(limit) = limit else { return pending().await };
-        loop {
-            // A limit so far off that the clock cannot express it is none.
-            let deadline = self.start.checked_add(Duration::from_micros(self.last.load(Relaxed)).saturating_add(limit));
-            let Some(deadline) = deadline else { return pending().await };
-            if Instant::now() >= deadline {
-                return;
-            }
-            sleep_until(deadline).await;
+/// Reads until FIN, for nobody. It is no progress: the limits hold on.
+async fn discard(from: End<'_>) -> Result<(), RelayEnd> {
+    loop {
+        consume_budget().await;
+        match SCRATCH.with_borrow_mut(|scratch| from.try_read(scratch))? {
+            Got::Nothing => from.wait(Interest::READABLE).await?,
+            Got::Read(_) | Got::Spliced(_) => {}
+            Got::Fin => return Ok(()),
         }
     }
 }

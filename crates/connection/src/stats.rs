@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// How a connection ended, as its application saw it.
+///
+/// The first orderly reason (a FIN) stands until a disorderly one comes, which then stands: an idle timeout that leads to an abort is an
+/// idle timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CloseReason {
     /// The client's FIN was read before we closed.
@@ -13,21 +16,43 @@ pub enum CloseReason {
     ClientReset,
     /// We sent RST: [`Connection::abort`](crate::Connection::abort).
     Aborted,
-    /// Any other error: the network, a timeout, the socket destroyed from outside.
+    /// Any other error: the network, the socket destroyed from outside.
     Error,
     /// The stream left our sight: [`Connection::into_tcp_stream`](crate::Connection::into_tcp_stream).
     HandedOver,
+    /// The client sent nothing for [`Timeouts::first_byte`](crate::Timeouts::first_byte).
+    FirstByteTimeout,
+    /// No byte moved for [`Timeouts::idle`](crate::Timeouts::idle).
+    IdleTimeout,
+    /// After a FIN, no byte moved for [`Timeouts::half_close`](crate::Timeouts::half_close).
+    HalfCloseTimeout,
+    /// The kernel gave the client up (ETIMEDOUT): [`Timeouts::user_timeout`](crate::Timeouts::user_timeout),
+    /// [`Timeouts::keepalive`](crate::Timeouts::keepalive), or the last of its retransmissions.
+    UserTimeout,
+    /// The client did not finish within the deadline of [`Connection::close`](crate::Connection::close).
+    Deadline,
+    /// We ended it because we are shutting down; noted by the front end.
+    Drained,
+    /// It was over a limit: [`Connection::refuse`](crate::Connection::refuse).
+    Refused,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the enum; `ALL[reason as usize] == reason`.
-    pub const ALL: [CloseReason; 6] = [
+    pub const ALL: [CloseReason; 13] = [
         CloseReason::ClientFin,
         CloseReason::LocalClose,
         CloseReason::ClientReset,
         CloseReason::Aborted,
         CloseReason::Error,
         CloseReason::HandedOver,
+        CloseReason::FirstByteTimeout,
+        CloseReason::IdleTimeout,
+        CloseReason::HalfCloseTimeout,
+        CloseReason::UserTimeout,
+        CloseReason::Deadline,
+        CloseReason::Drained,
+        CloseReason::Refused,
     ];
 
     /// The value of a `reason` label.
@@ -39,6 +64,13 @@ impl CloseReason {
             CloseReason::Aborted => "aborted",
             CloseReason::Error => "error",
             CloseReason::HandedOver => "handed_over",
+            CloseReason::FirstByteTimeout => "first_byte_timeout",
+            CloseReason::IdleTimeout => "idle_timeout",
+            CloseReason::HalfCloseTimeout => "half_close_timeout",
+            CloseReason::UserTimeout => "user_timeout",
+            CloseReason::Deadline => "deadline",
+            CloseReason::Drained => "drained",
+            CloseReason::Refused => "refused",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The socket options no crate wraps: those of `TCP_REPAIR`, and the state in `TCP_INFO`.
+//! The system calls no crate wraps: the options of `TCP_REPAIR`, the state in `TCP_INFO`, the lengths of the queues, and the reset.
 //!
 //! See [tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html) and `linux/tcp.h`, from which numbers and layouts are.
 #![allow(unsafe_code)]
@@ -9,6 +9,8 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use libc::{c_int, c_void, socklen_t};
 use listener::TcpState;
+use socket2::SockRef;
+use tokio::io::ReadBuf;
 use wire::SeqNum;
 
 const TCP_INFO: c_int = 11;
@@ -170,6 +172,50 @@ pub(crate) fn tcp_state(socket: &impl AsFd) -> io::Result<TcpState> {
     TcpState::from_linux(number).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// Bytes that came in and were not read, a FIN not counted (`SIOCINQ`).
+pub(crate) fn unread_bytes(socket: &impl AsFd) -> io::Result<u32> {
+    queued_bytes(socket, libc::FIONREAD)
+}
+
+/// Sequence numbers that were written and are not acknowledged (`SIOCOUTQ`): bytes, and one for a FIN.
+pub(crate) fn unacked_len(socket: &impl AsFd) -> io::Result<u32> {
+    queued_bytes(socket, libc::TIOCOUTQ)
+}
+
+/// [ioctl(2)](https://man7.org/linux/man-pages/man2/ioctl.2.html) that tells the length of a queue.
+fn queued_bytes(socket: &impl AsFd, request: libc::Ioctl) -> io::Result<u32> {
+    let mut len: c_int = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and both requests write one `int`, which `len` is.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), request, &raw mut len) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(u32::try_from(len).unwrap_or(0))
+}
+
+/// Ends a connection at once, whoever else holds its descriptor: RST to the peer, both queues emptied, and an error (ECONNRESET) for
+/// whoever reads, writes or waits ([connect(2)](https://man7.org/linux/man-pages/man2/connect.2.html) to `AF_UNSPEC`).
+pub(crate) fn disconnect(socket: &impl AsFd) -> io::Result<()> {
+    // SAFETY: `sockaddr` is integers, for which zero is a value.
+    let mut nowhere: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nowhere.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    let len = size_of::<libc::sockaddr>() as socklen_t;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel only reads, `len` bytes that `nowhere` has.
+    let result = unsafe { libc::connect(socket.as_fd().as_raw_fd(), &raw const nowhere, len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads into what is free of a buffer, without zeroing it first.
+pub(crate) fn recv(socket: &impl AsFd, buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+    // SAFETY: it is only handed to recv(2), which writes bytes and nothing uninitialised.
+    let free = unsafe { buf.unfilled_mut() };
+    let len = SockRef::from(socket).recv(free)?;
+    // SAFETY: recv(2) has written the first `len` bytes of what was free.
+    unsafe { buf.assume_init(len) };
+    buf.advance(len);
+    Ok(len)
+}
+
 /// The accept queue of a listening socket.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ListenQueue {
@@ -228,6 +274,7 @@ fn get<T: Plain>(socket: &impl AsFd, name: c_int) -> io::Result<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
     use super::*;
@@ -245,6 +292,23 @@ mod tests {
         assert_eq!(tcp_state(&listener).unwrap(), TcpState::Listen);
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(tcp_state(&client).unwrap(), TcpState::Established);
+    }
+
+    #[test]
+    fn lengths_of_the_queues_are_in_bytes_and_a_reset_empties_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        client.write_all(b"seven b").unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        server.peek(&mut [0; 7]).unwrap();
+        assert_eq!((unread_bytes(&server).unwrap(), unacked_len(&server).unwrap()), (7, 0));
+
+        let other_handle = server.try_clone().unwrap();
+        disconnect(&other_handle).unwrap();
+        assert_eq!(server.read(&mut [0; 7]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        assert_eq!(server.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

@@ -79,6 +79,15 @@ pub(crate) const PROCESS_CPU: Family =
 pub(crate) const FAMILIES: &[Family] = &[
     // The process as a whole.
     family("portcullis_build_info", "Version of this build and the datapath it runs; always 1."),
+    family("portcullis_config_reloads_total", "Reloads of the configuration, by what became of them."),
+    family(
+        "portcullis_config_last_reload_successful",
+        "0 if the last reload found a fault and the old configuration is still in force, else 1.",
+    ),
+    family(
+        "portcullis_config_last_reload_success_timestamp_seconds",
+        "When the configuration in force was read, in seconds since 1970.",
+    ),
     family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
     // SYN and SYN-ACK.
     family("portcullis_syns_received_total", "SYNs for a guarded address and port that passed the sanity checks."),
@@ -173,6 +182,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     ),
     family("portcullis_connections_accepted_total", "Connections handed to the application."),
     family("portcullis_connections_closed_total", "Connections closed, by reason."),
+    family(
+        "portcullis_connections_refused_total",
+        "Connections closed as soon as they were accepted, by reason: a list, a rate, a bound on connections.",
+    ),
     family("portcullis_received_bytes_total", "Payload bytes received from clients."),
     family("portcullis_sent_bytes_total", "Payload bytes sent to clients."),
     // The kernel's own counters, of this network namespace.

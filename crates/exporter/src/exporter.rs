@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use listener::Stats;
-use metrics::Gauge;
+use metrics::{Counter, Gauge};
 use tokio::sync::Mutex;
 use tracing::warn;
 
@@ -15,6 +15,7 @@ use crate::error::ExporterError;
 use crate::listeners::ListenerSeries;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
+use crate::reloads::Reloads;
 use crate::source::Source;
 use crate::text::{self, Handshakes};
 
@@ -27,6 +28,7 @@ pub struct Exporter {
     listeners: Vec<(Arc<dyn Source>, ListenerSeries)>,
     readiness: Arc<Readiness>,
     draining: Gauge,
+    config: ConfigSeries,
     collectors: Arc<Mutex<Collectors>>,
 }
 
@@ -62,13 +64,21 @@ impl Exporter {
             .into_iter()
             .map(|source| (Arc::clone(&source), ListenerSeries::register(&registry, &*source)))
             .collect();
-        Ok(Exporter { registry, listeners, readiness, draining, collectors })
+        let config = ConfigSeries::register(&registry);
+        Ok(Exporter { registry, listeners, readiness, draining, config, collectors })
+    }
+
+    /// Shows these reloads; without, there are none.
+    pub fn with_reloads(mut self, reloads: Arc<Reloads>) -> Exporter {
+        self.config.reloads = reloads;
+        self
     }
 
     /// Everything as of now, in the text format version 0.0.4; what must be fetched from the kernel may be a second old.
     pub async fn render(&self) -> String {
         let cpu_seconds = self.collect().await;
         self.draining.set(f64::from(self.readiness.is_draining()));
+        self.config.publish();
         // One reading per source and scrape, for the counters and the histogram, so that they agree with each other.
         let stats: Vec<Stats> = self.listeners.iter().map(|(source, _)| source.stats()).collect();
         for ((source, series), stats) in self.listeners.iter().zip(&stats) {
@@ -111,6 +121,37 @@ impl Exporter {
                 self.collectors.lock().await.cpu_seconds()
             }
         }
+    }
+}
+
+/// What is shown of the configuration.
+struct ConfigSeries {
+    reloads: Arc<Reloads>,
+    succeeded: Counter,
+    failed: Counter,
+    last_successful: Gauge,
+    last_success: Gauge,
+}
+
+impl ConfigSeries {
+    fn register(registry: &Registry) -> ConfigSeries {
+        let outcome = |word| registry.counter("portcullis_config_reloads_total", &[("outcome", word)]);
+        let series = ConfigSeries {
+            reloads: Arc::default(),
+            succeeded: outcome("success"),
+            failed: outcome("failure"),
+            last_successful: registry.gauge("portcullis_config_last_reload_successful", &[]),
+            last_success: registry.gauge("portcullis_config_last_reload_success_timestamp_seconds", &[]),
+        };
+        series.publish();
+        series
+    }
+
+    fn publish(&self) {
+        self.succeeded.absolute(self.reloads.succeeded());
+        self.failed.absolute(self.reloads.failed());
+        self.last_successful.set(f64::from(!self.reloads.last_failed()));
+        self.last_success.set(self.reloads.last_success() as f64);
     }
 }
 

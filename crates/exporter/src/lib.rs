@@ -33,6 +33,7 @@ mod exporter;
 mod listeners;
 mod readiness;
 mod registry;
+mod reloads;
 mod source;
 #[cfg(test)]
 mod testing;
@@ -42,4 +43,5 @@ pub use admin::AdminServer;
 pub use error::ExporterError;
 pub use exporter::Exporter;
 pub use readiness::{NotReady, Readiness};
+pub use reloads::Reloads;
 pub use source::{ConnectionCounts, KERNEL_TIER, Source};

@@ -63,10 +63,16 @@ impl ListenerSeries {
         self.accepted.absolute(counts.accepted);
         self.received_bytes.absolute(counts.received_bytes);
         self.sent_bytes.absolute(counts.sent_bytes);
-        for &(reason, count) in &counts.closed {
-            // The reasons are the source's to choose, so their series are looked up by name: a few, once per scrape.
-            let labels = [("listener", self.listener.as_str()), ("reason", reason)];
-            registry.counter("portcullis_connections_closed_total", &labels).absolute(count);
+        let families = [
+            ("portcullis_connections_closed_total", &counts.closed),
+            ("portcullis_connections_refused_total", &counts.refused),
+        ];
+        for (name, counts) in families {
+            for &(reason, count) in counts {
+                // The reasons are the source's to choose, so their series are looked up by name: a few, once per scrape.
+                let labels = [("listener", self.listener.as_str()), ("reason", reason)];
+                registry.counter(name, &labels).absolute(count);
+            }
         }
     }
 }

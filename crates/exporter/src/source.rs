@@ -52,6 +52,9 @@ pub struct ConnectionCounts {
     pub accepted: u64,
     /// Connections closed, by the value of the `reason` label. Lists every reason that can occur, zeros included.
     pub closed: Vec<(&'static str, u64)>,
+    /// Connections that were accepted and closed at once because of a limit or a list, by the value of the `reason` label. Lists every
+    /// reason that can occur, zeros included. They are in `accepted` and `closed` as well.
+    pub refused: Vec<(&'static str, u64)>,
     /// Payload bytes received from clients.
     pub received_bytes: u64,
     /// Payload bytes sent to clients.

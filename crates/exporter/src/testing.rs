@@ -37,7 +37,11 @@ pub(crate) const ACCEPT_QUEUE_LIMIT: u64 = 1024;
 
 impl FakeSource {
     pub(crate) fn new(name: &str, tier: &'static str, endpoint: &str) -> Arc<FakeSource> {
-        let connections = ConnectionCounts { closed: vec![("peer_fin", 0), ("error", 0)], ..Default::default() };
+        let connections = ConnectionCounts {
+            closed: vec![("peer_fin", 0), ("error", 0)],
+            refused: vec![("denied", 0)],
+            ..Default::default()
+        };
         let values = Mutex::new(Values { connections, ..Values::default() });
         Arc::new(FakeSource { name: name.to_owned(), tier, endpoint: endpoint.parse().unwrap(), values })
     }

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use connection::{ConnectionStats, KernelListener, RawEstablisher, accept_queue, adopt};
+use connection::{ConnectionStats, KernelListener, RawEstablisher, Rules, accept_queue, adopt};
 use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig, EngineError};
 use listener::{ListenConfig, MasterKey, Via};
 
@@ -43,6 +43,7 @@ pub struct Builder {
     workers: Option<NonZeroUsize>,
     fail_closed: bool,
     accept_queue: usize,
+    rules: Rules,
     master_key: Option<MasterKey>,
     name: Option<String>,
 }
@@ -90,6 +91,7 @@ impl Builder {
             workers: None,
             fail_closed: false,
             accept_queue: 4096,
+            rules: Rules::default(),
             master_key: None,
             name: None,
         }
@@ -153,6 +155,14 @@ impl Builder {
         self
     }
 
+    /// Whose connections are accepted, and how many. Default: everybody's, all of them.
+    ///
+    /// Can be changed while the listener runs: [`Control::set_rules`](crate::Control::set_rules).
+    pub fn rules(mut self, rules: Rules) -> Builder {
+        self.rules = rules;
+        self
+    }
+
     /// Threads that read packets. Default: one for each core, at most 64.
     pub fn workers(mut self, count: NonZeroUsize) -> Builder {
         self.workers = Some(count);
@@ -192,6 +202,11 @@ impl Builder {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn build(mut self) -> Result<Listener, BuildError> {
         let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
+        let rules = std::mem::take(&mut self.rules);
+        self.build_tier(guarded).map(|listener| listener.with_rules(rules))
+    }
+
+    fn build_tier(mut self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {
         if self.datapath == Datapath::Kernel {
             return build_kernel(&guarded, self.accept_queue);
         }

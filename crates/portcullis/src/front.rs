@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats};
+use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, Rules};
 use listener::io::{BpfEngine, Engine, EngineView};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ use crate::source::{ListenerSource, Queue};
 pub struct Listener {
     tier: Tier,
     door: Arc<Door>,
+    gate: Arc<Gate>,
     stats: Arc<ConnectionStats>,
     endpoints: Vec<SocketAddr>,
 }
@@ -78,10 +79,11 @@ impl Guard {
     }
 }
 
-/// Drains a listener from another task. Cheap to clone.
+/// Drains a listener, or changes its limits, from another task. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Control {
     door: Arc<Door>,
+    gate: Arc<Gate>,
 }
 
 /// What a listener shares with its [`Control`]s.
@@ -116,11 +118,13 @@ impl Listener {
             draining: CancellationToken::new(),
             drain_began: OnceLock::new(),
         };
-        Listener { tier, door: Arc::new(door), stats, endpoints }
+        Listener { tier, door: Arc::new(door), gate: Gate::new(Rules::default()), stats, endpoints }
     }
 
-    /// The next connection; `None` once the listener [drains](Listener::drain) and no handshake is left to finish.
+    /// The next connection that the [rules](Builder::rules) let in; `None` once the listener [drains](Listener::drain) and no handshake is
+    /// left to finish.
     ///
+    /// While the rules have no place for another, and say that it is to wait, this waits. A connection keeps its place until it ends.
     /// After a drain, handshakes that were answered before it have up to 3 s, and end sooner if none is under way.
     /// Cancel safe.
     ///
@@ -130,6 +134,27 @@ impl Listener {
     /// eBPF programs, has panicked, and nobody answers the clients any more whom it answered. A connection that cannot be registered with the runtime (out of
     /// memory, or of epoll watches) is reset, counted and passed over.
     pub async fn accept(&mut self) -> Option<io::Result<Connection>> {
+        loop {
+            // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
+            self.gate.room().await;
+            let connection = match self.next_connection().await? {
+                Ok(connection) => connection,
+                Err(error) => return Some(Err(error)),
+            };
+            match self.gate.admit(connection.peer_addr().ip()) {
+                Ok(ticket) => {
+                    connection.keep(ticket);
+                    return Some(Ok(connection));
+                }
+                Err(refused) => {
+                    connection.refuse(self.gate.rules().manner(refused));
+                }
+            }
+        }
+    }
+
+    /// The next connection, whoever it is.
+    async fn next_connection(&mut self) -> Option<io::Result<Connection>> {
         match &mut self.tier {
             Tier::Raw { receiver, alarm, .. } => loop {
                 match next(receiver, &self.door, alarm).await? {
@@ -170,6 +195,11 @@ impl Listener {
         }
     }
 
+    pub(crate) fn with_rules(self, rules: Rules) -> Listener {
+        self.gate.set_rules(rules);
+        self
+    }
+
     /// Stops answering SYNs; handshakes that were answered already can still finish, and connections go on.
     ///
     /// With [pinned programs](Builder::bpf_pins) SYNs go on being answered, and handshakes that end from now on are left to the next
@@ -187,7 +217,7 @@ impl Listener {
 
     /// A handle to drain this listener while another task waits in [`accept`](Listener::accept).
     pub fn control(&self) -> Control {
-        Control { door: self.door.clone() }
+        Control { door: self.door.clone(), gate: self.gate.clone() }
     }
 
     /// The guarded addresses; with [`Datapath::Kernel`](crate::Datapath::Kernel), with the ports the kernel chose.
@@ -215,6 +245,7 @@ impl Listener {
             tier: self.tier(),
             view: self.door.view.clone(),
             queue,
+            gate: self.gate.clone(),
             stats: self.stats.clone(),
             endpoints: self.endpoints.clone(),
         })
@@ -261,6 +292,16 @@ impl Control {
     /// [`Listener::drain`].
     pub fn drain(&self) {
         self.door.drain();
+    }
+
+    /// Changes the [rules](Builder::rules) for the connections that come from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        self.gate.set_rules(rules);
+    }
+
+    /// Who is inside, and who was refused.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
     }
 }
 

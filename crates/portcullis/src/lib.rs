@@ -32,7 +32,10 @@ mod kernel;
 mod source;
 
 pub use builder::{BuildError, Builder, Datapath};
-pub use connection::{CloseOutcome, Connection, Handshake, ReadHalf, ReuniteError, WriteHalf};
+pub use connection::{
+    AtLimit, CloseOutcome, CloseReason, CloseSummary, Connection, ConnectionHandle, FirstFin, Gate, Handshake,
+    Keepalive, PrefixList, ReadHalf, Refuse, Refused, ReuniteError, Rules, Timeouts, WriteHalf,
+};
 pub use front::{Control, Listener};
 pub use listener::io::BpfHook;
 pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};

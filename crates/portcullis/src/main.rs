@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 
 fn check(file: &Path) -> Result<(), Failure> {
     let config = read_config(file)?;
+    run::check_lists(&config)?;
     let count = config.listeners.len();
     print(&format!("{}: good, {count} listener{}\n", file.display(), if count == 1 { "" } else { "s" }))
 }

@@ -5,30 +5,69 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use portcullis::{Connection, Handshake, TcpState, Via};
+use portcullis::{CloseReason, Connection, ConnectionHandle, Handshake, TcpState, Via};
 
 use crate::access_log::{AccessLog, Record, timestamp};
-use crate::config::{Backend, Choice, ListenerConfig};
-use crate::run::Stop;
+use crate::config::{Backend, Choice};
 
 /// What is known of a connection when it is registered.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// Name of the listener.
     pub listener: Arc<str>,
-    /// The built-in service that answers; `None`: an upstream does.
-    pub service: Option<&'static str>,
+    pub behind: Behind,
     pub peer: SocketAddr,
     pub local: SocketAddr,
     pub handshake: Handshake,
 }
 
+/// Who answers a connection.
+#[derive(Clone, Debug)]
+pub enum Behind {
+    /// The built-in service of this name.
+    Service(&'static str),
+    /// The server that it is passed on to; with several, each of them.
+    Upstream(Arc<str>),
+}
+
+impl Behind {
+    /// As the configuration has it.
+    pub fn of(backend: &Backend) -> Behind {
+        match backend {
+            Backend::Service(service) => Behind::Service(service.word()),
+            Backend::Upstreams(servers) => {
+                let names: Vec<_> = servers.iter().map(ToString::to_string).collect();
+                Behind::Upstream(names.join(", ").into())
+            }
+        }
+    }
+
+    /// The service, if it is one.
+    pub fn service(&self) -> Option<&'static str> {
+        match self {
+            Behind::Service(service) => Some(service),
+            Behind::Upstream(_) => None,
+        }
+    }
+
+    /// The upstream, if it is one.
+    pub fn upstream(&self) -> Option<&Arc<str>> {
+        match self {
+            Behind::Service(_) => None,
+            Behind::Upstream(upstream) => Some(upstream),
+        }
+    }
+}
+
 /// What only the connection itself can tell and do, while another task serves it, and at its end.
 pub trait Live: Send + Sync {
+    /// A number that no other connection has or had.
+    fn id(&self) -> u64;
+    /// Since it was accepted; at its end this stands still.
+    fn age(&self) -> Duration;
     /// Payload from the client, in bytes.
     fn received_bytes(&self) -> u64;
     /// Payload to the client, in bytes.
@@ -41,11 +80,40 @@ pub trait Live: Send + Sync {
     fn abort(&self);
 }
 
+impl Live for ConnectionHandle {
+    fn id(&self) -> u64 {
+        self.id()
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.received_bytes()
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        self.sent_bytes()
+    }
+
+    fn age(&self) -> Duration {
+        self.age()
+    }
+
+    fn state(&self) -> Option<TcpState> {
+        self.state()
+    }
+
+    fn close_reason(&self) -> Option<&'static str> {
+        self.close_reason().map(CloseReason::label)
+    }
+
+    fn abort(&self) {
+        self.abort(CloseReason::Aborted);
+    }
+}
+
 /// All connections that are being served.
 pub struct Registry {
     /// By number, so that connections that come one after the other do not meet at a lock.
     shards: [Mutex<HashMap<u64, Arc<Entry>>>; SHARDS],
-    next_id: AtomicU64,
     log: Option<AccessLog>,
 }
 
@@ -54,39 +122,13 @@ const SHARDS: usize = 64;
 
 /// One connection that is being served.
 pub struct Entry {
-    /// Counted from 1, and never used again.
+    /// Never used again.
     pub id: u64,
     pub opening: Opening,
-    pub opened: Instant,
-    upstream: OnceLock<Arc<str>>,
-    live: OnceLock<Arc<dyn Live>>,
-    stop: Stop,
+    pub live: Box<dyn Live>,
 }
 
 impl Entry {
-    /// The server it is passed on to, once that is known.
-    pub fn upstream(&self) -> Option<&Arc<str>> {
-        self.upstream.get()
-    }
-
-    /// What only the connection can tell; `None` if nobody said whom to ask.
-    pub fn live(&self) -> Option<&dyn Live> {
-        self.live.get().map(|live| &**live)
-    }
-
-    /// Bytes from and to the client, if they are counted.
-    pub fn bytes(&self) -> Option<(u64, u64)> {
-        self.live().map(|live| (live.received_bytes(), live.sent_bytes()))
-    }
-
-    /// Ends the connection with RST, or has whoever serves it do so.
-    pub fn kill(&self) {
-        if let Some(live) = self.live() {
-            live.abort();
-        }
-        self.stop.reset();
-    }
-
     /// The address of the client, that of an IPv4 client of an IPv6 socket as IPv4.
     pub fn peer_ip(&self) -> IpAddr {
         self.opening.peer.ip().to_canonical()
@@ -94,8 +136,7 @@ impl Entry {
 
     fn record(&self) -> Record {
         let seconds = |time: Duration| time.as_micros() as f64 / 1e6;
-        let killed = || self.stop.now.is_cancelled().then_some("aborted");
-        let Opening { listener, service, peer, local, handshake } = &self.opening;
+        let Opening { listener, behind, peer, local, handshake } = &self.opening;
         Record {
             time: timestamp(),
             listener: listener.clone(),
@@ -104,12 +145,12 @@ impl Entry {
             local: canonical(*local),
             via: via(handshake.via),
             handshake_seconds: handshake.duration.map(seconds),
-            duration_seconds: seconds(self.opened.elapsed()),
-            received_bytes: self.bytes().map(|(received, _)| received),
-            sent_bytes: self.bytes().map(|(_, sent)| sent),
-            service: *service,
-            upstream: self.upstream().cloned(),
-            close_reason: self.live().and_then(|live| live.close_reason()).or_else(killed),
+            duration_seconds: seconds(self.live.age()),
+            received_bytes: self.live.received_bytes(),
+            sent_bytes: self.live.sent_bytes(),
+            service: behind.service(),
+            upstream: behind.upstream().cloned(),
+            close_reason: self.live.close_reason(),
         }
     }
 }
@@ -118,28 +159,17 @@ impl Registry {
     /// An empty one. Connections that close are told to the log, if there is one.
     pub fn new(log: Option<AccessLog>) -> Arc<Registry> {
         let shards = std::array::from_fn(|_| Mutex::default());
-        Arc::new(Registry { shards, next_id: AtomicU64::new(1), log })
+        Arc::new(Registry { shards, log })
     }
 
-    /// For the connections of one listener.
-    pub fn door(self: &Arc<Registry>, config: &ListenerConfig) -> Door {
-        let (service, upstream) = match &config.backend {
-            Backend::Service(service) => (Some(service.word()), None),
-            Backend::Upstream(addr) => (None, Some(addr.to_string().into())),
-        };
-        Door { registry: self.clone(), listener: config.name.as_str().into(), service, upstream }
+    /// For the connections of the listener of this name.
+    pub fn door(self: &Arc<Registry>, listener: &str) -> Door {
+        Door { registry: self.clone(), listener: listener.into() }
     }
 
-    /// Registers a connection until the seat is dropped. Its `stop` has the steps of `stop`, and may take them alone.
-    pub fn open(self: &Arc<Registry>, opening: Opening, stop: &Stop) -> Seat {
-        let entry = Arc::new(Entry {
-            id: self.next_id.fetch_add(1, Relaxed),
-            opening,
-            opened: Instant::now(),
-            upstream: OnceLock::new(),
-            live: OnceLock::new(),
-            stop: stop.of_one(),
-        });
+    /// Registers a connection until the seat is dropped.
+    pub fn open(self: &Arc<Registry>, opening: Opening, live: Box<dyn Live>) -> Seat {
+        let entry = Arc::new(Entry { id: live.id(), opening, live });
         self.shard(entry.id).insert(entry.id, entry.clone());
         Seat { entry, registry: self.clone() }
     }
@@ -176,22 +206,15 @@ impl Registry {
 pub struct Door {
     registry: Arc<Registry>,
     listener: Arc<str>,
-    service: Option<&'static str>,
-    upstream: Option<Arc<str>>,
 }
 
 impl Door {
-    /// Registers a connection until the seat is dropped. The seat's `stop` has the steps of `stop`, and takes them alone when the
-    /// connection is killed.
-    pub fn open(&self, connection: &Connection, stop: &Stop) -> Seat {
+    /// Registers a connection until the seat is dropped.
+    pub fn open(&self, connection: &Connection, behind: &Behind) -> Seat {
         let (peer, local) = (connection.peer_addr(), connection.local_addr());
-        let (listener, service) = (self.listener.clone(), self.service);
-        let opening = Opening { listener, service, peer, local, handshake: connection.handshake() };
-        let seat = self.registry.open(opening, stop);
-        if let Some(upstream) = &self.upstream {
-            seat.set_upstream(upstream.clone());
-        }
-        seat
+        let (listener, behind) = (self.listener.clone(), behind.clone());
+        let opening = Opening { listener, behind, peer, local, handshake: connection.handshake() };
+        self.registry.open(opening, Box::new(connection.handle()))
     }
 }
 
@@ -201,24 +224,6 @@ impl Door {
 pub struct Seat {
     entry: Arc<Entry>,
     registry: Arc<Registry>,
-}
-
-impl Seat {
-    /// The steps of the end, for this connection: those of all, or its own when it is killed.
-    pub fn stop(&self) -> &Stop {
-        &self.entry.stop
-    }
-
-    /// Says which server it is passed on to. The first word stands.
-    pub fn set_upstream(&self, upstream: Arc<str>) {
-        let _ = self.entry.upstream.set(upstream);
-    }
-
-    /// Says whom to ask for what only the connection can tell. The first word stands.
-    #[cfg_attr(not(test), expect(dead_code, reason = "a connection has no handle that outlives its move into a task"))]
-    pub fn set_live(&self, live: Arc<dyn Live>) {
-        let _ = self.entry.live.set(live);
-    }
 }
 
 impl Drop for Seat {
@@ -244,53 +249,66 @@ pub fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
+/// A connection whose socket is not there, for tests.
+#[cfg(test)]
+#[derive(Debug)]
+pub struct Told {
+    pub id: u64,
+    pub received_bytes: u64,
+    pub aborted: Arc<std::sync::atomic::AtomicBool>,
+}
+
+#[cfg(test)]
+impl Live for Told {
+    fn id(&self) -> u64 {
+        self.id
+    }
+
+    fn received_bytes(&self) -> u64 {
+        self.received_bytes
+    }
+
+    fn sent_bytes(&self) -> u64 {
+        4
+    }
+
+    fn age(&self) -> Duration {
+        Duration::from_millis(1500)
+    }
+
+    fn state(&self) -> Option<TcpState> {
+        Some(TcpState::FinWait2)
+    }
+
+    fn close_reason(&self) -> Option<&'static str> {
+        Some("client_fin")
+    }
+
+    fn abort(&self) {
+        self.aborted.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicBool;
-
     use super::*;
 
-    fn opening() -> Opening {
-        Opening {
+    fn open(registry: &Arc<Registry>, id: u64) -> Seat {
+        let opening = Opening {
             listener: "web".into(),
-            service: Some("echo"),
+            behind: Behind::of(&Backend::Upstreams(vec!["198.18.0.3:80".parse().unwrap()])),
             peer: "[::ffff:198.18.0.1]:40000".parse().unwrap(),
             local: "198.18.0.2:80".parse().unwrap(),
             handshake: Handshake { via: Via::Queue, options: None, duration: Some(Duration::from_millis(25)) },
-        }
-    }
-
-    /// A connection that was aborted, or not.
-    #[derive(Default)]
-    struct Counted(AtomicBool);
-
-    impl Live for Counted {
-        fn received_bytes(&self) -> u64 {
-            3
-        }
-
-        fn sent_bytes(&self) -> u64 {
-            4
-        }
-
-        fn close_reason(&self) -> Option<&'static str> {
-            Some("client_fin")
-        }
-
-        fn state(&self) -> Option<TcpState> {
-            Some(TcpState::CloseWait)
-        }
-
-        fn abort(&self) {
-            self.0.store(true, Relaxed);
-        }
+        };
+        registry.open(opening, Box::new(Told { id, received_bytes: 3, aborted: Arc::default() }))
     }
 
     #[test]
     fn an_entry_is_there_until_its_seat_is_dropped() {
         let registry = Registry::new(None);
-        let (first, second) = (registry.open(opening(), &Stop::default()), registry.open(opening(), &Stop::default()));
-        assert_eq!((first.entry.id, second.entry.id, registry.len()), (1, 2, 2));
+        let (first, _second) = (open(&registry, 1), open(&registry, 2));
+        assert_eq!(registry.len(), 2);
         drop(first);
         assert!(registry.get(1).is_none());
         let mut seen = Vec::new();
@@ -301,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_task_that_panics_or_is_cancelled_leaves_no_entry() {
         let registry = Registry::new(None);
-        let (panics, hangs) = (registry.open(opening(), &Stop::default()), registry.open(opening(), &Stop::default()));
+        let (panics, hangs) = (open(&registry, 1), open(&registry, 2));
         let panicked = tokio::spawn(async move {
             let _seat = panics;
             panic!("as a service with a bug does");
@@ -316,39 +334,12 @@ mod tests {
     }
 
     #[test]
-    fn a_kill_ends_one_and_the_end_of_all_ends_each() {
-        let (registry, stop) = (Registry::new(None), Stop::default());
-        let (one, other) = (registry.open(opening(), &stop), registry.open(opening(), &stop));
-        registry.get(1).unwrap().kill();
-        assert!(one.stop().deadline.is_cancelled() && one.stop().now.is_cancelled());
-        assert!(!other.stop().deadline.is_cancelled() && !stop.now.is_cancelled());
-        stop.deadline.cancel();
-        assert!(other.stop().deadline.is_cancelled() && !other.stop().now.is_cancelled());
-    }
-
-    #[test]
-    fn the_record_has_what_was_said_and_null_for_the_rest() {
+    fn the_record_has_what_the_connection_tells() {
         let registry = Registry::new(None);
-        let seat = registry.open(opening(), &Stop::default());
-        let record = seat.entry.record();
-        assert_eq!(record.peer.to_string(), "198.18.0.1:40000");
-        assert_eq!((record.via, record.handshake_seconds, record.service), ("queue", Some(0.025), Some("echo")));
-        assert_eq!((record.received_bytes, record.upstream.as_deref(), record.close_reason), (None, None, None));
-        seat.set_upstream("198.18.0.3:80".into());
-        let counted = Arc::new(Counted::default());
-        seat.set_live(counted.clone());
-        seat.entry.kill();
-        assert!(counted.0.load(Relaxed), "who can abort by itself is told to");
-        let record = seat.entry.record();
-        assert_eq!((record.received_bytes, record.sent_bytes), (Some(3), Some(4)));
-        assert_eq!((record.upstream.as_deref(), record.close_reason), (Some("198.18.0.3:80"), Some("client_fin")));
-    }
-
-    #[test]
-    fn a_kill_is_the_reason_if_the_connection_has_none() {
-        let registry = Registry::new(None);
-        let seat = registry.open(opening(), &Stop::default());
-        seat.entry.kill();
-        assert_eq!(seat.entry.record().close_reason, Some("aborted"));
+        let record = open(&registry, 7).entry.record();
+        assert_eq!((record.id, record.peer.to_string()), (7, "198.18.0.1:40000".to_owned()));
+        assert_eq!((record.via, record.handshake_seconds, record.duration_seconds), ("queue", Some(0.025), 1.5));
+        assert_eq!((record.received_bytes, record.sent_bytes, record.close_reason), (3, 4, Some("client_fin")));
+        assert_eq!((record.service, record.upstream.as_deref()), (None, Some("198.18.0.3:80")));
     }
 }

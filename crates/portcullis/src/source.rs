@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use connection::{AcceptGauge, CloseReason, ConnectionStats, KernelGauge};
+use connection::{AcceptGauge, CloseReason, ConnectionStats, Gate, KernelGauge, Refused};
 use exporter::{ConnectionCounts, Source};
 use listener::Stats;
 use listener::io::EngineView;
@@ -16,6 +16,7 @@ pub(crate) struct ListenerSource {
     /// `None` in the kernel tier.
     pub(crate) view: Option<EngineView>,
     pub(crate) queue: Queue,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<ConnectionStats>,
     pub(crate) endpoints: Vec<SocketAddr>,
 }
@@ -71,6 +72,7 @@ impl Source for ListenerSource {
         ConnectionCounts {
             // Closed first: read later, it could contain connections that `accepted` does not.
             closed: CloseReason::ALL.map(|reason| (reason.label(), self.stats.closed(reason))).to_vec(),
+            refused: Refused::ALL.map(|reason| (reason.label(), self.gate.refused(reason))).to_vec(),
             accepted: self.stats.accepted(),
             received_bytes: self.stats.received_bytes(),
             sent_bytes: self.stats.sent_bytes(),

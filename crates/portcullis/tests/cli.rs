@@ -264,11 +264,11 @@ fn a_limit_of_open_files_that_is_too_small_is_1_and_a_small_one_is_told() {
 }
 
 #[test]
-fn sighup_is_ignored_and_said_so() {
+fn sighup_without_a_file_changes_nothing_and_says_so() {
     let mut server = Server::start(&[]);
     for _ in 0..2 {
         server.process.signal(Signal::SIGHUP);
-        server.line("SIGHUP ignored");
+        server.line("started without --config");
     }
     drop(server.connect());
     server.process.signal(Signal::SIGTERM);

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 pub use error::FloodError;
 pub use pcap::write_pcap;
-pub use peer::{take_xdp_answers, take_xdp_frames, thread_napi};
+pub use peer::{send_through_queue, take_xdp_answers, take_xdp_frames, thread_napi};
 pub use permit::ALIAS;
 #[cfg(test)]
 use prefix::Prefix;

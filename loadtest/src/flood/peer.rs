@@ -7,7 +7,7 @@ use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 use testnet::{Mac, Namespace, packet_socket};
 
-use super::sys;
+use super::sys::{self, Offload};
 use super::xdp::InDriver;
 
 /// Readies a veth for frames of an eBPF program at its other end: it takes them only with NAPI, which it has with receive offload
@@ -18,9 +18,23 @@ use super::xdp::InDriver;
 /// # Errors
 /// When there is no such device.
 pub fn take_xdp_frames(namespace: &Namespace, interface: &str) -> io::Result<()> {
+    set_offload(namespace, interface, Offload::GenericReceive, true)
+}
+
+/// Has what sockets send by a veth wait in the queue of its other end, as frames of eBPF programs do. As long as the sender has
+/// segmentation offload, a veth lets them pass that queue by, unless there is an XDP program behind it: then floods and clients
+/// would meet in one queue before some targets and not before others.
+///
+/// # Errors
+/// When there is no such device.
+pub fn send_through_queue(namespace: &Namespace, interface: &str) -> io::Result<()> {
+    set_offload(namespace, interface, Offload::TcpSegmentation, false)
+}
+
+fn set_offload(namespace: &Namespace, interface: &str, offload: Offload, on: bool) -> io::Result<()> {
     namespace.run(|| {
         let socket = packet_socket()?;
-        sys::set_gro(socket.as_fd(), interface, true)
+        sys::set_offload(socket.as_fd(), interface, offload, on)
     })
 }
 

@@ -115,11 +115,19 @@ impl Drop for TxMemory {
     }
 }
 
-/// `ETHTOOL_SGRO` by [ioctl(2)](https://man7.org/linux/man-pages/man2/ioctl.2.html): switches an interface's generic receive offload.
-pub fn set_gro(socket: BorrowedFd<'_>, interface: &str, on: bool) -> io::Result<()> {
-    const ETHTOOL_SGRO: u32 = 0x2c; // `linux/ethtool.h`.
+/// An offload of an interface, with the number of the request that switches it (`linux/ethtool.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offload {
+    /// `ETHTOOL_SGRO`: segments that are received are put together.
+    GenericReceive = 0x2c,
+    /// `ETHTOOL_STSO`: TCP hands over segments larger than the MTU.
+    TcpSegmentation = 0x1f,
+}
+
+/// Switches an offload by [ioctl(2)](https://man7.org/linux/man-pages/man2/ioctl.2.html), `SIOCETHTOOL`.
+pub fn set_offload(socket: BorrowedFd<'_>, interface: &str, offload: Offload, on: bool) -> io::Result<()> {
     const SIOCETHTOOL: libc::c_ulong = 0x8946; // `linux/sockios.h`.
-    let mut value = [ETHTOOL_SGRO, u32::from(on)];
+    let mut value = [offload as u32, u32::from(on)];
     // SAFETY: ifreq is plain data, for which zero bytes are a value.
     let mut request: libc::ifreq = unsafe { zeroed() };
     for (slot, byte) in request.ifr_name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {

@@ -123,7 +123,7 @@ impl Lab {
         lab.lay_routes();
         lab.tune();
         lab.near.namespace().ip(&format!("link set {} alias {ALIAS}", lab.near.name()));
-        lab.receives_apart = reception::give_to(&lab.far, &lab.cores.target);
+        lab.receives_apart = reception::give_to(&lab.far, &lab.near, &lab.cores.target);
         lab
     }
 

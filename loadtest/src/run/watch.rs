@@ -167,8 +167,8 @@ impl<'a> Watch<'a> {
     pub fn received(&self, connected: bool, attempts: u64, by_program: u64) -> (LinkCounts, Option<u64>) {
         let end = self.at_end.unwrap_or(self.last.1);
         let mut all = end.link.since(&self.at_start.link);
-        if self.target.alternative().hook() == Some("xdp") {
-            // Before a program in its driver, a veth counts the bytes of what sockets sent without the link's header.
+        if self.lab.receives_apart || self.target.alternative().hook() == Some("xdp") {
+            // What waits in its queue, a veth counts without the link's header if a socket sent it.
             all.rx_bytes += LINK_HEADER_LEN * all.rx_frames.saturating_sub(by_program);
         }
         let clients = if connected { LinkCounts::default() } else { end.clients.since(&self.at_start.clients) };

@@ -9,49 +9,47 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
-use super::{Connection, Handshake, Shared, poll_read, wrote};
-use crate::stats::CloseReason;
+use super::{Connection, ConnectionHandle, Handshake, Inner};
+use crate::timeouts::Watch;
 
 pub(super) fn split(connection: Connection) -> (ReadHalf, WriteHalf) {
-    let Connection { stream, shared } = connection;
-    let (read, write) = stream.into_split();
-    let fin = FinNote { shared: Some(Arc::clone(&shared)) };
-    (ReadHalf { inner: read, shared }, WriteHalf { inner: write, fin })
+    let Connection { inner, read, write } = connection;
+    let fin = FinWhenDropped { inner: Some(Arc::clone(&inner)) };
+    (ReadHalf { inner, watch: read }, WriteHalf { fin, watch: write })
 }
 
 /// The half of a [`Connection`] that reads. Dropping it alone sends nothing.
 #[derive(Debug)]
 pub struct ReadHalf {
-    inner: OwnedReadHalf,
-    shared: Arc<Shared>,
+    inner: Arc<Inner>,
+    watch: Watch,
 }
 
 /// The half of a [`Connection`] that writes. Dropping it sends FIN: the client reads to its end.
 #[derive(Debug)]
 pub struct WriteHalf {
-    // Dropped in this order: FIN first, then the note of it.
-    inner: OwnedWriteHalf,
-    fin: FinNote,
+    fin: FinWhenDropped,
+    watch: Watch,
 }
 
-/// Notes, when dropped, that our FIN was sent, unless it was disarmed by taking `shared` out.
+/// Sends our FIN when dropped, unless it was disarmed by taking `inner` out.
 #[derive(Debug)]
-struct FinNote {
-    shared: Option<Arc<Shared>>,
+struct FinWhenDropped {
+    inner: Option<Arc<Inner>>,
 }
 
-impl FinNote {
-    fn shared(&self) -> &Shared {
-        self.shared.as_ref().expect("taken only when the half is taken apart")
+impl FinWhenDropped {
+    fn inner(&self) -> &Inner {
+        self.inner.as_ref().expect("taken only when the half is taken apart")
     }
 }
 
-impl Drop for FinNote {
+impl Drop for FinWhenDropped {
     fn drop(&mut self) {
-        if let Some(shared) = &self.shared {
-            shared.account.note(CloseReason::LocalClose);
+        if let Some(inner) = &self.inner {
+            // Nobody is left to tell of an error.
+            let _ = inner.shutdown_write();
         }
     }
 }
@@ -59,17 +57,22 @@ impl Drop for FinNote {
 impl ReadHalf {
     /// The client's address.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.shared.peer
+        self.inner.record().peer
     }
 
     /// The address the client connected to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.shared.local
+        self.inner.record().local
     }
 
     /// How the connection came about.
     pub fn handshake(&self) -> Handshake {
-        self.shared.handshake
+        self.inner.record().handshake
+    }
+
+    /// To look at the connection, or end it, from elsewhere.
+    pub fn handle(&self) -> ConnectionHandle {
+        ConnectionHandle::new(&self.inner)
     }
 
     /// Joins two halves again.
@@ -77,32 +80,29 @@ impl ReadHalf {
     /// # Errors
     ///
     /// Gives both back if they are not of one connection.
-    pub fn reunite(self, write: WriteHalf) -> Result<Connection, ReuniteError> {
-        if !std::ptr::eq(&*self.shared, write.fin.shared()) {
+    pub fn reunite(self, mut write: WriteHalf) -> Result<Connection, ReuniteError> {
+        if !std::ptr::eq(&*self.inner, write.fin.inner()) {
             return Err(ReuniteError(self, write));
         }
-        let ReadHalf { inner: read, shared } = self;
-        let WriteHalf { inner: write, mut fin } = write;
-        fin.shared = None;
-        let stream = read.reunite(write).expect("halves with one account are of one stream");
-        Ok(Connection { stream, shared })
+        write.fin.inner = None;
+        Ok(Connection { inner: self.inner, read: self.watch, write: write.watch })
     }
 }
 
 impl WriteHalf {
     /// The client's address.
     pub fn peer_addr(&self) -> SocketAddr {
-        self.fin.shared().peer
+        self.fin.inner().record().peer
     }
 
     /// The address the client connected to.
     pub fn local_addr(&self) -> SocketAddr {
-        self.fin.shared().local
+        self.fin.inner().record().local
     }
 
     /// How the connection came about.
     pub fn handshake(&self) -> Handshake {
-        self.fin.shared().handshake
+        self.fin.inner().record().handshake
     }
 
     /// Joins two halves again; see [`ReadHalf::reunite`].
@@ -117,15 +117,14 @@ impl WriteHalf {
 
 impl AsyncRead for ReadHalf {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let ReadHalf { inner, shared } = self.get_mut();
-        poll_read(&shared.account, Pin::new(inner), cx, buf)
+        let ReadHalf { inner, watch } = self.get_mut();
+        inner.poll_read(watch, cx, buf)
     }
 }
 
 impl AsyncWrite for WriteHalf {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let WriteHalf { inner, fin } = self.get_mut();
-        Pin::new(inner).poll_write(cx, buf).map(|outcome| wrote(&fin.shared().account, outcome))
+        self.poll_write_vectored(cx, &[io::IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -133,23 +132,22 @@ impl AsyncWrite for WriteHalf {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let WriteHalf { inner, fin } = self.get_mut();
-        Pin::new(inner).poll_write_vectored(cx, bufs).map(|outcome| wrote(&fin.shared().account, outcome))
+        let WriteHalf { fin, watch } = self.get_mut();
+        fin.inner().poll_write(watch, cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    /// Nothing to do: the kernel sends what was written.
+    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
     }
 
     /// Sends FIN after the last byte written.
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let WriteHalf { inner, fin } = self.get_mut();
-        fin.shared().account.note(CloseReason::LocalClose);
-        Pin::new(inner).poll_shutdown(cx)
+    fn poll_shutdown(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(self.fin.inner().shutdown_write())
     }
 }
 

@@ -3,10 +3,12 @@
 use std::future::Future;
 use std::io::{self, Read};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ::connection::adopt;
+use ::connection::{CloseReason, Connection, ConnectionStats, KernelListener, adopt};
 use listener::{Accepted, EarlyData, Negotiated, Refusal, Timestamps, Via};
+use socket2::SockRef;
 use testnet::{Interface, Namespace, RawHost, Script, eventually, veth};
 use wire::{FourTuple, SeqNum};
 
@@ -47,6 +49,28 @@ impl Lab {
     /// Makes the server's kernel cut its data itself, not leave that to the cable, so that a frame is a segment.
     pub fn send_segment_by_segment(&self) {
         self.server.ip("link set srv0 gso_max_segs 1");
+    }
+
+    /// A listener of the kernel's in the server's namespace.
+    pub fn listen(&self, addr: &str, stats: &Arc<ConnectionStats>) -> KernelListener {
+        let runtime = tokio::runtime::Handle::current();
+        self.server.run(move || {
+            let _inside = runtime.enter();
+            KernelListener::bind(addr.parse().unwrap(), 16, Arc::clone(stats)).unwrap()
+        })
+    }
+
+    /// A scripted client's connection that the kernel has accepted.
+    pub async fn accept_script<'a>(
+        &self,
+        host: &'a RawHost,
+        port: u16,
+    ) -> (Script<'a>, Connection, Arc<ConnectionStats>) {
+        let stats = Arc::default();
+        let mut listener = self.listen(SERVER_V4, &stats);
+        let mut script = host.script(port, SERVER_V4.parse().unwrap());
+        script.handshake();
+        (script, listener.accept().await.unwrap(), stats)
     }
 
     pub fn adopt(&self, accepted: &Accepted, early: &mut (dyn EarlyData + Send)) -> Result<TcpStream, Refusal> {
@@ -122,6 +146,29 @@ pub fn assert_nothing_to_read(stream: &mut TcpStream) {
     }
 }
 
+/// A client's plain socket and the server's connection.
+pub async fn connected() -> (TcpStream, Connection, Arc<ConnectionStats>) {
+    let stats = Arc::new(ConnectionStats::default());
+    let mut listener = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
+    let client = TcpStream::connect(listener.local_addr()).unwrap();
+    client.set_read_timeout(Some(PATIENCE)).unwrap();
+    let connection = listener.accept().await.unwrap();
+    assert_eq!((stats.accepted(), stats.open()), (1, 1));
+    (client, connection, stats)
+}
+
+/// Asserts that the one connection was counted as closed, once, for this reason.
+pub fn assert_closed(stats: &ConnectionStats, reason: CloseReason) {
+    let counts = CloseReason::ALL.map(|reason| (reason, stats.closed(reason)));
+    assert_eq!(counts, CloseReason::ALL.map(|each| (each, u64::from(each == reason))));
+    assert_eq!(stats.open(), 0);
+}
+
+/// Makes the client's end of the connection end with RST when it is dropped.
+pub fn reset(client: &TcpStream) {
+    SockRef::from(client).set_linger(Some(Duration::ZERO)).unwrap();
+}
+
 /// What `ss` says about the connections of the server's port 8080.
 pub fn ss(namespace: &Namespace) -> String {
     namespace.output("ss", "-Htaino sport = :8080")
@@ -129,6 +176,15 @@ pub fn ss(namespace: &Namespace) -> String {
 
 pub fn wait_for_state(namespace: &Namespace, state: &str) {
     eventually(state, PATIENCE, || ss(namespace).contains(state));
+}
+
+/// Waits until something holds, while the runtime's other tasks go on.
+pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }
 
 /// Runs a future on a runtime of the calling thread, and fails when it hangs.

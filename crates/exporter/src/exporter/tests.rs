@@ -93,6 +93,26 @@ async fn counters_follow_the_source_each_at_its_own_place() {
 }
 
 #[tokio::test]
+async fn reloads_are_shown_and_the_last_one_too() {
+    const LAST: &str = "portcullis_config_last_reload_successful";
+    let reloads = Arc::new(Reloads::default());
+    let (exporter, _readiness) = exporter(&[], &FakeSockets::default());
+    let exporter = exporter.with_reloads(reloads.clone());
+    let begin = Scrape::of(&exporter).await;
+    assert_eq!((begin.get(LAST), begin.sum("portcullis_config_reloads_total")), (1.0, 0.0));
+    assert!(begin.get("portcullis_config_last_reload_success_timestamp_seconds") > 1e9);
+    reloads.count_success();
+    reloads.count_failure();
+    let bad = Scrape::of(&exporter).await;
+    assert_eq!(bad.get(LAST), 0.0);
+    for outcome in ["success", "failure"] {
+        assert_eq!(bad.get(&format!("portcullis_config_reloads_total{{outcome=\"{outcome}\"}}")), 1.0);
+    }
+    reloads.count_success();
+    assert_eq!(Scrape::of(&exporter).await.get(LAST), 1.0);
+}
+
+#[tokio::test]
 async fn gauges_and_connection_counts_follow_the_source() {
     let source = web();
     let (exporter, readiness) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
@@ -103,6 +123,7 @@ async fn gauges_and_connection_counts_follow_the_source() {
         values.connections = crate::ConnectionCounts {
             accepted: 9,
             closed: vec![("peer_fin", 4), ("error", 2), ("new_reason", 1)],
+            refused: vec![("denied", 6)],
             received_bytes: 1 << 40,
             sent_bytes: 3,
         };
@@ -117,6 +138,7 @@ async fn gauges_and_connection_counts_follow_the_source() {
     assert_eq!(scrape.get("portcullis_connections_accepted_total{listener=\"web\"}"), 9.0);
     assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"peer_fin\"}"), 4.0);
     assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"new_reason\"}"), 1.0);
+    assert_eq!(scrape.get("portcullis_connections_refused_total{listener=\"web\",reason=\"denied\"}"), 6.0);
     assert_eq!(scrape.get("portcullis_received_bytes_total{listener=\"web\"}"), (1_u64 << 40) as f64);
     assert_eq!(scrape.get("portcullis_sent_bytes_total{listener=\"web\"}"), 3.0);
     assert_eq!(scrape.get("portcullis_draining"), 1.0);

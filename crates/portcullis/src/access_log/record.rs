@@ -25,9 +25,9 @@ pub struct Record {
     /// From the handshake's end, as the application saw it, to the close.
     pub duration_seconds: f64,
     /// Payload from the client.
-    pub received_bytes: Option<u64>,
+    pub received_bytes: u64,
     /// Payload to the client.
-    pub sent_bytes: Option<u64>,
+    pub sent_bytes: u64,
     /// The built-in service that answered.
     pub service: Option<&'static str>,
     /// The server that it was passed on to.

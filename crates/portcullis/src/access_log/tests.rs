@@ -61,8 +61,8 @@ fn record(id: u64) -> Record {
         via: "cookie",
         handshake_seconds: Some(0.025),
         duration_seconds: 1.5,
-        received_bytes: Some(100),
-        sent_bytes: None,
+        received_bytes: 100,
+        sent_bytes: 0,
         service: None,
         upstream: Some("198.18.0.2:8000".into()),
         close_reason: Some("client_fin"),
@@ -84,7 +84,7 @@ fn a_record_is_one_json_line_with_every_key() {
         String::from_utf8(line).unwrap(),
         "{\"time\":\"2026-11-21T13:18:39.998159Z\",\"listener\":\"web\",\"id\":7,\"peer\":\"198.18.0.1:40000\",\
          \"local\":\"[2001:db8::1]:80\",\"via\":\"cookie\",\"handshake_seconds\":0.025,\"duration_seconds\":1.5,\
-         \"received_bytes\":100,\"sent_bytes\":null,\"service\":null,\"upstream\":\"198.18.0.2:8000\",\
+         \"received_bytes\":100,\"sent_bytes\":0,\"service\":null,\"upstream\":\"198.18.0.2:8000\",\
          \"close_reason\":\"client_fin\"}\n"
     );
 }

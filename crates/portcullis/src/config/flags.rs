@@ -43,8 +43,10 @@ impl Config {
         self.log.format = args.log_format.unwrap_or(self.log.format);
         self.master_key_file = args.master_key_file.clone().or(self.master_key_file);
         for listener in &mut self.listeners {
-            let upstream = args.upstream.map(Backend::Upstream);
-            listener.backend = upstream.or(args.service.map(Backend::Service)).unwrap_or(listener.backend);
+            let upstream = args.upstream.map(|addr| Backend::Upstreams(vec![addr.into()]));
+            if let Some(backend) = upstream.or(args.service.map(Backend::Service)) {
+                listener.backend = backend;
+            }
             listener.half_open.max = args.half_open.unwrap_or(listener.half_open.max);
             if !args.interface.is_empty() {
                 listener.interfaces.clone_from(&args.interface);

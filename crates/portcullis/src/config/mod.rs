@@ -1,19 +1,25 @@
 //! What can be configured: the types, their defaults, and how a file becomes a [`Config`].
 
+pub mod diff;
 mod duplicate;
 mod flags;
+pub mod lists;
 mod parse;
 mod reader;
 mod report;
 mod schema;
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connection::proxy_protocol::ProxyVersion;
+use connection::upstream::{Balance as Policy, HealthConfig, Server};
+use connection::{AtLimit, PrefixList};
 use listener::{AcceptCookies, ListenConfig};
 pub use portcullis::BpfHook;
+use portcullis::Keepalive;
 
 pub use parse::{admin_address, guarded_address, interface_name, upstream_address};
 pub use reader::Choice;
@@ -82,6 +88,9 @@ pub struct ListenerConfig {
     /// At least one; no two overlap, in this listener or any other.
     pub bind: Vec<SocketAddr>,
     pub backend: Backend,
+    /// How clients are spread over upstreams, where there are any.
+    pub balance: Balance,
+    pub proxy_protocol: ProxyProtocol,
     /// Empty: all.
     pub interfaces: Vec<String>,
     pub fail_closed: bool,
@@ -91,14 +100,35 @@ pub struct ListenerConfig {
     pub window_scale: u8,
     pub half_open: HalfOpen,
     pub cookies: Cookies,
+    pub limits: Limits,
     pub timeouts: Timeouts,
 }
 
 /// Who answers the accepted connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Backend {
     Service(Service),
-    Upstream(SocketAddr),
+    /// At least one.
+    Upstreams(Vec<Server>),
+}
+
+/// How clients are spread over upstreams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Balance {
+    pub policy: Policy,
+    /// Upstreams tried for one client.
+    pub tries: u32,
+    /// `None`: upstreams are not checked.
+    pub checks: Option<HealthConfig>,
+}
+
+/// Who tells whom who the client is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ProxyProtocol {
+    /// `None`: the upstream is not told.
+    pub send: Option<ProxyVersion>,
+    /// Peers whose connections begin with a header.
+    pub accept_from: PrefixList,
 }
 
 /// The bounds of the half-open queue.
@@ -118,15 +148,48 @@ pub struct Cookies {
     pub bad_per_prefix: u32,
 }
 
+/// Whose connections are served, and how many.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Limits {
+    /// `None`: as many as come.
+    pub new_per_second: Option<NonZeroU32>,
+    /// `None`: as many as come.
+    pub per_prefix: Option<NonZeroU32>,
+    /// Empty: everybody.
+    pub allow_files: Vec<PathBuf>,
+    /// Empty: nobody.
+    pub deny_files: Vec<PathBuf>,
+    pub at_limit: AtLimit,
+}
+
 /// How long a connection may do nothing.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Timeouts {
     pub connect: Duration,
+    /// `None`: as long as `idle` allows.
+    pub first_byte: Option<Duration>,
     /// `None`: for ever.
     pub idle: Option<Duration>,
     /// `None`: for ever.
     pub half_close: Option<Duration>,
     pub header: Duration,
+    /// `None`: the kernel's own.
+    pub user: Option<Duration>,
+    /// `None`: no probes.
+    pub keepalive: Option<Keepalive>,
+}
+
+impl Timeouts {
+    /// What holds for the client's side.
+    pub fn of_client(&self) -> portcullis::Timeouts {
+        portcullis::Timeouts {
+            first_byte: self.first_byte,
+            idle: self.idle,
+            half_close: self.half_close,
+            user_timeout: self.user,
+            keepalive: self.keepalive,
+        }
+    }
 }
 
 /// Which way to the wire.
@@ -182,6 +245,21 @@ impl Choice for AcceptCookies {
         &[("when_expected", AcceptCookies::WhenExpected), ("always", AcceptCookies::Always)];
 }
 
+impl Choice for Policy {
+    const WORDS: &'static [(&'static str, Policy)] =
+        &[("round_robin", Policy::RoundRobin), ("least_connections", Policy::LeastConnections)];
+}
+
+impl Choice for Option<ProxyVersion> {
+    const WORDS: &'static [(&'static str, Option<ProxyVersion>)] =
+        &[("none", None), ("v1", Some(ProxyVersion::V1)), ("v2", Some(ProxyVersion::V2))];
+}
+
+impl Choice for AtLimit {
+    const WORDS: &'static [(&'static str, AtLimit)] =
+        &[("queue", AtLimit::Queue), ("reset", AtLimit::Reset), ("silent", AtLimit::Silent)];
+}
+
 impl Choice for LogFormat {
     const WORDS: &'static [(&'static str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
@@ -218,6 +296,8 @@ impl Default for ListenerConfig {
             name: "default".to_owned(),
             bind: vec![SocketAddr::from(([127, 0, 0, 1], 8080))],
             backend: Backend::Service(Service::Http),
+            balance: Balance { policy: Policy::RoundRobin, tries: 3, checks: None },
+            proxy_protocol: ProxyProtocol::default(),
             interfaces: Vec::new(),
             fail_closed: false,
             accept_queue: 4096,
@@ -232,11 +312,15 @@ impl Default for ListenerConfig {
                 synack_retries: engine.synack_retries,
             },
             cookies: Cookies { accept: engine.accept_cookies, bad_per_prefix: engine.bad_cookies_per_prefix },
+            limits: Limits::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
+                first_byte: None,
                 idle: Some(Duration::from_secs(600)),
                 half_close: Some(Duration::from_secs(60)),
                 header: Duration::from_secs(10),
+                user: None,
+                keepalive: None,
             },
         }
     }

@@ -1,5 +1,8 @@
 //! The values that are written as strings, in the file and on the command line alike.
 
+use connection::parse_prefix;
+use connection::upstream::{Server, ServerParseError};
+use ipnet::IpNet;
 use std::net::SocketAddr;
 
 /// An address and port to guard, wildcard included.
@@ -14,6 +17,19 @@ pub fn upstream_address(text: &str) -> Result<SocketAddr, String> {
         return Err("an upstream needs the address of one host".to_owned());
     }
     Ok(addr)
+}
+
+/// A server to pass connections on to: as [`upstream_address`], or `unix:/PATH`.
+pub fn upstream_server(text: &str) -> Result<Server, String> {
+    match text.strip_prefix("unix:") {
+        Some(_) => text.parse().map_err(|error: ServerParseError| error.to_string()),
+        None => upstream_address(text).map(Server::Tcp),
+    }
+}
+
+/// An address, or a prefix in CIDR notation.
+pub fn prefix(text: &str) -> Result<IpNet, &'static str> {
+    parse_prefix(text).ok_or("it is none, or has bits set behind its length")
 }
 
 /// The address and port of the admin server; `none` for no server, port 0 for any free port.

@@ -2,22 +2,30 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use connection::upstream::{HealthConfig, SERVERS_MAX};
+use portcullis::Keepalive;
 use portcullis::guard::{expand_wildcards, overlap};
 use toml::de::DeTable;
 
-use super::parse::{admin_address, guarded_address, interface_name, listener_name, upstream_address};
+use super::parse::{
+    admin_address, guarded_address, interface_name, listener_name, prefix, upstream_address, upstream_server,
+};
 use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
-use super::{AccessLogConfig, AccessLogPath, Backend, BpfHook, Config, ControlPath, Cookies, Datapath, HalfOpen};
-use super::{ListenerConfig, Log, Service, Timeouts};
+use super::{
+    AccessLogConfig, AccessLogPath, Backend, Balance, BpfHook, Config, ControlPath, Cookies, Datapath, HalfOpen,
+    Limits, ListenerConfig, Log, ProxyProtocol, Service, Timeouts,
+};
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
+const SERVER: &str = "\"ADDRESS:PORT\" or \"unix:/PATH\"";
+const PREFIX: &str = "an address or a prefix in CIDR notation";
 const PATH: &str = "a path, not empty";
 const SOCKET: &str = "a path of at most 107 bytes, or \"none\"";
 const ACCESS_LOG: &str = "a path, \"stderr\" or \"none\"";
@@ -105,6 +113,8 @@ fn read_listener(mut section: Section<'_, '_>) -> Read {
         name: name.map_or(default.name, |found| found.value),
         bind: binds.iter().map(|found| found.value).collect(),
         backend: read_backend(&mut section, default.backend),
+        balance: read_balance(section.table("balance"), default.balance),
+        proxy_protocol: read_proxy_protocol(section.table("proxy_protocol")),
         interfaces: values(section.strings("interfaces", INTERFACE, interface_name)),
         fail_closed: section.boolean("fail_closed", default.fail_closed),
         accept_queue: count(&mut section, "accept_queue", 1..=1_048_576, "connections", default.accept_queue),
@@ -118,6 +128,7 @@ fn read_listener(mut section: Section<'_, '_>) -> Read {
         window_scale: section.integer("window_scale", 0..=14, "bits, RFC 7323", default.window_scale.into()) as u8,
         half_open: read_half_open(section.table("half_open"), default.half_open),
         cookies: read_cookies(section.table("cookies"), default.cookies),
+        limits: read_limits(section.table("limits"), default.limits),
         timeouts: read_timeouts(section.table("timeouts"), default.timeouts),
     };
     section.close();
@@ -137,16 +148,52 @@ fn read_binds(section: &mut Section<'_, '_>) -> Vec<Located<SocketAddr>> {
 fn read_backend(section: &mut Section<'_, '_>, default: Backend) -> Backend {
     let service = section.choice::<Service>("service");
     let upstream = section.string("upstream", ADDRESS, upstream_address);
-    match (service, upstream) {
-        (Some(service), Some(upstream)) => {
-            let place = service.span.start.max(upstream.span.start);
-            section.fault(place..place, "upstream", "service and upstream exclude each other; legal: one of them");
-            default
+    let upstreams = section.strings("upstreams", SERVER, upstream_server);
+    let named: Vec<_> = ["service", "upstream", "upstreams"].into_iter().filter(|key| section.has(key)).collect();
+    if let [.., before, last] = named[..] {
+        let message = format!("{before} and {last} exclude each other; legal: one of service, upstream, upstreams");
+        section.fault(section.span_of(last), last, message);
+    }
+    if let Some(found) = upstreams {
+        let servers = values(Some(found));
+        if !section.is_empty_list("upstreams") && servers.len() <= SERVERS_MAX {
+            return Backend::Upstreams(servers);
         }
-        (Some(service), None) => Backend::Service(service.value),
-        (None, Some(upstream)) => Backend::Upstream(upstream.value),
+        let message = format!("{} servers are not legal; legal: 1 to {SERVERS_MAX}", servers.len());
+        section.fault(section.span_of("upstreams"), "upstreams", message);
+    }
+    match (service, upstream) {
+        (Some(service), _) => Backend::Service(service.value),
+        (None, Some(upstream)) => Backend::Upstreams(vec![upstream.value.into()]),
         (None, None) => default,
     }
+}
+
+fn read_balance(mut section: Section<'_, '_>, default: Balance) -> Balance {
+    let checks = HealthConfig::default();
+    let interval = section.integer("check_seconds", 0..=DAY_SECONDS, "seconds; 0: no checks", 0);
+    let checks = HealthConfig {
+        interval: Duration::from_secs(interval),
+        timeout: seconds(&mut section, "check_timeout_seconds", 1, checks.timeout),
+        rise: section.integer("check_rise", 1..=1000, "checks", checks.rise.into()) as u32,
+        fall: section.integer("check_fall", 1..=1000, "checks", checks.fall.into()) as u32,
+    };
+    let balance = Balance {
+        policy: section.choice("policy").map_or(default.policy, |found| found.value),
+        tries: section.integer("tries", 1..=SERVERS_MAX as u64, "upstreams", default.tries.into()) as u32,
+        checks: (interval > 0).then_some(checks),
+    };
+    section.close();
+    balance
+}
+
+fn read_proxy_protocol(mut section: Section<'_, '_>) -> ProxyProtocol {
+    let proxy_protocol = ProxyProtocol {
+        send: section.choice("send").and_then(|found| found.value),
+        accept_from: values(section.strings("accept_from", PREFIX, prefix)).into_iter().collect(),
+    };
+    section.close();
+    proxy_protocol
 }
 
 fn read_half_open(mut section: Section<'_, '_>, default: HalfOpen) -> HalfOpen {
@@ -181,15 +228,39 @@ fn read_cookies(mut section: Section<'_, '_>, default: Cookies) -> Cookies {
     cookies
 }
 
+fn read_limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
+    let limits = Limits {
+        new_per_second: limit(&mut section, "new_per_second", 1_000_000, "connections in a second"),
+        per_prefix: limit(&mut section, "per_prefix", 16_777_216, "connections"),
+        allow_files: values(section.strings("allow_files", PATH, path)),
+        deny_files: values(section.strings("deny_files", PATH, path)),
+        at_limit: section.choice("at_limit").map_or(default.at_limit, |found| found.value),
+    };
+    section.close();
+    limits
+}
+
 fn read_timeouts(mut section: Section<'_, '_>, default: Timeouts) -> Timeouts {
     let timeouts = Timeouts {
         connect: seconds(&mut section, "connect_seconds", 1, default.connect),
+        first_byte: seconds_or_never(&mut section, "first_byte_seconds", default.first_byte),
         idle: seconds_or_never(&mut section, "idle_seconds", default.idle),
         half_close: seconds_or_never(&mut section, "half_close_seconds", default.half_close),
         header: seconds(&mut section, "header_seconds", 1, default.header),
+        user: seconds_or_never(&mut section, "user_timeout_seconds", default.user),
+        keepalive: read_keepalive(&mut section),
     };
     section.close();
     timeouts
+}
+
+fn read_keepalive(section: &mut Section<'_, '_>) -> Option<Keepalive> {
+    const KERNEL_MAX: u64 = 32_767;
+    let idle = section.integer("keepalive_seconds", 0..=KERNEL_MAX, "seconds; 0: no probes", 0);
+    let interval = section.integer("keepalive_interval_seconds", 1..=KERNEL_MAX, "seconds", 15);
+    let count = section.integer("keepalive_probes", 1..=127, "probes", 4) as u32;
+    let [idle, interval] = [idle, interval].map(Duration::from_secs);
+    (!idle.is_zero()).then_some(Keepalive { idle, interval, count })
 }
 
 /// Names become labels of metrics: two listeners of one name would be one series.
@@ -249,6 +320,10 @@ fn count(
     default: usize,
 ) -> usize {
     section.integer(key, legal, unit, default as u64) as usize
+}
+
+fn limit(section: &mut Section<'_, '_>, key: &'static str, most: u64, unit: &str) -> Option<NonZeroU32> {
+    NonZeroU32::new(section.integer(key, 0..=most, &format!("{unit}; 0: no limit"), 0) as u32)
 }
 
 fn budget(section: &mut Section<'_, '_>, key: &'static str, unit: &str, default: u32) -> u32 {

@@ -29,9 +29,10 @@ fn the_printed_default_is_the_default() {
 #[test]
 fn the_printed_default_documents_every_key() {
     let bogus = "bogus = 1\n[log]\nbogus = 1\n[access_log]\nbogus = 1\n[[listener]]\nbind = [\"127.0.0.1:80\"]\nbogus = 1\n\
-                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n";
+                 [listener.half_open]\nbogus = 1\n[listener.cookies]\nbogus = 1\n[listener.limits]\nbogus = 1\n[listener.timeouts]\nbogus = 1\n\
+                 [listener.balance]\nbogus = 1\n[listener.proxy_protocol]\nbogus = 1\n";
     let faults = faults(bogus);
-    assert_eq!(faults.len(), 7, "{faults:#?}");
+    assert_eq!(faults.len(), 10, "{faults:#?}");
     for fault in faults {
         let (_, keys) = fault.split_once("legal here: ").unwrap();
         for key in keys.split(", ") {
@@ -82,6 +83,8 @@ fn every_value_of_a_full_file_arrives() {
         name = "web"
         bind = ["[::]:80", "198.18.0.1:80"]
         upstream = "198.18.0.2:8000"
+        balance = { policy = "least_connections", tries = 8, check_seconds = 9, check_timeout_seconds = 10, check_rise = 11, check_fall = 12 }
+        proxy_protocol = { send = "v2", accept_from = ["198.18.0.0/24"] }
         interfaces = ["eth0"]
         fail_closed = true
         accept_queue = 1
@@ -90,7 +93,8 @@ fn every_value_of_a_full_file_arrives() {
         window_scale = 4
         half_open = { max = 4, high_percent = 90, low_percent = 0, prefix_share_percent = 100, synack_retries = 5 }
         cookies = { accept = "always", bad_per_prefix = 50 }
-        timeouts = { connect_seconds = 1, idle_seconds = 0, half_close_seconds = 0, header_seconds = 2 }
+        limits = { new_per_second = 60, per_prefix = 7, allow_files = ["/a"], deny_files = ["/d", "/e"], at_limit = "silent" }
+        timeouts = { connect_seconds = 1, first_byte_seconds = 3, idle_seconds = 0, half_close_seconds = 0, header_seconds = 2, user_timeout_seconds = 4, keepalive_seconds = 5, keepalive_interval_seconds = 6, keepalive_probes = 7 }
         [[listener]]
         bind = ["127.0.0.1:81"]
         "#,
@@ -99,7 +103,21 @@ fn every_value_of_a_full_file_arrives() {
     let web = ListenerConfig {
         name: "web".to_owned(),
         bind: vec!["[::]:80".parse().unwrap(), "198.18.0.1:80".parse().unwrap()],
-        backend: Backend::Upstream("198.18.0.2:8000".parse().unwrap()),
+        backend: Backend::Upstreams(vec!["198.18.0.2:8000".parse().unwrap()]),
+        balance: Balance {
+            policy: Policy::LeastConnections,
+            tries: 8,
+            checks: Some(HealthConfig {
+                interval: Duration::from_secs(9),
+                timeout: Duration::from_secs(10),
+                rise: 11,
+                fall: 12,
+            }),
+        },
+        proxy_protocol: ProxyProtocol {
+            send: Some(ProxyVersion::V2),
+            accept_from: PrefixList::parse("198.18.0.0/24").unwrap(),
+        },
         interfaces: vec!["eth0".to_owned()],
         fail_closed: true,
         accept_queue: 1,
@@ -108,11 +126,21 @@ fn every_value_of_a_full_file_arrives() {
         window_scale: 4,
         half_open: HalfOpen { max: 4, high_percent: 90, low_percent: 0, prefix_share_percent: 100, synack_retries: 5 },
         cookies: Cookies { accept: AcceptCookies::Always, bad_per_prefix: 50 },
+        limits: Limits {
+            new_per_second: NonZeroU32::new(60),
+            per_prefix: NonZeroU32::new(7),
+            allow_files: vec!["/a".into()],
+            deny_files: vec!["/d".into(), "/e".into()],
+            at_limit: AtLimit::Silent,
+        },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
+            first_byte: Some(Duration::from_secs(3)),
             idle: None,
             half_close: None,
             header: Duration::from_secs(2),
+            user: Some(Duration::from_secs(4)),
+            keepalive: Some(Keepalive { idle: Duration::from_secs(5), interval: Duration::from_secs(6), count: 7 }),
         },
     };
     let second = ListenerConfig { bind: vec!["127.0.0.1:81".parse().unwrap()], ..ListenerConfig::default() };
@@ -183,6 +211,20 @@ fn a_listener_fault_has_place_key_value_and_range() {
         ("half_open.low_percent = 75", "2:25: listener.half_open.low_percent: ", ["75 is not below", "from 0 to 74"]),
         ("half_open.high_percent = 101", "2:26: listener.half_open.high_percent: ", ["101", "from 1 to 100"]),
         ("half_open.synack_retries = 6", "2:28: listener.half_open.synack_retries: ", ["6", "from 0 to 5"]),
+        ("upstreams = []", "2:13: listener.upstreams: ", ["0 servers", "1 to 64"]),
+        ("upstreams = [\"unix:app\"]", "2:14: listener.upstreams: ", ["unix:app", "unix:/PATH"]),
+        ("upstreams = [\"[::]:1\"]", "2:14: listener.upstreams: ", ["[::]:1", "one host"]),
+        ("balance.policy = \"random\"", "2:18: listener.balance.policy: ", ["\"random\"", "\"least_connections\""]),
+        ("balance.tries = 0", "2:17: listener.balance.tries: ", ["0", "from 1 to 64"]),
+        ("proxy_protocol.send = \"v3\"", "2:23: listener.proxy_protocol.send: ", ["\"v3\"", "\"v2\""]),
+        (
+            "proxy_protocol.accept_from = [\"10.0.0.1/8\"]",
+            "2:31: listener.proxy_protocol.accept_from: ",
+            ["10.0.0.1/8", "CIDR"],
+        ),
+        ("limits.per_prefix = 16777217", "2:21: listener.limits.per_prefix: ", ["16777217", "from 0 to 16777216"]),
+        ("limits.at_limit = \"drop\"", "2:19: listener.limits.at_limit: ", ["\"drop\"", "\"silent\""]),
+        ("limits.deny_files = [\"\"]", "2:22: listener.limits.deny_files: ", ["empty", "a path"]),
         ("window_scale = 15", "2:16: listener.window_scale: ", ["15", "from 0 to 14"]),
         ("cookies.bad_per_prefix = 0", "2:26: listener.cookies.bad_per_prefix: ", ["0", "from 10 to 327670"]),
         ("cookies.accept = true", "2:18: listener.cookies.accept: ", ["true (boolean)", "\"always\""]),

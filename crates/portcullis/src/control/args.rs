@@ -10,7 +10,7 @@ use crate::config::{Choice, LogLevel};
 
 const EXIT_CODES: &str = "Exit codes:
   0   done
-  1   the process said no: no such listener, no connection with that number, ...
+  1   the process said no: no such listener, no connection with that number, a configuration with faults, ...
   2   bad usage; also if several processes run here and --socket does not say which
   69  no process answers there
   77  this user may not ask: only root and the user that the process runs as may";
@@ -58,6 +58,9 @@ pub enum Verb {
     /// Begin the end, as SIGTERM does: no new connections, and those that are open have until the shutdown deadline
     #[command(after_help = EXIT_CODES)]
     Drain,
+    /// Read the configuration file and the lists again, as at SIGHUP: all of it comes into force, or nothing
+    #[command(after_help = EXIT_CODES)]
+    Reload,
     /// End connections with RST, by their numbers (`conns` shows them) or by client
     #[command(after_help = EXIT_CODES)]
     Kill {
@@ -85,6 +88,7 @@ impl Verb {
             Verb::Conns { listener, peer, limit } => Request::Conns { listener, peer, limit },
             Verb::Top { limit } => Request::Top { limit },
             Verb::Drain => Request::Drain {},
+            Verb::Reload => Request::Reload {},
             Verb::Kill { ids, peer } => Request::Kill { ids, peer },
             Verb::LogLevel { level } => Request::LogLevel { level },
         }

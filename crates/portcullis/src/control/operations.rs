@@ -1,7 +1,7 @@
 //! What can be asked of a running process.
 
 use super::prefix::Prefix;
-use super::protocol::{Answer, Conns, Drained, Killed, LevelChanged, Refusal, Request, Status, Top};
+use super::protocol::{Answer, Conns, Drained, Killed, LevelChanged, Refusal, Reloaded, Request, Status, Top};
 use super::protocol::{CONNS_MAX, KILL_IDS_MAX, TOP_MAX};
 use crate::config::{Choice, LogLevel};
 
@@ -25,6 +25,12 @@ pub trait Operations: Send + Sync + 'static {
     /// Begins the end, as SIGTERM does. A second time changes nothing.
     fn drain(&self) -> Drained;
 
+    /// Reads the configuration again, as SIGHUP does, and brings it into force whole or not at all.
+    ///
+    /// # Errors
+    /// Why the old one is still in force.
+    fn reload(&self) -> Result<Reloaded, Refusal>;
+
     /// Ends the connections with these numbers with RST.
     fn kill_ids(&self, ids: &[u64]) -> Killed;
 
@@ -47,6 +53,7 @@ pub(super) fn answer(request: Request, operations: &dyn Operations) -> Answer {
             .map(Answer::Conns),
         Request::Top { limit } => within("limit", limit, TOP_MAX).map(|()| Answer::Top(operations.top(limit))),
         Request::Drain {} => Ok(Answer::Drain(operations.drain())),
+        Request::Reload {} => operations.reload().map(Answer::Reload),
         Request::Kill { ids, peer } => kill(&ids, peer, operations).map(Answer::Kill),
         Request::LogLevel { level } => log_level(&level, operations).map(Answer::LogLevel),
     };

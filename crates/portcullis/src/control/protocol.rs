@@ -38,6 +38,7 @@ pub enum Request {
         limit: usize,
     },
     Drain {},
+    Reload {},
     /// Those of these numbers, or those of these clients; not both.
     Kill {
         /// At most [`KILL_IDS_MAX`].
@@ -59,6 +60,7 @@ pub enum Answer {
     Conns(Conns),
     Top(Top),
     Drain(Drained),
+    Reload(Reloaded),
     Kill(Killed),
     LogLevel(LevelChanged),
     Error(Refusal),
@@ -176,9 +178,8 @@ pub struct Conn {
     pub local: SocketAddr,
     pub listener: String,
     pub age_seconds: f64,
-    /// `null`: not counted.
-    pub traffic: Option<Traffic>,
-    /// The kernel's state of its socket, as `ESTABLISHED`; `null`: the kernel has none any more, or could not be asked.
+    pub traffic: Traffic,
+    /// The kernel's state of its socket, as `ESTABLISHED`; `null`: it has just been closed.
     pub state: Option<String>,
     /// Who made the handshake: `queue`, `cookie` or `kernel`.
     pub via: String,
@@ -199,8 +200,7 @@ pub struct Top {
 pub struct TopEntry {
     pub prefix: Prefix,
     pub open: usize,
-    /// Of those connections that count theirs; `null` if none does.
-    pub traffic: Option<Traffic>,
+    pub traffic: Traffic,
 }
 
 /// The end was asked for.
@@ -212,6 +212,21 @@ pub struct Drained {
     pub open: usize,
     /// Time they have, from the beginning of the drain, before they are closed.
     pub deadline_seconds: u64,
+}
+
+/// A new configuration is in force.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Keys whose value is another one.
+    pub changes: Vec<Changed>,
+}
+
+/// A key of the configuration whose value has changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    pub key: String,
+    pub from: String,
+    pub to: String,
 }
 
 /// Connections that are being ended with RST.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::protocol::{Answer, Conn, Conns, Drained, Killed, ListenerStatus, Status, Top, Traffic};
+use super::protocol::{Answer, Changed, Conn, Conns, Drained, Killed, ListenerStatus, Reloaded, Status, Top, Traffic};
 
 /// The answer as one line of JSON, without the word for what was asked.
 ///
@@ -14,6 +14,7 @@ pub fn json(answer: &Answer) -> Result<String, serde_json::Error> {
         Answer::Conns(answer) => serde_json::to_string(answer),
         Answer::Top(answer) => serde_json::to_string(answer),
         Answer::Drain(answer) => serde_json::to_string(answer),
+        Answer::Reload(answer) => serde_json::to_string(answer),
         Answer::Kill(answer) => serde_json::to_string(answer),
         Answer::LogLevel(answer) => serde_json::to_string(answer),
         Answer::Error(answer) => serde_json::to_string(answer),
@@ -28,6 +29,7 @@ pub fn text(answer: &Answer) -> String {
         Answer::Conns(conns) => conns_text(conns),
         Answer::Top(top) => top_text(top),
         Answer::Drain(drained) => drained_text(*drained),
+        Answer::Reload(reloaded) => reloaded_text(reloaded),
         Answer::Kill(killed) => killed_text(killed),
         Answer::LogLevel(changed) => format!("log level {} (was {})\n", changed.new, changed.old),
         Answer::Error(refusal) => format!("{}\n", refusal.message),
@@ -99,8 +101,8 @@ fn conn_row(conn: &Conn) -> [String; 10] {
         conn.local.to_string(),
         conn.listener.clone(),
         span(conn.age_seconds),
-        conn.traffic.map_or_else(unknown, |traffic| size(traffic.received_bytes)),
-        conn.traffic.map_or_else(unknown, |traffic| size(traffic.sent_bytes)),
+        size(conn.traffic.received_bytes),
+        size(conn.traffic.sent_bytes),
         conn.state.clone().unwrap_or_else(unknown),
         conn.via.clone(),
         conn.upstream.clone().or_else(|| conn.service.clone()).unwrap_or_else(unknown),
@@ -109,8 +111,8 @@ fn conn_row(conn: &Conn) -> [String; 10] {
 
 fn top_text(top: &Top) -> String {
     let rows = top.top.iter().map(|entry| {
-        let bytes = |pick: fn(&Traffic) -> u64| entry.traffic.as_ref().map_or("-".to_owned(), |it| size(pick(it)));
-        [entry.prefix.to_string(), entry.open.to_string(), bytes(|it| it.received_bytes), bytes(|it| it.sent_bytes)]
+        let Traffic { received_bytes, sent_bytes } = entry.traffic;
+        [entry.prefix.to_string(), entry.open.to_string(), size(received_bytes), size(sent_bytes)]
     });
     let mut text = table(["PREFIX", "OPEN", "RECEIVED", "SENT"], rows);
     if top.top.len() < top.prefixes {
@@ -123,6 +125,14 @@ fn drained_text(drained: Drained) -> String {
     let Drained { already, open, deadline_seconds } = drained;
     let word = if already { "draining already" } else { "draining" };
     format!("{word}: {open} open, closed {deadline_seconds} s after the beginning\n")
+}
+
+fn reloaded_text(reloaded: &Reloaded) -> String {
+    let mut text = format!("reloaded, {} changed\n", reloaded.changes.len());
+    for Changed { key, from, to } in &reloaded.changes {
+        let _ = writeln!(text, "  {key}: {from} -> {to}");
+    }
+    text
 }
 
 fn killed_text(killed: &Killed) -> String {
@@ -203,7 +213,7 @@ mod tests {
             local: "198.18.0.2:80".parse().unwrap(),
             listener: "web".into(),
             age_seconds: 65.0,
-            traffic: None,
+            traffic: Traffic { received_bytes: 12, sent_bytes: 2048 },
             state: Some("ESTABLISHED".into()),
             via: "cookie".into(),
             service: None,
@@ -211,8 +221,8 @@ mod tests {
         };
         assert_eq!(
             conns_text(&Conns { matching: 5, connections: vec![conn] }),
-            "ID  PEER              LOCAL          LISTENER  AGE    RECEIVED  SENT  STATE        VIA     BEHIND\n\
-             7   198.18.0.1:40000  198.18.0.2:80  web       1m05s  -         -     ESTABLISHED  cookie  198.18.0.3:80\n\
+            "ID  PEER              LOCAL          LISTENER  AGE    RECEIVED  SENT     STATE        VIA     BEHIND\n\
+             7   198.18.0.1:40000  198.18.0.2:80  web       1m05s  12 B      2.0 KiB  ESTABLISHED  cookie  198.18.0.3:80\n\
              1 of 5 (--limit shows more)\n"
         );
     }

@@ -31,7 +31,7 @@ pub fn lines(
     if let (Some(first), Some(listener)) = (config.listeners.first(), listeners.first())
         && let Some(addr) = listener.local_addrs().first()
     {
-        lines.push(format!("  try        {}", try_next(first.backend, *addr)));
+        lines.push(format!("  try        {}", try_next(&first.backend, *addr)));
         lines.push(format!("  stop       Ctrl-C, or: kill {}", std::process::id()));
     }
     lines
@@ -51,9 +51,11 @@ pub fn show(lines: &[String], format: LogFormat) {
 
 fn describe(config: &ListenerConfig, addrs: &[SocketAddr], tier: &str) -> String {
     let addrs: Vec<_> = addrs.iter().map(SocketAddr::to_string).collect();
-    let behind = match config.backend {
-        Backend::Service(service) => format!("the {} service", word(service)),
-        Backend::Upstream(addr) => format!("upstream {addr}"),
+    let behind = match &config.backend {
+        Backend::Service(service) => format!("the {} service", word(*service)),
+        Backend::Upstreams(servers) => {
+            format!("upstream {}", servers.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))
+        }
     };
     let door = match tier {
         "kernel" => "datapath kernel: the kernel answers SYNs, without our protection".to_owned(),
@@ -62,7 +64,7 @@ fn describe(config: &ListenerConfig, addrs: &[SocketAddr], tier: &str) -> String
     format!("  guarding   {} ({}) for {behind}; {door}", addrs.join(", "), config.name)
 }
 
-fn try_next(backend: Backend, addr: SocketAddr) -> String {
+fn try_next(backend: &Backend, addr: SocketAddr) -> String {
     let addr = reachable(addr);
     match backend {
         Backend::Service(Service::Http) => format!("curl http://{addr}/"),
@@ -99,8 +101,8 @@ mod tests {
     #[test]
     fn what_to_try_can_be_connected_to() {
         let http = Backend::Service(Service::Http);
-        assert_eq!(try_next(http, "0.0.0.0:80".parse().unwrap()), "curl http://127.0.0.1:80/");
-        assert_eq!(try_next(http, "[::]:80".parse().unwrap()), "curl http://[::1]:80/");
-        assert_eq!(try_next(Backend::Service(Service::Echo), "[::1]:7".parse().unwrap()), "nc ::1 7");
+        assert_eq!(try_next(&http, "0.0.0.0:80".parse().unwrap()), "curl http://127.0.0.1:80/");
+        assert_eq!(try_next(&http, "[::]:80".parse().unwrap()), "curl http://[::1]:80/");
+        assert_eq!(try_next(&Backend::Service(Service::Echo), "[::1]:7".parse().unwrap()), "nc ::1 7");
     }
 }

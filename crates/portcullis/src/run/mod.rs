@@ -2,9 +2,11 @@
 
 mod banner;
 mod descriptors;
+mod limits;
 mod logging;
 mod operations;
 mod preflight;
+mod reload;
 mod serve;
 mod shortage;
 mod sparse;
@@ -15,7 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporter::{AdminServer, Exporter, Readiness, Source};
+use exporter::{AdminServer, Exporter, Readiness, Reloads, Source};
 use portcullis::{BuildError, Builder, Control, ListenConfig, Listener, MasterKey};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -32,11 +34,12 @@ use crate::{read_config, rights};
 use descriptors::Descriptors;
 use logging::LevelControl;
 use operations::Running;
-use serve::Front;
-use stop::{FIN_GRACE, Signals};
+use reload::{Reached, Reloader};
+use serve::{Front, Served};
+use stop::{FIN_GRACE, Signals, Stop};
 
+pub use limits::check_lists;
 pub use sparse::Sparse;
-pub use stop::Stop;
 
 /// Runs until a signal ends it.
 ///
@@ -45,7 +48,7 @@ pub use stop::Stop;
 pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let config = config.with_flags(args).map_err(|error| Failure::Usage(format!("error: {error}")))?;
-    let level = logging::init(config.log);
+    let level = Arc::new(logging::init(config.log));
     let master = match config.datapath {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
@@ -57,14 +60,21 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     };
     let limit = descriptors::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
-    runtime.block_on(serve_all(&config, master, limit, level))
+    runtime.block_on(serve_all(args, &config, master, limit, level))
 }
 
-async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64, level: LevelControl) -> Result<(), Failure> {
+async fn serve_all(
+    args: &RunArgs,
+    config: &Config,
+    master: Option<MasterKey>,
+    limit: u64,
+    level: Arc<LevelControl>,
+) -> Result<(), Failure> {
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
     let readiness = Arc::new(Readiness::default());
     preflight::check(config)?;
+    check_lists(config)?;
     let socket = control::take(&config.control, config.bpf_pins.is_some())?;
     let registry = Registry::new(AccessLog::start(&config.access_log)?);
     let mut listeners = Vec::new();
@@ -73,28 +83,45 @@ async fn serve_all(config: &Config, master: Option<MasterKey>, limit: u64, level
     }
     drop(master);
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
-    let admin = Admin::start(config, sources.clone(), readiness.clone()).await?;
-    let drain_asked = CancellationToken::new();
-    let running =
-        Running::new(config, sources.clone(), readiness.clone(), registry.clone(), level, drain_asked.clone());
-    let ctl = Ctl::start(socket, running)?;
+    let reloads = Arc::new(Reloads::default());
+    let admin = Admin::start(config, sources.clone(), readiness.clone(), reloads.clone()).await?;
     let descriptors = Descriptors::now(limit);
-    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
-    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
-
+    let mut reached = Vec::new();
+    for (listener, config_of) in listeners.iter().zip(&config.listeners) {
+        let (control, served) = (listener.control(), Arc::new(Served::new(config_of)?));
+        let places = serve::places(config_of, config.listeners.len(), &descriptors)?;
+        control.set_rules(limits::rules(config_of, places)?);
+        reached.push(Reached { name: config_of.name.clone(), control, served });
+    }
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
+    let fronts: Vec<_> = reached
+        .iter()
+        .map(|reached| Front::new(&reached.name, reached.served.clone(), stop.clone(), registry.door(&reached.name)))
+        .collect();
+    let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
+    let reloader = Arc::new(reloader);
+    let drain_asked = CancellationToken::new();
+    let running = Running::new(
+        sources.clone(),
+        readiness.clone(),
+        registry.clone(),
+        level,
+        reloader.clone(),
+        drain_asked.clone(),
+    );
+    let ctl = Ctl::start(socket, running)?;
+    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
+    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
     let banner = banner::lines(config, &listeners, admin.addr, ctl.path.as_deref());
-    let mut fronts = JoinSet::new();
-    for (listener, config_of) in listeners.into_iter().zip(&config.listeners) {
-        let front =
-            Front::new(config_of, config.listeners.len(), &descriptors, stop.clone(), registry.door(config_of))?;
-        fronts.spawn(front.run(listener));
+    let mut running = JoinSet::new();
+    for (listener, front) in listeners.into_iter().zip(fronts) {
+        running.spawn(front.run(listener));
     }
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
 
-    let ended = until_stopped(config, &mut signals, &drain_asked, &mut fronts, &stop, || {
+    let ended = until_stopped(&reloader, &mut signals, &drain_asked, &mut running, &stop, || {
         readiness.set_draining(true);
         controls.iter().for_each(Control::drain);
         if config.bpf_pins.is_some() {
@@ -116,7 +143,7 @@ const LOG_GRACE: Duration = Duration::from_secs(2);
 
 /// Serves until the first signal, or somebody asks for the end, then takes the steps of the end.
 async fn until_stopped(
-    config: &Config,
+    reloader: &Reloader,
     signals: &mut Signals,
     drain_asked: &CancellationToken,
     fronts: &mut JoinSet<Result<(), Failure>>,
@@ -125,9 +152,9 @@ async fn until_stopped(
 ) -> Result<(), Failure> {
     let mut ended = Ok(());
     tokio::select! {
-        by = asked_to_end(signals, drain_asked) => tracing::info!(
+        by = asked_to_end(reloader, signals, drain_asked) => tracing::info!(
             "{by}: no new connections; those open have {} s to finish, and end at once at a second signal",
-            config.shutdown_deadline.as_secs()
+            reloader.config().shutdown_deadline.as_secs()
         ),
         // Without a signal, a front ends only by failing. Clients wait for a restart: nobody is given time to finish.
         failed = fronts.join_next() => {
@@ -143,8 +170,8 @@ async fn until_stopped(
         () = finish(fronts, &mut ended) => return ended,
         () = stop.deadline.cancelled() => {}
         () = stop.failed.cancelled() => {}
-        () = tokio::time::sleep(config.shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
-        signal = signals.next() => {
+        () = tokio::time::sleep(reloader.config().shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
+        signal = signals.next(no_reload) => {
             tracing::info!("{signal} again: ending at once");
             stop.everything();
         }
@@ -153,7 +180,7 @@ async fn until_stopped(
     tokio::select! {
         () = finish(fronts, &mut ended) => return ended,
         () = tokio::time::sleep(FIN_GRACE) => tracing::info!("resetting what has not closed"),
-        _ = signals.next() => {}
+        _ = signals.next(no_reload) => {}
     }
     stop.everything();
     finish(fronts, &mut ended).await;
@@ -161,11 +188,16 @@ async fn until_stopped(
 }
 
 /// By what the end was asked for.
-async fn asked_to_end(signals: &mut Signals, drain_asked: &CancellationToken) -> &'static str {
+async fn asked_to_end(reloader: &Reloader, signals: &mut Signals, drain_asked: &CancellationToken) -> &'static str {
     tokio::select! {
-        signal = signals.next() => signal,
+        signal = signals.next(|| drop(reloader.reload())) => signal,
         () = drain_asked.cancelled() => "ctl drain",
     }
+}
+
+/// At the end there is nothing left for a new configuration.
+fn no_reload() {
+    tracing::warn!("SIGHUP ignored: it is ending");
 }
 
 async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {
@@ -259,11 +291,13 @@ impl Admin {
         config: &Config,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
+        reloads: Arc<Reloads>,
     ) -> Result<Admin, Failure> {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let Some(addr) = config.admin else { return Ok(Admin { addr: None, stop, tasks }) };
         let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
-        let exporter = Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?;
+        let exporter =
+            Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
         let server = AdminServer::bind(addr, exporter).await.map_err(failed)?;
         let addr = Some(server.local_addr());
         tasks.spawn(server.run(stop.clone().cancelled_owned()));

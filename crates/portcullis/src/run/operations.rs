@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use exporter::{KERNEL_TIER, Readiness, Source};
-use listener::io::sock_diag::SockDiag;
 use listener::{Counter, DropReason};
 use tokio_util::sync::CancellationToken;
-use wire::{Endpoint, FourTuple};
 
 use super::logging::LevelControl;
-use crate::config::{Choice, Config, LogLevel};
+use super::reload::Reloader;
+use crate::config::diff::Change;
+use crate::config::{Choice, LogLevel};
 use crate::control::{
-    AccessLogStatus, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Operations, Prefix, Refusal, Status,
-    Top, TopEntry, Traffic,
+    AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Operations, Prefix, Refusal,
+    Reloaded, Status, Top, TopEntry, Traffic,
 };
 use crate::registry::{Entry, Registry, canonical, via};
 
@@ -24,23 +24,22 @@ pub struct Running {
     sources: Vec<Arc<dyn Source>>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
-    level: LevelControl,
-    shutdown_deadline_seconds: u64,
+    level: Arc<LevelControl>,
+    reloader: Arc<Reloader>,
     drain: CancellationToken,
 }
 
 impl Running {
     /// `drain` is cancelled when somebody asks for the end.
     pub fn new(
-        config: &Config,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
         registry: Arc<Registry>,
-        level: LevelControl,
+        level: Arc<LevelControl>,
+        reloader: Arc<Reloader>,
         drain: CancellationToken,
     ) -> Running {
-        let shutdown_deadline_seconds = config.shutdown_deadline.as_secs();
-        Running { began: Instant::now(), sources, readiness, registry, level, shutdown_deadline_seconds, drain }
+        Running { began: Instant::now(), sources, readiness, registry, level, reloader, drain }
     }
 
     fn matching(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
@@ -82,27 +81,23 @@ impl Operations for Running {
         let matching = found.len();
         found.sort_unstable_by_key(|entry| entry.id);
         found.truncate(limit);
-        // Without an answer of the kernel the states are unknown, and the rest is not.
-        let mut kernel = SockDiag::open().ok();
-        let connections = found.iter().map(|entry| conn(entry, kernel.as_mut())).collect();
+        let connections = found.iter().map(|entry| conn(entry)).collect();
         Ok(Conns { matching, connections })
     }
 
     fn top(&self, limit: usize) -> Top {
-        let mut prefixes: HashMap<Prefix, (usize, Option<Traffic>)> = HashMap::new();
+        let mut prefixes: HashMap<Prefix, (usize, Traffic)> = HashMap::new();
         self.registry.for_each(|entry| {
             let (open, sum) = prefixes.entry(Prefix::of_source(entry.peer_ip())).or_default();
+            let own = traffic(entry);
             *open += 1;
-            if let Some(own) = traffic(entry) {
-                let sum = sum.get_or_insert_default();
-                sum.received_bytes += own.received_bytes;
-                sum.sent_bytes += own.sent_bytes;
-            }
+            sum.received_bytes += own.received_bytes;
+            sum.sent_bytes += own.sent_bytes;
         });
         let mut top: Vec<_> =
             prefixes.into_iter().map(|(prefix, (open, traffic))| TopEntry { prefix, open, traffic }).collect();
         let prefixes = top.len();
-        let bytes = |entry: &TopEntry| entry.traffic.map_or(0, |it| it.received_bytes.saturating_add(it.sent_bytes));
+        let bytes = |entry: &TopEntry| entry.traffic.received_bytes.saturating_add(entry.traffic.sent_bytes);
         // The prefix last, so that equals stand in the same order each time.
         top.sort_unstable_by_key(|entry| (std::cmp::Reverse((entry.open, bytes(entry))), entry.prefix));
         top.truncate(limit);
@@ -112,7 +107,20 @@ impl Operations for Running {
     fn drain(&self) -> Drained {
         let already = self.drain.is_cancelled() || self.readiness.is_draining();
         self.drain.cancel();
-        Drained { already, open: self.registry.len(), deadline_seconds: self.shutdown_deadline_seconds }
+        Drained {
+            already,
+            open: self.registry.len(),
+            deadline_seconds: self.reloader.config().shutdown_deadline.as_secs(),
+        }
+    }
+
+    fn reload(&self) -> Result<Reloaded, Refusal> {
+        if self.readiness.is_draining() {
+            return Err(Refusal::refused("it is ending: there is nothing left for a new configuration"));
+        }
+        let changes = self.reloader.reload().map_err(Refusal::refused)?;
+        let told = |Change { key, from, to, .. }: Change| Changed { key, from, to };
+        Ok(Reloaded { changes: changes.into_iter().map(told).collect() })
     }
 
     fn kill_ids(&self, ids: &[u64]) -> Killed {
@@ -179,148 +187,117 @@ fn listener_status(source: &dyn Source) -> ListenerStatus {
     }
 }
 
-fn conn(entry: &Entry, kernel: Option<&mut SockDiag>) -> Conn {
-    let asked = || kernel.and_then(|kernel| kernel.lookup(&tuple(entry)).ok().flatten()).map(|found| found.state);
-    let state = entry.live().map_or_else(asked, |live| live.state());
+fn conn(entry: &Entry) -> Conn {
+    let behind = &entry.opening.behind;
     Conn {
         id: entry.id,
         peer: canonical(entry.opening.peer),
         local: canonical(entry.opening.local),
         listener: entry.opening.listener.to_string(),
-        age_seconds: entry.opened.elapsed().as_millis() as f64 / 1e3,
+        age_seconds: entry.live.age().as_millis() as f64 / 1e3,
         traffic: traffic(entry),
-        state: state.map(|state| state.to_string()),
+        state: entry.live.state().map(|state| state.to_string()),
         via: via(entry.opening.handshake.via).to_owned(),
-        service: entry.opening.service.map(str::to_owned),
-        upstream: entry.upstream().map(ToString::to_string),
+        service: behind.service().map(str::to_owned),
+        upstream: behind.upstream().map(ToString::to_string),
     }
 }
 
-fn traffic(entry: &Entry) -> Option<Traffic> {
-    entry.bytes().map(|(received_bytes, sent_bytes)| Traffic { received_bytes, sent_bytes })
-}
-
-fn tuple(entry: &Entry) -> FourTuple {
-    FourTuple { local: Endpoint::from(entry.opening.local), peer: Endpoint::from(entry.opening.peer) }
+fn traffic(entry: &Entry) -> Traffic {
+    Traffic { received_bytes: entry.live.received_bytes(), sent_bytes: entry.live.sent_bytes() }
 }
 
 /// Ends connections with RST, and returns how many.
 fn kill(entries: &[Arc<Entry>]) -> usize {
-    let mut kernel = SockDiag::open().ok();
-    for entry in entries {
-        // A service resets by itself. The relay, when it is cut short, closes, which sends a FIN if nothing is left unread: so
-        // the kernel is asked to destroy the client's socket first. That takes CAP_NET_ADMIN, which datapath `kernel` may lack.
-        if let (None, Some(_), Some(kernel)) = (entry.live(), entry.upstream(), kernel.as_mut()) {
-            let found = kernel.lookup(&tuple(entry)).ok().flatten();
-            let _ = found.map(|found| kernel.destroy(&found));
-        }
-        entry.kill();
-    }
+    entries.iter().for_each(|entry| entry.live.abort());
     tracing::info!("ctl kill: {} connections", entries.len());
     entries.len()
 }
 
 #[cfg(test)]
 mod tests {
-    use portcullis::{Handshake, TcpState, Via};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+    use portcullis::{Handshake, Via};
+
+    use super::super::descriptors::Descriptors;
     use super::*;
-    use crate::registry::{Live, Opening, Seat};
-    use crate::run::Stop;
-
-    /// A connection that counts its bytes.
-    struct Counted(u64);
-
-    impl Live for Counted {
-        fn received_bytes(&self) -> u64 {
-            self.0
-        }
-
-        fn sent_bytes(&self) -> u64 {
-            0
-        }
-
-        fn state(&self) -> Option<TcpState> {
-            Some(TcpState::FinWait2)
-        }
-
-        fn close_reason(&self) -> Option<&'static str> {
-            None
-        }
-
-        fn abort(&self) {}
-    }
+    use crate::cli::RunArgs;
+    use crate::config::Config;
+    use crate::registry::{Behind, Opening, Seat, Told};
 
     fn running() -> Running {
-        let level = LevelControl::without_log(LogLevel::Info);
-        let registry = Registry::new(None);
-        Running::new(&Config::default(), Vec::new(), Arc::default(), registry, level, CancellationToken::new())
+        let level = Arc::new(LevelControl::without_log(LogLevel::Info));
+        let descriptors = Descriptors::now(1024);
+        let (args, config) = (RunArgs::default(), Config::default());
+        let reloader = Reloader::new(args, config, Vec::new(), descriptors, Arc::default(), level.clone());
+        let (registry, drain) = (Registry::new(None), CancellationToken::new());
+        Running::new(Vec::new(), Arc::default(), registry, level, Arc::new(reloader), drain)
     }
 
-    fn open(running: &Running, peer: &str, bytes: Option<u64>) -> Seat {
+    /// Each with a number one higher than the one before, in its own process.
+    fn open(running: &Running, id: u64, peer: &str, received_bytes: u64) -> (Seat, Arc<AtomicBool>) {
         let opening = Opening {
             listener: "web".into(),
-            service: Some("echo"),
+            behind: Behind::Service("echo"),
             peer: peer.parse().unwrap(),
             local: "198.18.0.1:80".parse().unwrap(),
             handshake: Handshake { via: Via::Cookie, options: None, duration: None },
         };
-        let seat = running.registry.open(opening, &Stop::default());
-        bytes.into_iter().for_each(|bytes| seat.set_live(Arc::new(Counted(bytes))));
-        seat
+        let aborted = Arc::<AtomicBool>::default();
+        let live = Told { id, received_bytes, aborted: aborted.clone() };
+        (running.registry.open(opening, Box::new(live)), aborted)
     }
 
     #[test]
     fn top_has_the_prefix_with_the_most_connections_first_and_then_the_one_with_the_most_bytes() {
-        let running = running();
+        let (running, id) = (running(), AtomicU64::new(1));
+        let open = |peer, bytes| open(&running, id.fetch_add(1, Relaxed), peer, bytes);
         let _seats = [
-            open(&running, "198.18.1.1:1", None),
-            open(&running, "198.18.2.1:1", Some(5)),
-            open(&running, "198.18.3.1:1", Some(7)),
-            open(&running, "[2001:db8::1]:1", Some(1)),
-            open(&running, "[2001:db8::2]:1", Some(2)),
-            open(&running, "[::ffff:198.18.2.9]:1", None),
+            open("198.18.1.1:1", 0),
+            open("198.18.2.1:1", 5),
+            open("198.18.3.1:1", 7),
+            open("[2001:db8::1]:1", 1),
+            open("[2001:db8::2]:1", 2),
+            open("[::ffff:198.18.2.9]:1", 1),
         ];
         let top = running.top(10);
-        let seen: Vec<_> =
-            top.top.iter().map(|it| (it.prefix.to_string(), it.open, it.traffic.map(|it| it.received_bytes))).collect();
-        let expected = [
-            ("198.18.2.0/24", 2, Some(5)),
-            ("2001:db8::/64", 2, Some(3)),
-            ("198.18.3.0/24", 1, Some(7)),
-            ("198.18.1.0/24", 1, None),
-        ];
-        assert_eq!(seen, expected.map(|(prefix, open, bytes)| (prefix.to_owned(), open, bytes)));
+        let seen = top.top.iter().map(|it| (it.prefix.to_string(), it.open, it.traffic.received_bytes));
+        let expected =
+            [("198.18.2.0/24", 2, 6), ("2001:db8::/64", 2, 3), ("198.18.3.0/24", 1, 7), ("198.18.1.0/24", 1, 0)];
+        let expected = expected.map(|(prefix, open, bytes)| (prefix.to_owned(), open, bytes));
+        assert_eq!(seen.collect::<Vec<_>>(), expected);
         assert_eq!((running.top(1).prefixes, running.top(1).top.len()), (4, 1));
     }
 
     #[test]
     fn conns_are_filtered_by_peer_and_bounded() {
         let running = running();
-        let _seats =
-            ["198.18.1.1:1", "198.18.2.1:1", "[::ffff:198.18.1.9]:1"].map(|peer| open(&running, peer, Some(3)));
+        let peers = [(1, "198.18.1.1:1"), (2, "198.18.2.1:1"), (3, "[::ffff:198.18.1.9]:1")];
+        let _seats = peers.map(|(id, peer)| open(&running, id, peer, 3));
         let conns = running.conns(None, Some("198.18.1.0/24".parse().unwrap()), 1).unwrap();
         assert_eq!((conns.matching, conns.connections.len()), (2, 1));
         let conn = &conns.connections[0];
         assert_eq!((conn.id, conn.via.as_str(), conn.state.as_deref()), (1, "cookie", Some("FIN-WAIT-2")));
-        assert_eq!(conn.traffic, Some(Traffic { received_bytes: 3, sent_bytes: 0 }));
-        let peers: Vec<_> = running.conns(None, None, 9).unwrap().connections.iter().map(|conn| conn.id).collect();
-        assert_eq!(peers, [1, 2, 3], "the oldest first");
+        assert_eq!(conn.traffic, Traffic { received_bytes: 3, sent_bytes: 4 });
+        let ids: Vec<_> = running.conns(None, None, 9).unwrap().connections.iter().map(|conn| conn.id).collect();
+        assert_eq!(ids, [1, 2, 3], "the oldest first");
     }
 
     #[test]
     fn kill_counts_the_found_and_names_the_others() {
         let running = running();
-        let seats = ["198.18.1.1:1", "198.18.2.1:1"].map(|peer| open(&running, peer, None));
+        let seats = [(1, "198.18.1.1:1"), (2, "198.18.2.1:1")].map(|(id, peer)| open(&running, id, peer, 0));
         assert_eq!(running.kill_ids(&[77, 1, 1]), Killed { killed: 1, unknown: vec![77] });
-        assert!(seats[0].stop().now.is_cancelled() && !seats[1].stop().now.is_cancelled());
+        assert!(seats[0].1.load(Relaxed) && !seats[1].1.load(Relaxed));
         assert_eq!(running.kill_peers("198.18.0.0/16".parse().unwrap()).killed, 2);
-        assert!(seats[1].stop().now.is_cancelled());
+        assert!(seats[1].1.load(Relaxed));
     }
 
     #[test]
-    fn a_drain_is_asked_for_once() {
+    fn a_drain_is_asked_for_once_and_a_reload_without_a_file_is_refused() {
         let running = running();
+        assert!(running.reload().unwrap_err().message.contains("no configuration file"));
         assert!(!running.drain().already);
         assert!(running.drain.is_cancelled() && running.drain().already);
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use connection::upstream::Server;
 use listener::io::{EngineError, check_reservable};
 use portcullis::guard::expand_wildcards;
 
@@ -63,20 +64,23 @@ fn once_free<E>(
 }
 
 /// Refuses an upstream whose connections we would answer ourselves, and pass on to it again, and so on.
-fn no_circle(config: &Config, listener: &ListenerConfig) -> Result<(), Failure> {
-    let Backend::Upstream(upstream) = listener.backend else { return Ok(()) };
-    let guards = |other: &&ListenerConfig| {
-        let guarded = expand_wildcards(&other.bind);
-        guarded.iter().any(|guard| reaches(guard, upstream))
-    };
-    match config.listeners.iter().find(guards) {
-        None => Ok(()),
-        Some(other) => Err(Failure::Usage(format!(
-            "listener \"{}\": the upstream {upstream} is guarded by listener \"{}\" of this very program; \
-             legal: a server of its own",
-            listener.name, other.name
-        ))),
+pub fn no_circle(config: &Config, listener: &ListenerConfig) -> Result<(), Failure> {
+    let Backend::Upstreams(servers) = &listener.backend else { return Ok(()) };
+    for server in servers {
+        let Server::Tcp(upstream) = *server else { continue };
+        let guards = |other: &&ListenerConfig| {
+            let guarded = expand_wildcards(&other.bind);
+            guarded.iter().any(|guard| reaches(guard, upstream))
+        };
+        if let Some(other) = config.listeners.iter().find(guards) {
+            return Err(Failure::Usage(format!(
+                "listener \"{}\": the upstream {upstream} is guarded by listener \"{}\" of this very program; \
+                 legal: a server of its own",
+                listener.name, other.name
+            )));
+        }
     }
+    Ok(())
 }
 
 /// Whether a connection to `target` from here would meet the guard.

@@ -1,11 +1,12 @@
 //! One listener's connections, from accept to the end.
 
-use std::sync::Arc;
+use std::pin::pin;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use portcullis::{Connection, Listener};
-use tokio::io::AsyncReadExt;
-use tokio::sync::Semaphore;
+use connection::proxy_protocol::{Client, read_header};
+use portcullis::{CloseReason, Connection, Listener, PrefixList};
+use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::descriptors::{self, Allowed, Descriptors};
@@ -13,8 +14,8 @@ use super::stop::Stop;
 use super::upstream::Upstream;
 use crate::config::{Backend, ListenerConfig, Service, Timeouts};
 use crate::failure::Failure;
-use crate::registry::Door;
-use crate::service::{self, IdleLimit};
+use crate::registry::{Behind, Door};
+use crate::service;
 
 /// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
 /// for the bytes that are on their way, which can destroy the end of our answer (RFC 1122 §4.2.2.13).
@@ -23,47 +24,62 @@ const LINGER: Duration = Duration::from_secs(2);
 /// One listener's side of the program.
 pub struct Front {
     name: String,
-    places: Arc<Semaphore>,
-    handler: Arc<Handler>,
+    served: Arc<Served>,
     stop: Stop,
     door: Door,
 }
 
+/// What is done with the connections of a listener, as the configuration in force has it.
+pub struct Served(RwLock<Arc<Handler>>);
+
 /// What is done with a connection.
 struct Handler {
     backend: Answerer,
+    behind: Behind,
     timeouts: Timeouts,
+    /// Peers whose connections begin with a header of the PROXY protocol.
+    proxies: PrefixList,
 }
 
 enum Answerer {
     Service(Service),
-    Upstream(Upstream),
+    Upstream(Box<Upstream>),
+}
+
+impl Served {
+    /// As this configuration has it.
+    ///
+    /// # Errors
+    /// Upstreams that cannot be.
+    pub fn new(config: &ListenerConfig) -> Result<Served, Failure> {
+        let backend = match &config.backend {
+            Backend::Service(service) => Answerer::Service(*service),
+            Backend::Upstreams(servers) => Answerer::Upstream(Box::new(Upstream::new(config, servers.clone())?)),
+        };
+        let proxies = config.proxy_protocol.accept_from.clone();
+        Ok(Served(RwLock::new(Arc::new(Handler {
+            backend,
+            behind: Behind::of(&config.backend),
+            timeouts: config.timeouts,
+            proxies,
+        }))))
+    }
+
+    /// For the connections that come from now on; those there are go on as they began.
+    pub fn replace(&self, new: Served) {
+        let new = new.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    fn handler(&self) -> Arc<Handler> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 impl Front {
-    /// For one of `listeners` listeners that share the descriptors.
-    ///
-    /// # Errors
-    /// When there is none for a single connection.
-    pub fn new(
-        config: &ListenerConfig,
-        listeners: usize,
-        descriptors: &Descriptors,
-        stop: Stop,
-        door: Door,
-    ) -> Result<Front, Failure> {
-        let max = places(config, listeners, descriptors)?;
-        let backend = match config.backend {
-            Backend::Service(service) => Answerer::Service(service),
-            Backend::Upstream(addr) => Answerer::Upstream(Upstream::new(&config.name, addr, config.timeouts)),
-        };
-        Ok(Front {
-            name: config.name.clone(),
-            places: Arc::new(Semaphore::new(max)),
-            handler: Arc::new(Handler { backend, timeouts: config.timeouts }),
-            stop,
-            door,
-        })
+    /// For the listener of this name.
+    pub fn new(name: &str, served: Arc<Served>, stop: Stop, door: Door) -> Front {
+        Front { name: name.to_owned(), served, stop, door }
     }
 
     /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
@@ -87,14 +103,8 @@ impl Front {
 
     async fn accept_all(&self, listener: &mut Listener, tasks: &TaskTracker) -> Result<(), Failure> {
         loop {
-            // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
-            let place = tokio::select! {
-                biased; // The place of a connection that ended at the deadline is nobody's.
-                () = self.stop.deadline.cancelled() => return Ok(()),
-                place = self.places.clone().acquire_owned() => place,
-            };
             let accepted = tokio::select! {
-                biased;
+                biased; // The place of a connection that ended at the deadline is nobody's.
                 () = self.stop.deadline.cancelled() => return Ok(()),
                 accepted = listener.accept() => accepted,
             };
@@ -106,20 +116,25 @@ impl Front {
                 Some(Ok(connection)) => connection,
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
-            let (handler, seat) = (self.handler.clone(), self.door.open(&connection, &self.stop));
+            let (handler, stop) = (self.served.handler(), self.stop.clone());
+            let seat = self.door.open(&connection, &handler.behind);
             tasks.spawn(async move {
-                handler.handle(connection, seat.stop()).await;
-                drop((seat, place));
+                handler.handle(connection, &stop).await;
+                drop(seat);
             });
         }
     }
 }
 
-/// How many connections are served at once: as many as configured, or as the descriptors allow, which is then said.
-fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
+/// How many connections of one of `listeners` listeners are served at once: as many as configured, or as the descriptors allow, which is
+/// then said.
+///
+/// # Errors
+/// When there is no descriptor for a single one.
+pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) -> Result<usize, Failure> {
     let limit = descriptors.limit();
     let accept_queue = descriptors::accept_queue(config.accept_queue, limit, listeners);
-    let relayed = matches!(config.backend, Backend::Upstream(_));
+    let relayed = matches!(config.backend, Backend::Upstreams(_));
     let (listener, wanted) = (&config.name, config.connections_max);
     match descriptors.connections(wanted, accept_queue, relayed, listeners) {
         Allowed::All => Ok(wanted),
@@ -147,10 +162,30 @@ fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descriptors) 
 }
 
 impl Handler {
-    async fn handle(&self, connection: Connection, stop: &Stop) {
+    async fn handle(&self, mut connection: Connection, stop: &Stop) {
+        if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
+            tracing::debug!(%error, "a connection ended before its limits could be set");
+        }
+        let Some(client) = self.client(&mut connection).await else { return connection.abort() };
         match &self.backend {
-            Answerer::Upstream(upstream) => upstream.handle(connection, stop).await,
+            Answerer::Upstream(upstream) => upstream.handle(connection, &client, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
+        }
+    }
+
+    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should.
+    async fn client(&self, connection: &mut Connection) -> Option<Client> {
+        let seen = Client { peer: connection.peer_addr(), local: connection.local_addr() };
+        if !self.proxies.contains(seen.peer.ip()) {
+            return Some(seen);
+        }
+        match timeout(self.timeouts.header, read_header(connection)).await {
+            Ok(Ok(header)) => Some(header.client.unwrap_or(seen)),
+            Ok(Err(error)) => {
+                tracing::debug!(peer = %seen.peer, %error, "no header of the PROXY protocol");
+                None
+            }
+            Err(_elapsed) => None,
         }
     }
 
@@ -161,36 +196,34 @@ impl Handler {
             Service::Http => service::page(&connection),
             Service::Echo | Service::Discard => String::new(),
         };
-        let mut stream = IdleLimit::new(&mut connection, self.timeouts.idle);
         let conversation = async {
             match service {
-                Service::Http => service::http(stream, page, self.timeouts.header, &stop.drain).await.is_ok(),
-                Service::Echo => service::echo(&mut stream).await.is_ok(),
-                Service::Discard => service::discard(&mut stream).await.is_ok(),
+                Service::Http => service::http(&mut connection, page, self.timeouts.header, &stop.drain).await.is_ok(),
+                Service::Echo => service::echo(&mut connection).await.is_ok(),
+                Service::Discard => service::discard(&mut connection).await.is_ok(),
             }
         };
         tokio::select! {
             _done = conversation => {}
-            // Cut short: a FIN would let it pass for complete, but gives the peer a chance; at the very end there is none.
-            () = stop.deadline.cancelled() => if stop.now.is_cancelled() { return connection.abort() },
+            () = stop.deadline.cancelled() => {
+                connection.note_close(CloseReason::Drained);
+                // Cut short: a FIN would let it pass for complete, but gives the peer a chance; at the very end there is none.
+                if stop.now.is_cancelled() {
+                    return connection.abort();
+                }
+            }
         }
         finish(connection, stop).await;
     }
 }
 
 /// FIN, then reading to the peer's FIN; a peer for which that takes too long gets RST.
-async fn finish(mut connection: Connection, stop: &Stop) {
-    let goodbye = async {
-        connection.shutdown_write().await?;
-        let mut discarded = [0; 4096];
-        while connection.read(&mut discarded).await? > 0 {}
-        std::io::Result::Ok(())
-    };
+async fn finish(connection: Connection, stop: &Stop) {
+    let handle = connection.handle();
+    let mut close = pin!(connection.close(LINGER));
     tokio::select! {
         biased; // A peer that is done already gets no RST, not even at the very end.
-        _said = goodbye => return,
-        () = tokio::time::sleep(LINGER) => {}
-        () = stop.now.cancelled() => {}
+        _closed = &mut close => {}
+        () = stop.now.cancelled() => { handle.abort(CloseReason::Drained); }
     }
-    connection.abort();
 }

@@ -23,18 +23,6 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// The same steps for one connection, which may also be [`reset`](Stop::reset) alone.
-    pub fn of_one(&self) -> Stop {
-        Stop { deadline: self.deadline.child_token(), now: self.now.child_token(), ..self.clone() }
-    }
-
-    /// RST, without waiting for anything.
-    pub fn reset(&self) {
-        // As in `everything`.
-        self.now.cancel();
-        self.deadline.cancel();
-    }
-
     /// Takes all steps at once; the last one first, so that whoever wakes by an earlier one sees it.
     pub fn everything(&self) {
         self.now.cancel();
@@ -43,7 +31,7 @@ impl Stop {
     }
 }
 
-/// SIGTERM and SIGINT, which mean the same, and SIGHUP, which means nothing here.
+/// SIGTERM and SIGINT, which mean the same, and SIGHUP.
 pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -63,17 +51,13 @@ impl Signals {
         })
     }
 
-    /// The name of the next one that asks for the end. Cancel safe.
-    ///
-    /// A SIGHUP asks for a reload, which there is not: an operator who expects one must not lose the service for it.
-    pub async fn next(&mut self) -> &'static str {
+    /// The name of the next one that asks for the end; at each SIGHUP, `reload` is called. Cancel safe.
+    pub async fn next(&mut self, mut reload: impl FnMut()) -> &'static str {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return "SIGTERM",
                 _ = self.interrupt.recv() => return "SIGINT",
-                _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP ignored: there is no reload, and nothing was changed; restart to apply a new configuration");
-                }
+                _ = self.hangup.recv() => reload(),
             }
         }
     }

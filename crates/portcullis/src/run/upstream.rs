@@ -1,75 +1,98 @@
-//! Connections that are passed on to a TCP server.
+//! Connections that are passed on to servers.
 
-use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use connection::proxy_protocol::Client;
 use connection::relay;
-use portcullis::Connection;
-use tokio::net::TcpStream;
+use connection::upstream::{ConnectError, Pool, PoolConfig, Server};
+use portcullis::{CloseReason, Connection};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::sparse::Sparse;
 use super::stop::Stop;
-use crate::config::Timeouts;
+use crate::config::{ListenerConfig, Timeouts};
+use crate::failure::Failure;
 
-/// The server behind a listener.
+/// The servers behind a listener.
 pub struct Upstream {
     listener: String,
-    addr: SocketAddr,
+    pool: Arc<Pool>,
     timeouts: Timeouts,
     failures: AtomicU64,
     log: Sparse,
+    /// The checks of the pool end with it.
+    _checks: DropGuard,
 }
 
 impl Upstream {
-    /// For the listener of this name.
-    pub fn new(listener: &str, addr: SocketAddr, timeouts: Timeouts) -> Upstream {
-        Upstream { listener: listener.to_owned(), addr, timeouts, failures: AtomicU64::new(0), log: Sparse::new() }
+    /// For this listener; checks begin now, if there are to be any.
+    ///
+    /// # Errors
+    /// Servers that can never be connected to.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(config: &ListenerConfig, servers: Vec<Server>) -> Result<Upstream, Failure> {
+        let pool = Pool::new(PoolConfig {
+            balance: config.balance.policy,
+            connect_timeout: config.timeouts.connect,
+            tries: config.balance.tries,
+            health: config.balance.checks,
+            send_proxy: config.proxy_protocol.send,
+            ..PoolConfig::new(servers)
+        });
+        let pool = pool.map_err(|error| Failure::Usage(format!("listener \"{}\": {error}", config.name)))?;
+        let stop = CancellationToken::new();
+        tokio::spawn(pool.clone().check_health(stop.clone()));
+        Ok(Upstream {
+            listener: config.name.clone(),
+            pool,
+            timeouts: config.timeouts,
+            failures: AtomicU64::new(0),
+            log: Sparse::new(),
+            _checks: stop.drop_guard(),
+        })
     }
 
-    /// Connects, then copies both ways to the end. A client whose upstream cannot be reached gets RST, so that it does
-    /// not take the silence for an answer.
+    /// Connects, then copies both ways to the end. A connection for which no server can be reached gets RST, so that the
+    /// client does not take the silence for an answer.
     ///
     /// At the deadline both sides are closed: FIN, or RST where something had not been passed on.
-    pub async fn handle(&self, client: Connection, stop: &Stop) {
+    pub async fn handle(&self, connection: Connection, client: &Client, stop: &Stop) {
         let upstream = tokio::select! {
-            upstream = self.connect() => upstream,
-            () = stop.deadline.cancelled() => return client.abort(),
+            upstream = self.pool.connect(client) => upstream,
+            () = stop.deadline.cancelled() => {
+                connection.note_close(CloseReason::Drained);
+                return connection.abort();
+            }
         };
         let upstream = match upstream {
             Ok(upstream) => upstream,
             Err(error) => {
                 self.note_failure(&error);
-                return client.abort();
+                return connection.abort();
             }
         };
+        let handle = connection.handle();
         tokio::select! {
-            outcome = relay(client, upstream, self.timeouts.idle, self.timeouts.half_close) => {
+            outcome = relay(connection, upstream, self.timeouts.idle, self.timeouts.half_close) => {
                 tracing::debug!(listener = self.listener, ?outcome, "relay ended");
             }
-            () = stop.deadline.cancelled() => {}
+            () = note_at(stop, || handle.note_close(CloseReason::Drained)) => {}
         }
     }
 
-    async fn connect(&self) -> io::Result<TcpStream> {
-        let connect = TcpStream::connect(self.addr);
-        let stream = tokio::time::timeout(self.timeouts.connect, connect)
-            .await
-            .map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
-        stream.set_nodelay(true)?; // What the client sent in one piece is passed on at once.
-        Ok(stream)
-    }
-
-    fn note_failure(&self, error: &io::Error) {
+    fn note_failure(&self, error: &ConnectError) {
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if self.log.event().is_some() {
-            tracing::warn!(
-                listener = self.listener,
-                upstream = %self.addr,
-                %error,
-                failures,
-                "cannot reach the upstream; its clients are reset"
-            );
+            tracing::warn!(listener = self.listener, %error, failures, "cannot reach the upstream; its clients are reset");
         }
     }
+}
+
+/// Notes why, while the connection is still there to take the note.
+async fn note_at(stop: &Stop, note: impl FnOnce()) {
+    stop.deadline.cancelled().await;
+    note();
 }

@@ -6,13 +6,11 @@
 mod discard;
 mod echo;
 mod http;
-mod idle;
 mod page;
 
 pub use discard::discard;
 pub use echo::echo;
 pub use http::http;
-pub use idle::IdleLimit;
 pub use page::page;
 
 /// Bytes of the buffer that `echo` and `discard` keep per connection.

@@ -2,7 +2,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::LogLevel;
-use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Status, Top};
+use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Reloaded, Status, Top};
 
 /// A process with more to say than a socket holds, and a bug.
 struct Talkative;
@@ -30,6 +30,10 @@ impl Operations for Talkative {
 
     fn drain(&self) -> Drained {
         Drained { already: false, open: 0, deadline_seconds: 0 }
+    }
+
+    fn reload(&self) -> Result<Reloaded, Refusal> {
+        Err(Refusal::refused("no"))
     }
 
     fn kill_ids(&self, ids: &[u64]) -> Killed {

@@ -1,0 +1,267 @@
+//! Who may come in, and how many: what a listener grants its clients once their handshake is complete.
+//!
+//! A [`Gate`] knows the rules and how many are inside. It is asked for each connection that was accepted and gives a [`Ticket`], which
+//! is kept as long as the connection, or says why not. Rules can be changed while it stands; who is inside stays.
+
+mod prefix_list;
+mod prefixes;
+mod rate;
+
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+pub use prefix_list::{PrefixList, PrefixListError, parse_prefix};
+use prefixes::Prefixes;
+use rate::Rate;
+
+use crate::connection::Refuse;
+
+/// What a listener grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Connections served at once, all together; at least 1 is granted.
+    pub connections_max: usize,
+    /// New connections in a second, with as many at once; `None`: no limit.
+    pub per_second: Option<NonZeroU32>,
+    /// Connections of one source prefix (/24, /64) served at once; `None`: no limit.
+    pub per_prefix_max: Option<NonZeroU32>,
+    /// If not empty, who is not on it is refused.
+    pub allow: PrefixList,
+    /// Who is on it is refused, be he on the other list or not.
+    pub deny: PrefixList,
+    /// What becomes of a connection that is one too many for `connections_max` or `per_second`.
+    pub at_limit: AtLimit,
+}
+
+/// What becomes of a connection that finds no place, or comes too soon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtLimit {
+    /// It waits in the accept queue, and when that is full, in the client's retransmissions.
+    #[default]
+    Queue,
+    /// It is refused with RST.
+    Reset,
+    /// It is closed without a word.
+    Silent,
+}
+
+impl Default for Rules {
+    /// Everybody may come in, and all of them.
+    fn default() -> Rules {
+        Rules::up_to(usize::MAX)
+    }
+}
+
+impl Rules {
+    /// Nothing is limited but the number of connections.
+    pub fn up_to(connections_max: usize) -> Rules {
+        Rules {
+            connections_max,
+            per_second: None,
+            per_prefix_max: None,
+            allow: PrefixList::default(),
+            deny: PrefixList::default(),
+            at_limit: AtLimit::default(),
+        }
+    }
+
+    /// How somebody is told that he was refused for this reason. [`AtLimit`] is about the limits of all together: who is on a list, or
+    /// has the share of his prefix, is reset.
+    pub fn manner(&self, refused: Refused) -> Refuse {
+        match (refused, self.at_limit) {
+            (Refused::Connections | Refused::Rate, AtLimit::Silent) => Refuse::Silent,
+            (Refused::Connections | Refused::Rate, AtLimit::Queue | AtLimit::Reset) => Refuse::Reset,
+            (Refused::Denied | Refused::Prefix, _) => Refuse::Reset,
+        }
+    }
+}
+
+/// Why a connection was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Refused {
+    /// It is on the list of the denied, or not on that of the allowed.
+    Denied,
+    /// Its prefix has as many connections as it may.
+    Prefix,
+    /// There are as many connections as there may be.
+    Connections,
+    /// There have been as many in this second as there may be.
+    Rate,
+}
+
+impl Refused {
+    /// Every reason, in the order of the enum; `ALL[reason as usize] == reason`.
+    pub const ALL: [Refused; 4] = [Refused::Denied, Refused::Prefix, Refused::Connections, Refused::Rate];
+
+    /// The value of a `reason` label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Refused::Denied => "denied",
+            Refused::Prefix => "prefix_limit",
+            Refused::Connections => "connection_limit",
+            Refused::Rate => "rate_limit",
+        }
+    }
+}
+
+/// Counts who is inside, and lets in whom the rules allow.
+///
+/// Memory: some 50 bytes for each source prefix that has a connection inside, so for `connections_max` of them at most; and the lists.
+#[derive(Debug)]
+pub struct Gate {
+    inside: Mutex<Inside>,
+    /// Told when a place becomes free, or the rules change.
+    changed: Notify,
+}
+
+#[derive(Debug)]
+struct Inside {
+    rules: Arc<Rules>,
+    rate: Option<Rate>,
+    connections: usize,
+    prefixes: Prefixes,
+    refused: [u64; Refused::ALL.len()],
+}
+
+/// A place inside, given back when dropped.
+#[derive(Debug)]
+pub struct Ticket {
+    gate: Arc<Gate>,
+    peer: IpAddr,
+}
+
+impl Gate {
+    /// Nobody is inside.
+    pub fn new(rules: Rules) -> Arc<Gate> {
+        let inside = Inside {
+            rate: rules.per_second.map(|rate| Rate::new(rate.get())),
+            rules: Arc::new(rules),
+            connections: 0,
+            prefixes: Prefixes::default(),
+            refused: [0; Refused::ALL.len()],
+        };
+        Arc::new(Gate { inside: Mutex::new(inside), changed: Notify::new() })
+    }
+
+    /// Returns when one more may come in, with [`AtLimit::Queue`]; at once with the others, whose clients are not to wait. Cancel safe.
+    ///
+    /// To be awaited before a connection is accepted, by one task: it promises nothing to a second.
+    pub async fn room(&self) {
+        loop {
+            let changed = self.changed.notified();
+            let wait = self.lock().wait(Instant::now());
+            match wait {
+                Wait::No => return,
+                Wait::ForPlace => changed.await,
+                Wait::Until(then) => tokio::select! {
+                    () = changed => {}
+                    () = sleep_until(then) => {}
+                },
+            }
+        }
+    }
+
+    /// Lets a connection in, or says why not, which is counted.
+    ///
+    /// # Errors
+    /// The first rule that is against it.
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Ticket, Refused> {
+        let mut inside = self.lock();
+        match inside.admit(peer, Instant::now()) {
+            Ok(()) => Ok(Ticket { gate: self.clone(), peer }),
+            Err(refused) => {
+                inside.refused[refused as usize] += 1;
+                Err(refused)
+            }
+        }
+    }
+
+    /// Changes the rules for those who come from now on.
+    pub fn set_rules(&self, rules: Rules) {
+        let mut inside = self.lock();
+        if inside.rules.per_second != rules.per_second {
+            inside.rate = rules.per_second.map(|rate| Rate::new(rate.get()));
+        }
+        inside.rules = Arc::new(rules);
+        drop(inside);
+        self.changed.notify_waiters();
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.lock().rules.clone()
+    }
+
+    /// Connections inside.
+    pub fn connections(&self) -> usize {
+        self.lock().connections
+    }
+
+    /// Connections refused for this reason.
+    pub fn refused(&self, reason: Refused) -> u64 {
+        self.lock().refused[reason as usize]
+    }
+
+    /// The source prefixes with the most connections inside, most first.
+    pub fn top(&self, count: usize) -> Vec<(IpAddr, u32)> {
+        self.lock().prefixes.top(count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        // Nothing under the lock leaves it half done.
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+enum Wait {
+    No,
+    ForPlace,
+    Until(Instant),
+}
+
+impl Inside {
+    fn wait(&mut self, now: Instant) -> Wait {
+        match self.rules.at_limit {
+            AtLimit::Reset | AtLimit::Silent => Wait::No,
+            AtLimit::Queue if self.connections >= self.rules.connections_max.max(1) => Wait::ForPlace,
+            AtLimit::Queue => self.rate.as_ref().and_then(|rate| rate.wait(now)).map_or(Wait::No, Wait::Until),
+        }
+    }
+
+    fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<(), Refused> {
+        let rules = &self.rules;
+        if rules.deny.contains(peer) || (!rules.allow.is_empty() && !rules.allow.contains(peer)) {
+            return Err(Refused::Denied);
+        }
+        if rules.per_prefix_max.is_some_and(|max| self.prefixes.count(peer) >= max.get()) {
+            return Err(Refused::Prefix);
+        }
+        if self.connections >= rules.connections_max.max(1) {
+            return Err(Refused::Connections);
+        }
+        // The last question: a rate must not be used up by those who are refused for something else.
+        if self.rate.as_mut().is_some_and(|rate| !rate.take(now)) {
+            return Err(Refused::Rate);
+        }
+        self.connections += 1;
+        self.prefixes.enter(peer);
+        Ok(())
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let mut inside = self.gate.lock();
+        inside.connections -= 1;
+        inside.prefixes.leave(self.peer);
+        drop(inside);
+        self.gate.changed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests;

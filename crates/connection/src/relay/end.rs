@@ -1,0 +1,213 @@
+//! One side of a relay.
+
+use std::future::pending;
+use std::io::{self, Read};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::RelayEnd;
+use super::pipe::Pipe;
+use crate::account::Account;
+use crate::stats::CloseReason;
+use crate::upstream::Stream;
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Side {
+    Client,
+    Upstream,
+}
+
+/// One side of the relay, read and written through a shared reference, since both directions use it.
+#[derive(Clone, Copy)]
+pub(super) struct End<'a> {
+    pub(super) side: Side,
+    pub(super) socket: Socket<'a>,
+    /// The client's side is counted.
+    pub(super) account: Option<&'a Account>,
+}
+
+/// What was got from a socket.
+pub(super) enum Got {
+    /// Nothing there yet.
+    Nothing,
+    /// Bytes, in the buffer.
+    Read(usize),
+    /// Bytes, in the pipe.
+    Spliced(usize),
+    Fin,
+}
+
+impl<'a> End<'a> {
+    /// Reads into a buffer.
+    pub(super) fn try_read(self, buffer: &mut [u8]) -> Result<Got, RelayEnd> {
+        let read = self.socket.try_io(Interest::READABLE, || self.socket.read(buffer));
+        self.note_read(&read);
+        Ok(match self.unless_blocked(read)? {
+            None => Got::Nothing,
+            Some(0) => Got::Fin,
+            Some(len) => Got::Read(len),
+        })
+    }
+
+    /// Fills an empty pipe, or if that is not possible, reads into a buffer.
+    ///
+    /// "Would block" may also mean that TCP's urgent mark is in the way, which splice does not pass and read does; and not
+    /// every kind of kernel has splice.
+    pub(super) fn try_splice(self, pipe: &mut Pipe, buffer: &mut [u8]) -> Result<Got, RelayEnd> {
+        let got = self.socket.try_io(Interest::READABLE, || match pipe.fill(&self.socket) {
+            Ok(0) => Ok(Got::Fin),
+            Ok(len) => Ok(Got::Spliced(len)),
+            Err(error) if is_of_splice(&error) => Ok(match self.socket.read(buffer)? {
+                0 => Got::Fin,
+                len => Got::Read(len),
+            }),
+            Err(error) => Err(error),
+        });
+        match got {
+            Ok(Got::Read(len) | Got::Spliced(len)) => self.note_read(&Ok(len)),
+            Ok(Got::Fin | Got::Nothing) => self.note_read(&Ok(0)),
+            Err(ref error) => self.note_read(&Err(io::Error::from(error.kind()))),
+        }
+        Ok(self.unless_blocked(got)?.unwrap_or(Got::Nothing))
+    }
+
+    /// Writes; `None`: no room yet.
+    pub(super) fn try_write(self, bytes: &[u8]) -> Result<Option<usize>, RelayEnd> {
+        self.wrote(self.socket.try_write(bytes))
+    }
+
+    /// Empties a pipe, as far as there is room; `None`: no room yet.
+    pub(super) fn try_empty(self, pipe: &mut Pipe) -> Result<Option<usize>, RelayEnd> {
+        self.wrote(self.socket.try_io(Interest::WRITABLE, || pipe.empty(&self.socket)))
+    }
+
+    fn note_read(self, outcome: &io::Result<usize>) {
+        if let Some(account) = self.account {
+            account.read(outcome);
+        }
+    }
+
+    fn wrote(self, outcome: io::Result<usize>) -> Result<Option<usize>, RelayEnd> {
+        if let Some(account) = self.account {
+            account.wrote(&outcome);
+        }
+        self.unless_blocked(outcome)
+    }
+
+    fn unless_blocked<T>(self, outcome: io::Result<T>) -> Result<Option<T>, RelayEnd> {
+        match outcome {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(self.end_of(error)),
+        }
+    }
+
+    pub(super) async fn wait(self, interest: Interest) -> Result<(), RelayEnd> {
+        self.socket.ready(interest).await.map_err(|error| self.end_of(error))
+    }
+
+    /// Passes a FIN on. That the socket is not connected any more is left to the next read or write to tell.
+    pub(super) fn shutdown_write(self) -> Result<(), RelayEnd> {
+        if let Some(account) = self.account {
+            account.note(CloseReason::LocalClose);
+        }
+        match SockRef::from(&self.socket).shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(self.end_of(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits until the connection is broken, by a RST for example, and says how.
+    ///
+    /// A Unix socket never is, in this sense: what its peer wrote before it went away can still be read, so reading tells.
+    pub(super) async fn broken(self) -> io::Error {
+        let Socket::Tcp(stream) = self.socket else { return pending().await };
+        let error = match stream.ready(Interest::ERROR).await {
+            // The pump may have taken the error in the meantime; then only that there was one is known.
+            Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+            Err(error) => error,
+        };
+        if let Some(account) = self.account {
+            account.failed(&error);
+        }
+        error
+    }
+
+    pub(super) fn end_of(self, error: io::Error) -> RelayEnd {
+        let reset = matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe);
+        match (self.side, self.socket) {
+            (Side::Client, _) if reset => RelayEnd::ClientReset,
+            (Side::Client, _) => RelayEnd::ClientFailed(error),
+            (Side::Upstream, Socket::Unix(_)) if error.kind() == io::ErrorKind::BrokenPipe => RelayEnd::UpstreamRefused,
+            (Side::Upstream, _) if reset => RelayEnd::UpstreamReset,
+            (Side::Upstream, _) => RelayEnd::UpstreamFailed(error),
+        }
+    }
+
+    /// Whether what the peer wrote can still be read when it takes nothing more.
+    pub(super) fn outlives_its_peer(self) -> bool {
+        matches!(self.socket, Socket::Unix(_))
+    }
+}
+
+/// Whether reading may succeed where splicing did not. Nothing was taken from the socket.
+fn is_of_splice(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::EINVAL | libc::ENOSYS))
+}
+
+/// A connected stream socket of either kind, by reference.
+#[derive(Clone, Copy)]
+pub(super) enum Socket<'a> {
+    Tcp(&'a TcpStream),
+    Unix(&'a UnixStream),
+}
+
+impl Socket<'_> {
+    fn try_write(self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(stream) => stream.try_write(bytes),
+            Socket::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Reads without asking tokio first; to be called within [`try_io`](Socket::try_io).
+    fn read(self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&*SockRef::from(&self)).read(buffer)
+    }
+
+    fn try_io<T>(self, interest: Interest, io: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+        match self {
+            Socket::Tcp(stream) => stream.try_io(interest, io),
+            Socket::Unix(stream) => stream.try_io(interest, io),
+        }
+    }
+
+    async fn ready(self, interest: Interest) -> io::Result<()> {
+        match self {
+            Socket::Tcp(stream) => stream.ready(interest).await.map(|_| ()),
+            Socket::Unix(stream) => stream.ready(interest).await.map(|_| ()),
+        }
+    }
+}
+
+impl AsFd for Socket<'_> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl<'a> From<&'a Stream> for Socket<'a> {
+    fn from(stream: &'a Stream) -> Socket<'a> {
+        match stream {
+            Stream::Tcp(stream) => Socket::Tcp(stream),
+            Stream::Unix(stream) => Socket::Unix(stream),
+        }
+    }
+}

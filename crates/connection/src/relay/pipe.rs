@@ -1,0 +1,100 @@
+//! Pipes, through which bulk passes from socket to socket without being copied.
+//!
+//! A copy costs the relay 0.57 to 0.69 s of CPU time per GiB from TCP to TCP, a pipe of 64 KiB 0.34 to 0.40 s; from TCP to a Unix socket
+//! 0.43 to 0.49 s against 0.28 s (Linux 6.18, loopback, 2 GiB, a virtual machine with two cores, two runs each). Larger pipes save
+//! another tenth or so, and would hold that much more for each slow receiver.
+
+use std::cell::RefCell;
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use super::RELAY_BUFFER_BYTES;
+use super::sys;
+
+/// Pipes of the process, at most.
+const PIPES_MAX: usize = 1024;
+/// A pipe for so many descriptors that the process may have: pipes, with two descriptors each, take a thirty-second part.
+const DESCRIPTORS_PER_PIPE: usize = 64;
+
+static PIPES: AtomicUsize = AtomicUsize::new(0);
+
+thread_local! {
+    /// An empty pipe, kept for the next step of any relay on this thread.
+    static SPARE: RefCell<Option<Pipe>> = const { RefCell::new(None) };
+}
+
+/// A pipe and the bytes in it, [`RELAY_BUFFER_BYTES`] at most.
+///
+/// One per thread serves all relays on it, as long as receivers take everything at once; what they leave stays in its pipe, and
+/// the thread gets another. The process has one for every 64 descriptors of its limit when it makes the first, and 1024 at most; who gets
+/// none copies.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    reader: PipeReader,
+    writer: PipeWriter,
+    len: usize,
+    _share: Share,
+}
+
+impl Pipe {
+    /// An empty pipe; `None` when there are as many as there may be, or no descriptors are left, or the process would die of SIGPIPE.
+    pub(super) fn take() -> Option<Pipe> {
+        SPARE.take().or_else(|| {
+            let share = Share::take()?;
+            let (reader, writer) = sys::sigpipe_is_ignored().then(io::pipe)?.ok()?;
+            Some(Pipe { reader, writer, len: 0, _share: share })
+        })
+    }
+
+    /// Gives an empty pipe to the thread.
+    pub(super) fn give_back(self) {
+        debug_assert_eq!(self.len, 0, "what is in the pipe would come out at another relay's end");
+        SPARE.set(Some(self));
+    }
+
+    /// Bytes in it.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Fills the empty pipe from a socket, and says with how much: 0 at the end of what the socket brings.
+    pub(super) fn fill(&mut self, from: &impl AsFd) -> io::Result<usize> {
+        debug_assert_eq!(self.len, 0, "else \"would block\" would not tell which of the two would");
+        self.len = sys::splice(from, &self.writer, RELAY_BUFFER_BYTES)?;
+        Ok(self.len)
+    }
+
+    /// Empties the pipe, which is not empty, into a socket as far as that has room, and says how much it took.
+    pub(super) fn empty(&mut self, to: &impl AsFd) -> io::Result<usize> {
+        let len = sys::splice(&self.reader, to, self.len)?;
+        self.len -= len;
+        Ok(len)
+    }
+}
+
+/// The right to have one pipe.
+#[derive(Debug)]
+struct Share;
+
+impl Share {
+    fn take() -> Option<Share> {
+        let one_more = |count| (count < Share::max()).then_some(count + 1);
+        PIPES.fetch_update(Relaxed, Relaxed, one_more).ok().map(|_| Share)
+    }
+
+    fn max() -> usize {
+        static MAX: OnceLock<usize> = OnceLock::new();
+        *MAX.get_or_init(|| {
+            let descriptors = usize::try_from(sys::descriptors_max().unwrap_or(0)).unwrap_or(usize::MAX);
+            (descriptors / DESCRIPTORS_PER_PIPE).min(PIPES_MAX)
+        })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        PIPES.fetch_sub(1, Relaxed);
+    }
+}

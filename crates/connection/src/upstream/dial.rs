@@ -1,0 +1,53 @@
+//! One connection to one server.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpStream, UnixStream};
+use tokio::time::{sleep, timeout};
+
+use super::server::Server;
+use super::stream::Stream;
+
+/// The pause before a Unix socket whose queue is full is tried again; each further one doubles it.
+const QUEUE_PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The longest such pause: room in the queue is noticed within it.
+const QUEUE_PAUSE_MAX: Duration = Duration::from_millis(50);
+
+/// Connects and hands the header over, all within the limit.
+pub(super) async fn dial(server: &Server, header: &[u8], limit: Duration) -> io::Result<Stream> {
+    let connect = async {
+        let mut stream = match server {
+            Server::Tcp(address) => Stream::Tcp(TcpStream::connect(address).await?),
+            Server::Unix(path) => Stream::Unix(connect_unix(path).await?),
+        };
+        if let Stream::Tcp(stream) = &stream {
+            stream.set_nodelay(true)?; // What the client sent in one piece is passed on at once.
+        }
+        stream.write_all(header).await?;
+        Ok(stream)
+    };
+    timeout(limit, connect).await.map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))?
+}
+
+/// unix(7) has no handshake to wait for: a full queue is an error at once, EAGAIN, and nothing tells when there is room.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = QUEUE_PAUSE_MIN;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => sleep(pause).await,
+            outcome => return outcome,
+        }
+        pause = (2 * pause).min(QUEUE_PAUSE_MAX);
+    }
+}
+
+/// Whether an error is a want of ours, which says nothing about the server: descriptors, memory, local ports.
+pub(super) fn is_ours(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EADDRNOTAVAIL)
+    )
+}
