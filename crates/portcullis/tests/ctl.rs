@@ -211,8 +211,10 @@ fn kill_resets_the_client_of_every_service_and_of_the_relay() {
         let backend = behind.starts_with("upstream").then(|| upstream.accept().unwrap());
         testnet::eventually("it is served", PATIENCE, || guard.json(&["conns"])["matching"] == 1);
         if let Some((mut backend, _)) = backend {
-            let conn = &guard.json(&["conns"])["connections"][0];
-            assert_eq!(conn["upstream"], upstream.local_addr().unwrap().to_string());
+            let addr = upstream.local_addr().unwrap().to_string();
+            testnet::eventually("its server is told", PATIENCE, || {
+                guard.json(&["conns"])["connections"][0]["upstream"] == addr
+            });
             // It is in the middle of the relay, not still connecting.
             backend.set_read_timeout(Some(PATIENCE)).unwrap();
             backend.write_all(b"x").unwrap();

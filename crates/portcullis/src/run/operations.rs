@@ -188,7 +188,6 @@ fn listener_status(source: &dyn Source) -> ListenerStatus {
 }
 
 fn conn(entry: &Entry) -> Conn {
-    let behind = &entry.opening.behind;
     Conn {
         id: entry.id,
         peer: canonical(entry.opening.peer),
@@ -198,8 +197,8 @@ fn conn(entry: &Entry) -> Conn {
         traffic: traffic(entry),
         state: entry.live.state().map(|state| state.to_string()),
         via: via(entry.opening.handshake.via).to_owned(),
-        service: behind.service().map(str::to_owned),
-        upstream: behind.upstream().map(ToString::to_string),
+        service: entry.opening.service.map(str::to_owned),
+        upstream: entry.upstream().map(ToString::to_string),
     }
 }
 
@@ -224,7 +223,7 @@ mod tests {
     use super::*;
     use crate::cli::RunArgs;
     use crate::config::Config;
-    use crate::registry::{Behind, Opening, Seat, Told};
+    use crate::registry::{Opening, Seat, Told};
 
     fn running() -> Running {
         let level = Arc::new(LevelControl::without_log(LogLevel::Info));
@@ -239,7 +238,7 @@ mod tests {
     fn open(running: &Running, id: u64, peer: &str, received_bytes: u64) -> (Seat, Arc<AtomicBool>) {
         let opening = Opening {
             listener: "web".into(),
-            behind: Behind::Service("echo"),
+            service: Some("echo"),
             peer: peer.parse().unwrap(),
             local: "198.18.0.1:80".parse().unwrap(),
             handshake: Handshake { via: Via::Cookie, options: None, duration: None },

@@ -14,7 +14,7 @@ use super::stop::Stop;
 use super::upstream::Upstream;
 use crate::config::{Backend, ListenerConfig, Service, Timeouts};
 use crate::failure::Failure;
-use crate::registry::{Behind, Door};
+use crate::registry::{Door, Seat, service_of};
 use crate::service;
 
 /// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
@@ -35,7 +35,8 @@ pub struct Served(RwLock<Arc<Handler>>);
 /// What is done with a connection.
 struct Handler {
     backend: Answerer,
-    behind: Behind,
+    /// Its name, where it is a built-in service.
+    service: Option<&'static str>,
     timeouts: Timeouts,
     /// Peers whose connections begin with a header of the PROXY protocol.
     proxies: PrefixList,
@@ -59,7 +60,7 @@ impl Served {
         let proxies = config.proxy_protocol.accept_from.clone();
         Ok(Served(RwLock::new(Arc::new(Handler {
             backend,
-            behind: Behind::of(&config.backend),
+            service: service_of(&config.backend),
             timeouts: config.timeouts,
             proxies,
         }))))
@@ -117,9 +118,9 @@ impl Front {
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
             let (handler, stop) = (self.served.handler(), self.stop.clone());
-            let seat = self.door.open(&connection, &handler.behind);
+            let seat = self.door.open(&connection, handler.service);
             tasks.spawn(async move {
-                handler.handle(connection, &stop).await;
+                handler.handle(connection, &seat, &stop).await;
                 drop(seat);
             });
         }
@@ -162,13 +163,13 @@ pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descripto
 }
 
 impl Handler {
-    async fn handle(&self, mut connection: Connection, stop: &Stop) {
+    async fn handle(&self, mut connection: Connection, seat: &Seat, stop: &Stop) {
         if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
         let Some(client) = self.client(&mut connection).await else { return connection.abort() };
         match &self.backend {
-            Answerer::Upstream(upstream) => upstream.handle(connection, &client, stop).await,
+            Answerer::Upstream(upstream) => upstream.handle(connection, &client, seat, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
         }
     }

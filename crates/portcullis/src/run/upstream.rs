@@ -13,6 +13,7 @@ use super::sparse::Sparse;
 use super::stop::Stop;
 use crate::config::{ListenerConfig, Timeouts};
 use crate::failure::Failure;
+use crate::registry::Seat;
 
 /// The servers behind a listener.
 pub struct Upstream {
@@ -59,7 +60,7 @@ impl Upstream {
     /// client does not take the silence for an answer.
     ///
     /// At the deadline both sides are closed: FIN, or RST where something had not been passed on.
-    pub async fn handle(&self, connection: Connection, client: &Client, stop: &Stop) {
+    pub async fn handle(&self, connection: Connection, client: &Client, seat: &Seat, stop: &Stop) {
         let upstream = tokio::select! {
             upstream = self.pool.connect(client) => upstream,
             () = stop.deadline.cancelled() => {
@@ -74,6 +75,7 @@ impl Upstream {
                 return connection.abort();
             }
         };
+        upstream.server().into_iter().for_each(|server| seat.set_upstream(server));
         let handle = connection.handle();
         tokio::select! {
             outcome = relay(connection, upstream, self.timeouts.idle, self.timeouts.half_close) => {
