@@ -1,7 +1,7 @@
 //! The connections that are being served, for an operator who wants to see or end them; and a line for each in the access log.
 //!
-//! One entry costs some 500 bytes, the handle included, and well under a microsecond. The bound is that of the connections themselves: who registers one
-//! holds a place of its listener's `connections_max`.
+//! One entry costs some 500 bytes, the handle included, and well under a microsecond. The bound is that of the connections
+//! themselves: who registers one holds a place of its listener's `connections_max`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
