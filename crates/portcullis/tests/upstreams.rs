@@ -80,7 +80,7 @@ fn a_check_takes_a_dead_upstream_out() {
     let server = server(&lines);
     // With one try each, every other client would be reset.
     let served = || try_ask(&server, b"x").is_ok_and(|answer| answer == "b:x");
-    assert!(testnet::eventually(PATIENCE, || (0..4).all(|_| served())));
+    testnet::eventually("only the living one is used", PATIENCE, || (0..4).all(|_| served()));
 }
 
 #[test]
