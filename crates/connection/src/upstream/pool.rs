@@ -139,7 +139,7 @@ impl Pool {
     /// Notes that a server was connected to, by a client or a check.
     pub(super) fn succeeded(&self, index: usize) {
         let mut health = self.members[index].health();
-        if health.succeeded() == Some(Change::Rose) {
+        if health.succeeded(Instant::now()) == Some(Change::Rose) {
             self.up.fetch_or(1 << index, Relaxed);
             drop(health);
             tracing::info!(server = %self.server(index), "upstream is up");

@@ -223,6 +223,11 @@ fn servers_that_are_all_down_are_tried_all_the_same() {
         take_down(&pool, 1).await;
         listen(&first);
         assert_eq!(index(&pool, &connect(&pool).await), 0);
+        assert_eq!(ups(&pool), [false, false], "one success proves little so soon");
+        time::advance(BACK_OFF_MIN).await;
+        while !ups(&pool)[0] {
+            assert_eq!(index(&pool, &connect(&pool).await), 0);
+        }
         assert_eq!(ups(&pool), [true, false]);
         drop(second);
     });
@@ -323,7 +328,58 @@ fn descriptors_that_run_out_are_not_held_against_a_server() {
     });
 }
 
-/// Checks often, and remembers the clock of the test.
+#[test]
+fn server_that_is_gone_is_not_met_by_ourselves() {
+    testnet::isolated!(|| {
+        // The only port that the kernel may choose for us is the server's.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000").unwrap();
+        let plain = net::TcpStream::connect("127.0.0.1:40000").unwrap();
+        SockRef::from(&plain).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(plain);
+        block_on(async {
+            let pool = pool_of(vec!["127.0.0.1:40000".parse().unwrap()]);
+            let error = pool.connect(&some_client()).await.unwrap_err();
+            assert!(error.to_string().contains("nobody listens"), "{error}");
+            assert!(net::TcpListener::bind("127.0.0.1:40000").is_ok(), "and the server can have its port");
+        });
+    });
+}
+
+#[test]
+fn counts_are_right_after_many_clients_at_once_of_whom_some_give_up() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ((_kept, gone), (listeners, mut addresses)) = (nobody(), servers::<2>());
+        for listener in &listeners {
+            SockRef::from(listener).listen(512).unwrap(); // Room for all of them, since nobody accepts.
+        }
+        addresses.push(gone);
+        let config = PoolConfig { balance: Balance::LeastConnections, ..PoolConfig::new(addresses) };
+        let pool = Pool::new(config).unwrap();
+        let clients: Vec<_> = (0..300)
+            .map(|number| {
+                let pool = Arc::clone(&pool);
+                tokio::spawn(async move {
+                    let client = some_client();
+                    let connecting = pool.connect(&client);
+                    match number % 3 {
+                        0 => drop(timeout(Duration::ZERO, connecting).await),
+                        _ => drop(timeout(PATIENCE, connecting).await.unwrap().unwrap()),
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        assert_eq!(connections(&pool), [0, 0, 0]);
+        let view = pool.view();
+        assert!(view[0].total + view[1].total >= 200 && view[2].total == 0, "{view:?}");
+        assert_eq!((view[0].failures, view[1].failures), (0, 0));
+    });
+}
+
+/// A pool whose servers are checked every ten seconds.
 fn checked(servers: Vec<Server>) -> Arc<Pool> {
     let health = HealthConfig { interval: Duration::from_secs(10), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
     Pool::new(PoolConfig { health: Some(health), ..PoolConfig::new(servers) }).unwrap()
@@ -562,6 +618,22 @@ fn idle_unix_relay_is_cut() {
         .await;
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert!(matches!(relay.await.unwrap().end, RelayEnd::Idle));
+    });
+}
+
+#[test]
+fn half_closed_unix_relay_has_a_limit_of_its_own() {
+    block_on(async {
+        let half_close = Some(Duration::from_millis(50));
+        let UnixBench { client, mut upstream, relay, .. } = unix_bench(Some(PATIENCE), half_close).await;
+        let kept = ends(move || {
+            client.shutdown(Shutdown::Write).unwrap();
+            assert_eq!(upstream.read(&mut [0]).unwrap(), 0);
+            (client, upstream)
+        })
+        .await;
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::HalfClosed));
+        drop(kept);
     });
 }
 
