@@ -8,4 +8,5 @@ mod kernel_listener;
 mod proxy_protocol;
 mod relay;
 mod support;
+mod unix_relay;
 mod upstream;
