@@ -57,8 +57,8 @@ pub enum RelayEnd {
     Complete,
     /// The client sent RST; so did we, to the upstream.
     ClientReset,
-    /// The upstream sent RST; so did we, to the client. Over a Unix socket: it closed without having read everything; what it
-    /// had written before was passed on first.
+    /// The upstream sent RST; so did we, to the client. Over a Unix socket: it closed without having read everything; what it had
+    /// written before was handed to the client's socket first, and what of that was still unsent is lost by the RST.
     UpstreamReset,
     /// The upstream, over a Unix socket, stopped reading before the client had sent all, and finished its answer. That and both FINs
     /// were passed on, what the client sent beyond was thrown away.

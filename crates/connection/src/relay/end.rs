@@ -55,17 +55,16 @@ impl<'a> End<'a> {
 
     /// Fills an empty pipe, or if that is not possible, reads into a buffer.
     ///
-    /// "Would block" may also mean that TCP's urgent mark is in the way, which splice does not pass and read does; and not
-    /// every kind of kernel has splice.
+    /// Splice does not pass TCP's urgent mark, of which it says the same as of an empty queue: "would block", or when the FIN has come too,
+    /// that this is the end. Only read knows; and it passes the mark, without the urgent byte. Besides, not every kind of kernel has splice.
     pub(super) fn try_splice(self, pipe: &mut Pipe, buffer: &mut [u8]) -> Result<Got, RelayEnd> {
         let got = self.socket.try_io(Interest::READABLE, || match pipe.fill(&self.socket) {
-            Ok(0) => Ok(Got::Fin),
-            Ok(len) => Ok(Got::Spliced(len)),
-            Err(error) if is_of_splice(&error) => Ok(match self.socket.read(buffer)? {
+            Ok(len) if len > 0 => Ok(Got::Spliced(len)),
+            Err(error) if !is_of_splice(&error) => Err(error),
+            _ => Ok(match self.socket.read(buffer)? {
                 0 => Got::Fin,
                 len => Got::Read(len),
             }),
-            Err(error) => Err(error),
         });
         match got {
             Ok(Got::Read(len) | Got::Spliced(len)) => self.note_read(&Ok(len)),
@@ -208,6 +207,45 @@ impl<'a> From<&'a Stream> for Socket<'a> {
         match stream {
             Stream::Tcp(stream) => Socket::Tcp(stream),
             Stream::Unix(stream) => Socket::Unix(stream),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// What a sender has left in the queue of the socket that is returned, with an urgent byte at its head.
+    async fn urgent_byte_and(data: &[u8], fin: bool) -> (std::net::TcpStream, TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut sender = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let receiver = listener.accept().unwrap().0;
+        receiver.set_nonblocking(true).unwrap();
+        SockRef::from(&sender).send_out_of_band(b"!").unwrap();
+        sender.write_all(data).unwrap();
+        if fin {
+            sender.shutdown(Shutdown::Write).unwrap();
+        }
+        let receiver = TcpStream::from_std(receiver).unwrap();
+        receiver.readable().await.unwrap();
+        (sender, receiver)
+    }
+
+    #[tokio::test]
+    async fn splice_at_an_urgent_mark_is_neither_nothing_nor_the_end() {
+        for fin in [false, true] {
+            let (_sender, stream) = urgent_byte_and(b"behind", fin).await;
+            let end = End { side: Side::Client, socket: Socket::Tcp(&stream), account: None };
+            let (mut pipe, mut buffer) = (Pipe::take().unwrap(), [0; 64]);
+            assert!(matches!(end.try_splice(&mut pipe, &mut buffer), Ok(Got::Read(6))), "FIN: {fin}");
+            assert_eq!((&buffer[..6], pipe.len()), (&b"behind"[..], 0));
+            match end.try_splice(&mut pipe, &mut buffer) {
+                Ok(Got::Fin) => assert!(fin),
+                Ok(Got::Nothing) => assert!(!fin),
+                _ => panic!("there is nothing more"),
+            }
         }
     }
 }

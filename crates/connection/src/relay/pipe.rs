@@ -1,8 +1,8 @@
 //! Pipes, through which bulk passes from socket to socket without being copied.
 //!
-//! A copy costs the relay 0.57 to 0.69 s of CPU time per GiB from TCP to TCP, a pipe of 64 KiB 0.34 to 0.40 s; from TCP to a Unix socket
-//! 0.43 to 0.49 s against 0.28 s (Linux 6.18, loopback, 2 GiB, a virtual machine with two cores, two runs each). Larger pipes save
-//! another tenth or so, and would hold that much more for each slow receiver.
+//! To a TCP upstream a pipe costs the relay 0.30 to 0.44 s of CPU time per GiB, copying 0.42 to 0.67 s; to a Unix socket 0.24 to 0.37 s
+//! against 0.41 to 0.56 s; and a third more passes per second (`benches/relay.rs`, six runs each, one outlier left out; Linux 6.18,
+//! loopback, a virtual machine with two cores). A pipe of 256 KiB saves another tenth or so, and would hold that much more for each slow receiver.
 
 use std::cell::RefCell;
 use std::io::{self, PipeReader, PipeWriter};
@@ -26,6 +26,9 @@ thread_local! {
 }
 
 /// A pipe and the bytes in it, [`RELAY_BUFFER_BYTES`] at most.
+///
+/// They stay where they came in, in up to 16 pieces of the kernel's memory, which can be larger than what is left in them: 4 KiB is usual for
+/// a network device, 32 KiB on loopback. A sender of small pieces gains nothing by that, since those are copied.
 ///
 /// One per thread serves all relays on it, as long as receivers take everything at once; what they leave stays in its pipe, and
 /// the thread gets another. The process has one for every 64 descriptors of its limit when it makes the first, and 1024 at most; who gets

@@ -25,7 +25,8 @@ pub struct PoolConfig {
     /// The time for one try: connecting, and handing over the PROXY header. 1 ms to a day; default 3 s.
     pub connect_timeout: Duration,
     /// Servers tried for one client, at least 1; default 3. None is tried twice for the same client, so
-    /// a client waits at most `tries` times `connect_timeout`.
+    /// a client waits at most `tries` times `connect_timeout`. With 1 and without checks, a client fails now and then for finding out
+    /// whether a server is back.
     pub tries: u32,
     /// How servers are checked. Default: not at all; then only failing clients tell that one is down.
     pub health: Option<HealthConfig>,
@@ -51,7 +52,7 @@ pub struct HealthConfig {
     pub interval: Duration,
     /// The time a check may take. 1 ms to a day; default 1 s.
     pub timeout: Duration,
-    /// Successes in a row after which a server that was down is up. At least 1; default 2.
+    /// Successes in a row, of checks and of clients, after which a server that was down for a second is up. At least 1; default 2.
     pub rise: u32,
     /// Failures in a row, of checks and of clients, after which a server that was up is down. At least 1; default 3.
     pub fall: u32,

@@ -1,9 +1,11 @@
 //! One connection to one server.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::{sleep, timeout};
@@ -20,16 +22,25 @@ const QUEUE_PAUSE_MAX: Duration = Duration::from_millis(50);
 pub(super) async fn dial(server: &Server, header: &[u8], limit: Duration) -> io::Result<Stream> {
     let connect = async {
         let mut stream = match server {
-            Server::Tcp(address) => Stream::Tcp(TcpStream::connect(address).await?),
+            Server::Tcp(address) => Stream::Tcp(connect_tcp(*address).await?),
             Server::Unix(path) => Stream::Unix(connect_unix(path).await?),
         };
-        if let Stream::Tcp(stream) = &stream {
-            stream.set_nodelay(true)?; // What the client sent in one piece is passed on at once.
-        }
         stream.write_all(header).await?;
         Ok(stream)
     };
     timeout(limit, connect).await.map_err(|_elapsed| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))?
+}
+
+/// A server on this host whose port is one that the kernel may choose for us can be met by ourselves, when nobody listens: a
+/// simultaneous open of one socket (RFC 9293 §3.5). The client would talk to itself, and the server could not come back to its port.
+async fn connect_tcp(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    if stream.local_addr()? == address {
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?; // No TIME-WAIT on the server's port either.
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "connected to itself: nobody listens"));
+    }
+    stream.set_nodelay(true)?; // What the client sent in one piece is passed on at once.
+    Ok(stream)
 }
 
 /// unix(7) has no handshake to wait for: a full queue is an error at once, EAGAIN, and nothing tells when there is room.

@@ -13,6 +13,8 @@ pub const PASSIVE_FALL: u32 = 3;
 pub const BACK_OFF_MIN: Duration = Duration::from_secs(1);
 /// The longest time a server that is not checked is left alone: one that came back is noticed within it.
 pub const BACK_OFF_MAX: Duration = Duration::from_secs(60);
+/// A server that went down stays so for this long, whatever succeeds: a change is a log line, of which clients must not cause one each.
+const DOWN_MIN: Duration = Duration::from_secs(1);
 
 /// The health of one server. It starts up: a pool serves before its first check.
 #[derive(Debug)]
@@ -39,6 +41,8 @@ enum Recovery {
 enum State {
     Up,
     Down {
+        /// Successes count from here on.
+        until: Instant,
         /// When the next client may try.
         trial_at: Instant,
         /// How long the one after that must wait.
@@ -63,21 +67,31 @@ impl Health {
     }
 
     /// A check or a client connected.
-    pub(super) fn succeeded(&mut self) -> Option<Change> {
-        let rise = match (self.state, self.recovery) {
-            (State::Up, _) => {
+    pub(super) fn succeeded(&mut self, now: Instant) -> Option<Change> {
+        let until = match self.state {
+            State::Down { until, .. } => until,
+            State::Up => {
                 self.against = 0;
                 return None;
             }
-            (State::Down { .. }, Recovery::Checks { rise }) => rise,
-            (State::Down { .. }, Recovery::Trials) => 1,
         };
+        if now < until {
+            return None;
+        }
         self.against += 1;
-        if self.against < rise {
+        if self.against < self.rise() {
             return None;
         }
         (self.state, self.against) = (State::Up, 0);
         Some(Change::Rose)
+    }
+
+    /// Successes in a row that bring the server up.
+    fn rise(&self) -> u32 {
+        match self.recovery {
+            Recovery::Checks { rise } => rise,
+            Recovery::Trials => 1,
+        }
     }
 
     /// A check or a client did not connect.
@@ -94,7 +108,8 @@ impl Health {
                 if self.against < self.fall {
                     return None;
                 }
-                self.state = State::Down { trial_at: now + BACK_OFF_MIN, back_off: 2 * BACK_OFF_MIN };
+                let (until, trial_at) = (now + DOWN_MIN, now + BACK_OFF_MIN);
+                self.state = State::Down { until, trial_at, back_off: 2 * BACK_OFF_MIN };
                 self.against = 0;
                 Some(Change::Fell)
             }
@@ -104,7 +119,7 @@ impl Health {
     /// Whether a client is to try a server that is down. Says so to one client at a time: the next has to wait for twice as long as this one had.
     pub(super) fn claim_trial(&mut self, now: Instant) -> bool {
         match (&mut self.state, self.recovery) {
-            (State::Down { trial_at, back_off }, Recovery::Trials) if *trial_at <= now => {
+            (State::Down { trial_at, back_off, .. }, Recovery::Trials) if *trial_at <= now => {
                 *trial_at = now + *back_off;
                 *back_off = (2 * *back_off).min(BACK_OFF_MAX);
                 true
@@ -148,7 +163,7 @@ mod tests {
     fn up_falls_at_the_last_of_failures_in_a_row() {
         let (mut health, now) = (checked(), Instant::now());
         assert_eq!((health.failed(&refused(), now), health.failed(&refused(), now)), (None, None));
-        assert_eq!(health.succeeded(), None, "the row is broken");
+        assert_eq!(health.succeeded(now), None, "the row is broken");
         let outcomes: Vec<_> = (0..FALL).map(|_| health.failed(&refused(), now)).collect();
         assert_eq!(outcomes, [None, None, Some(Change::Fell)]);
         assert!(health.last_error().unwrap().contains("refused"));
@@ -158,10 +173,24 @@ mod tests {
     fn down_rises_at_the_last_of_successes_in_a_row() {
         let (mut health, now) = (checked(), Instant::now());
         fail(&mut health, FALL, now);
-        assert_eq!(health.succeeded(), None);
+        let now = now + DOWN_MIN;
+        assert_eq!(health.succeeded(now), None);
         assert_eq!(health.failed(&refused(), now), None, "the row is broken");
-        assert_eq!((health.succeeded(), health.succeeded()), (None, Some(Change::Rose)));
+        assert_eq!((health.succeeded(now), health.succeeded(now)), (None, Some(Change::Rose)));
         assert_eq!(health.failed(&refused(), now), None, "and failures count from the start");
+    }
+
+    #[test]
+    fn down_does_not_rise_with_every_client_that_happens_to_succeed() {
+        let now = Instant::now();
+        let mut health = Health::new(Some(HealthConfig { rise: 1, fall: 1, ..HealthConfig::default() }));
+        let changes: usize = (0..1000)
+            .map(|count| now + count * DOWN_MIN / 500)
+            .map(|now| {
+                usize::from(health.failed(&refused(), now).is_some()) + usize::from(health.succeeded(now).is_some())
+            })
+            .sum();
+        assert!(changes <= 4, "{changes} changes in 2 seconds");
     }
 
     #[test]
@@ -193,7 +222,7 @@ mod tests {
         let now = Instant::now();
         let mut health = fallen(now);
         assert!(health.claim_trial(now + BACK_OFF_MIN));
-        assert_eq!(health.succeeded(), Some(Change::Rose));
+        assert_eq!(health.succeeded(now + BACK_OFF_MIN), Some(Change::Rose));
         fail(&mut health, PASSIVE_FALL, now);
         assert!(health.claim_trial(now + BACK_OFF_MIN));
     }

@@ -139,7 +139,7 @@ impl Pool {
     /// Notes that a server was connected to, by a client or a check.
     pub(super) fn succeeded(&self, index: usize) {
         let mut health = self.members[index].health();
-        if health.succeeded() == Some(Change::Rose) {
+        if health.succeeded(Instant::now()) == Some(Change::Rose) {
             self.up.fetch_or(1 << index, Relaxed);
             drop(health);
             tracing::info!(server = %self.server(index), "upstream is up");
@@ -168,9 +168,8 @@ impl Pool {
         let untried = Set::MAX >> (SERVERS_MAX - self.members.len()) & !tried;
         let up = self.up.load(Relaxed) & untried;
         let down = untried & !up;
-        // Only as the first of several, where there can be: a trial that fails costs the client time, not its answer.
         if tried == 0
-            && let Some(trial) = bits(down).find(|&index| self.members[index].health().claim_trial(now))
+            && let Some(trial) = self.claim_trial(down, now)
         {
             return trial;
         }
@@ -186,6 +185,14 @@ impl Pool {
                     bits(set).filter(|index| Some(fewest(index)) == least).fold(0, |equals, index| equals | 1 << index);
                 nth_in_turn(if equals == 0 { set } else { equals }, turn)
             }
+        }
+    }
+
+    /// A server that this client is to try, to see whether it is back: as its first, so that others are left for it if that fails.
+    fn claim_trial(&self, down: Set, now: Instant) -> Option<usize> {
+        match self.config.health {
+            Some(_checks_tell) => None,
+            None => bits(down).find(|&index| self.members[index].health().claim_trial(now)),
         }
     }
 }

@@ -13,4 +13,5 @@ mod states;
 mod support;
 mod time_wait;
 mod timeouts;
+mod unix_relay;
 mod upstream;

@@ -1,15 +1,22 @@
 //! PROXY headers: vectors by hand from the specification, everything that may be wrong with one, and an independent parser as judge.
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::io::{ErrorKind, Write};
+use std::net::{self, IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use ::connection::proxy_protocol::{
     Client, Header, HeaderError, LineFault, ProxyVersion, V1_HEADER_BYTES_MAX, V2_HEADER_BYTES_MAX, encode_header,
     read_header,
 };
+use ::connection::{ConnectionStats, KernelListener};
 use proptest::prelude::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use crate::support::{PATIENCE, block_on};
 
 const BOTH: [ProxyVersion; 2] = [ProxyVersion::V1, ProxyVersion::V2];
 /// What the client sends behind the header.
@@ -369,4 +376,45 @@ proptest! {
             prop_assert!(bytes.len() - rest.len() <= max);
         }
     }
+}
+
+#[test]
+fn header_that_drips_in_byte_by_byte_is_read() {
+    block_on(async {
+        for version in BOTH {
+            let (mut near, mut far) = tokio::io::duplex(1);
+            let header = encode_header(version, Some(&v6()));
+            let proxy = tokio::spawn(async move { far.write_all(&header).await });
+            assert_eq!(read_header(&mut near).await.unwrap().client, Some(v6()));
+            proxy.await.unwrap().unwrap();
+        }
+    });
+}
+
+#[test]
+fn header_in_one_segment_with_data_leaves_the_data_to_the_connection() {
+    block_on(async {
+        for version in BOTH {
+            let stats = Arc::new(ConnectionStats::default());
+            let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, stats).unwrap();
+            let mut proxy = net::TcpStream::connect(door.local_addr()).unwrap();
+            let mut connection = door.accept().await.unwrap();
+            proxy.write_all(&[&encode_header(version, Some(&v4()))[..], PAYLOAD].concat()).unwrap();
+            proxy.shutdown(Shutdown::Write).unwrap();
+            let header = timeout(PATIENCE, read_header(&mut connection)).await.unwrap().unwrap();
+            assert_eq!((header.version, header.client), (version, Some(v4())));
+            let mut rest = Vec::new();
+            connection.read_to_end(&mut rest).await.unwrap();
+            assert_eq!(rest, PAYLOAD);
+        }
+    });
+}
+
+#[test]
+fn header_that_stops_half_way_is_the_callers_deadline() {
+    block_on(async {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        far.write_all(b"PROXY TCP4 192.0.2.7 ").await.unwrap();
+        assert!(timeout(Duration::from_millis(10), read_header(&mut near)).await.is_err());
+    });
 }

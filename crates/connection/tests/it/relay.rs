@@ -255,3 +255,113 @@ fn idle_limit_holds_on_after_a_fin_when_there_is_no_other() {
         drop(upstream);
     });
 }
+
+/// Descriptors of this process that are ends of pipes.
+fn pipe_ends() -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|descriptor| std::fs::read_link(descriptor.unwrap().path()).ok());
+    targets.filter(|target| target.to_string_lossy().starts_with("pipe:")).count()
+}
+
+/// Sends bulk that consists of one byte while the other side reads it, and says whether all of it arrived.
+fn bulk_passes(client: &net::TcpStream, upstream: &mut net::TcpStream, byte: u8) -> bool {
+    std::thread::scope(|scope| {
+        let received = scope.spawn(|| read_all(upstream).unwrap());
+        let mut writer = client;
+        writer.write_all(&vec![byte; BULK]).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        received.join().unwrap() == vec![byte; BULK]
+    })
+}
+
+/// Sends until the relay holds back what the other side does not read, in a pipe, and says how much was sent.
+fn send_until_held_back(mut client: &net::TcpStream, pipe_ends_before: usize) -> usize {
+    let (mut sent, start) = (0, Instant::now());
+    client.set_write_timeout(Some(SHORT)).unwrap();
+    while pipe_ends() != pipe_ends_before + 2 {
+        assert!(start.elapsed() < PATIENCE, "no pipe although {sent} bytes were sent");
+        // It fails when all buffers are full, and the relay has yet to notice.
+        sent += client.write(&[7; 65536]).unwrap_or(0);
+    }
+    sent
+}
+
+#[test]
+fn slow_receiver_of_bulk_has_a_pipe_until_it_has_caught_up() {
+    testnet::isolated!(|| {
+        let before = pipe_ends();
+        block_on(async {
+            let Bench { client, mut upstream, relay, .. } = bench(None, None).await;
+            assert_eq!(pipe_ends(), before, "no bulk, no pipe");
+            let (sent, received) = ends(move || {
+                let sent = send_until_held_back(&client, before);
+                client.shutdown(Shutdown::Write).unwrap();
+                (sent, read_all(&mut upstream).unwrap().len())
+            })
+            .await;
+            assert_eq!((received, relay.await.unwrap().to_upstream_bytes), (sent, sent as u64));
+            assert_eq!(pipe_ends(), before + 2, "the thread keeps one for the next");
+        });
+    });
+}
+
+#[test]
+fn bytes_of_a_relay_that_was_reset_come_out_of_no_other() {
+    testnet::isolated!(|| {
+        let before = pipe_ends();
+        block_on(async {
+            let Bench { client, upstream, relay, .. } = bench(None, None).await;
+            let kept = ends(move || {
+                send_until_held_back(&client, before);
+                reset(client);
+                upstream
+            })
+            .await;
+            assert!(matches!(relay.await.unwrap().end, RelayEnd::ClientReset));
+            drop(kept);
+
+            let Bench { client, mut upstream, relay, .. } = bench(None, None).await;
+            assert!(ends(move || bulk_passes(&client, &mut upstream, 9)).await);
+            assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
+        });
+    });
+}
+
+#[test]
+fn bulk_is_copied_where_there_are_too_few_descriptors_for_pipes() {
+    testnet::isolated!(|| {
+        use nix::sys::resource::{Resource, getrlimit, setrlimit};
+        let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        setrlimit(Resource::RLIMIT_NOFILE, 60, hard).unwrap();
+        let before = pipe_ends();
+        block_on(async {
+            let Bench { client, mut upstream, relay, .. } = bench(None, None).await;
+            assert!(ends(move || bulk_passes(&client, &mut upstream, 7)).await);
+            assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
+            assert_eq!(pipe_ends(), before);
+        });
+    });
+}
+
+#[test]
+fn urgent_mark_within_bulk_holds_nothing_up() {
+    block_on(async {
+        let Bench { mut client, mut upstream, relay, .. } = bench(Some(PATIENCE), Some(PATIENCE)).await;
+        let received = ends(move || {
+            std::thread::scope(|scope| {
+                let received = scope.spawn(|| read_all(&mut upstream).unwrap());
+                for _ in 0..8 {
+                    client.write_all(&[7; 1 << 20]).unwrap();
+                    SockRef::from(&client).send_out_of_band(b"!").unwrap();
+                }
+                client.shutdown(Shutdown::Write).unwrap();
+                received.join().unwrap()
+            })
+        })
+        .await;
+        assert_eq!(received.iter().filter(|&&byte| byte == 7).count(), 8 << 20);
+        // An urgent byte that nobody asked for is lost, unless the next one comes before it is passed by (tcp(7)).
+        assert!(received.len() - (8 << 20) <= 8);
+        assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
+    });
+}

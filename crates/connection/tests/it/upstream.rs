@@ -1,7 +1,7 @@
-//! Pools of servers: whose turn it is, what happens when one is gone, and the relay to a Unix socket.
+//! Pools of servers: whose turn it is, what happens when one is gone, and how it comes back.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{self, Shutdown, SocketAddr};
+use std::io::{ErrorKind, Read};
+use std::net::{self, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,10 +12,9 @@ use ::connection::proxy_protocol::{Client, ProxyVersion, encode_header};
 use ::connection::upstream::{
     BACK_OFF_MIN, Balance, HealthConfig, PASSIVE_FALL, Pool, PoolConfig, Server, ServerView, Stream, Upstream,
 };
-use ::connection::{Connection, ConnectionStats, KernelListener, RelayEnd, RelayOutcome, relay};
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::{self, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -26,7 +25,7 @@ fn some_client() -> Client {
 }
 
 /// A listening TCP server of the kernel's.
-fn server() -> (net::TcpListener, Server) {
+pub fn server() -> (net::TcpListener, Server) {
     let listener = net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     (listener, Server::Tcp(address))
@@ -51,7 +50,7 @@ fn listen(socket: &socket2::Socket) {
     socket.listen(16).unwrap();
 }
 
-fn pool_of(servers: Vec<Server>) -> Arc<Pool> {
+pub fn pool_of(servers: Vec<Server>) -> Arc<Pool> {
     Pool::new(PoolConfig::new(servers)).unwrap()
 }
 
@@ -72,7 +71,7 @@ async fn take_down(pool: &Arc<Pool>, server: usize) {
     panic!("still up: {:?}", pool.view());
 }
 
-async fn connect(pool: &Arc<Pool>) -> Upstream {
+pub async fn connect(pool: &Arc<Pool>) -> Upstream {
     pool.connect(&some_client()).await.unwrap()
 }
 
@@ -81,7 +80,7 @@ fn index(pool: &Pool, upstream: &Upstream) -> usize {
     pool.config().servers.iter().position(|server| Some(server) == upstream.server()).unwrap()
 }
 
-fn connections(pool: &Pool) -> Vec<u64> {
+pub fn connections(pool: &Pool) -> Vec<u64> {
     pool.view().iter().map(|view| view.connections).collect()
 }
 
@@ -90,10 +89,10 @@ fn ups(pool: &Pool) -> Vec<bool> {
 }
 
 /// A path for a socket in a directory of the test's own, which is removed in the end.
-struct SocketPath(PathBuf);
+pub struct SocketPath(PathBuf);
 
 impl SocketPath {
-    fn new() -> SocketPath {
+    pub fn new() -> SocketPath {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let name = format!("portcullis-test-{}-{}", std::process::id(), NUMBER.fetch_add(1, Relaxed));
         let directory = std::env::temp_dir().join(name);
@@ -101,11 +100,11 @@ impl SocketPath {
         SocketPath(directory.join("app.sock"))
     }
 
-    fn server(&self) -> Server {
+    pub fn server(&self) -> Server {
         Server::Unix(self.0.clone())
     }
 
-    fn listen(&self) -> UnixListener {
+    pub fn listen(&self) -> UnixListener {
         UnixListener::bind(&self.0).unwrap()
     }
 }
@@ -223,6 +222,11 @@ fn servers_that_are_all_down_are_tried_all_the_same() {
         take_down(&pool, 1).await;
         listen(&first);
         assert_eq!(index(&pool, &connect(&pool).await), 0);
+        assert_eq!(ups(&pool), [false, false], "one success proves little so soon");
+        time::advance(BACK_OFF_MIN).await;
+        while !ups(&pool)[0] {
+            assert_eq!(index(&pool, &connect(&pool).await), 0);
+        }
         assert_eq!(ups(&pool), [true, false]);
         drop(second);
     });
@@ -323,7 +327,58 @@ fn descriptors_that_run_out_are_not_held_against_a_server() {
     });
 }
 
-/// Checks often, and remembers the clock of the test.
+#[test]
+fn server_that_is_gone_is_not_met_by_ourselves() {
+    testnet::isolated!(|| {
+        // The only port that the kernel may choose for us is the server's.
+        std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40000").unwrap();
+        let plain = net::TcpStream::connect("127.0.0.1:40000").unwrap();
+        SockRef::from(&plain).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(plain);
+        block_on(async {
+            let pool = pool_of(vec!["127.0.0.1:40000".parse().unwrap()]);
+            let error = pool.connect(&some_client()).await.unwrap_err();
+            assert!(error.to_string().contains("nobody listens"), "{error}");
+            assert!(net::TcpListener::bind("127.0.0.1:40000").is_ok(), "and the server can have its port");
+        });
+    });
+}
+
+#[test]
+fn counts_are_right_after_many_clients_at_once_of_whom_some_give_up() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(4).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let ((_kept, gone), (listeners, mut addresses)) = (nobody(), servers::<2>());
+        for listener in &listeners {
+            SockRef::from(listener).listen(512).unwrap(); // Room for all of them, since nobody accepts.
+        }
+        addresses.push(gone);
+        let config = PoolConfig { balance: Balance::LeastConnections, ..PoolConfig::new(addresses) };
+        let pool = Pool::new(config).unwrap();
+        let clients: Vec<_> = (0..300)
+            .map(|number| {
+                let pool = Arc::clone(&pool);
+                tokio::spawn(async move {
+                    let client = some_client();
+                    let connecting = pool.connect(&client);
+                    match number % 3 {
+                        0 => drop(timeout(Duration::ZERO, connecting).await),
+                        _ => drop(timeout(PATIENCE, connecting).await.unwrap().unwrap()),
+                    }
+                })
+            })
+            .collect();
+        for client in clients {
+            client.await.unwrap();
+        }
+        assert_eq!(connections(&pool), [0, 0, 0]);
+        let view = pool.view();
+        assert!(view[0].total + view[1].total >= 200 && view[2].total == 0, "{view:?}");
+        assert_eq!((view[0].failures, view[1].failures), (0, 0));
+    });
+}
+
+/// A pool whose servers are checked every ten seconds.
 fn checked(servers: Vec<Server>) -> Arc<Pool> {
     let health = HealthConfig { interval: Duration::from_secs(10), timeout: Duration::from_secs(1), rise: 2, fall: 3 };
     Pool::new(PoolConfig { health: Some(health), ..PoolConfig::new(servers) }).unwrap()
@@ -397,185 +452,15 @@ fn without_checks_there_is_nothing_to_run() {
     block_on(pool_of(vec![server().1]).check_health(CancellationToken::new()));
 }
 
-fn read_all(stream: &mut impl Read) -> Vec<u8> {
+pub fn read_all(stream: &mut impl Read) -> Vec<u8> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes).unwrap();
     bytes
 }
 
-/// Runs blocking code of the two ends while the relay runs.
-async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+/// Runs blocking code beside the runtime.
+pub async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
     spawn_blocking(body).await.unwrap()
-}
-
-/// A relay at work between a TCP client and a server on a Unix socket, out of a pool.
-struct UnixBench {
-    client: net::TcpStream,
-    upstream: UnixStream,
-    relay: JoinHandle<RelayOutcome>,
-    pool: Arc<Pool>,
-    _path: SocketPath,
-}
-
-async fn accepted() -> (net::TcpStream, Connection) {
-    let stats = Arc::new(ConnectionStats::default());
-    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, stats).unwrap();
-    let client = net::TcpStream::connect(door.local_addr()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.set_write_timeout(Some(PATIENCE)).unwrap();
-    (client, door.accept().await.unwrap())
-}
-
-async fn unix_bench(idle: Option<Duration>, half_close: Option<Duration>) -> UnixBench {
-    let path = SocketPath::new();
-    let listener = path.listen();
-    let (client, connection) = accepted().await;
-    let pool = pool_of(vec![path.server()]);
-    let to_upstream = connect(&pool).await;
-    let upstream = listener.accept().unwrap().0;
-    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
-    upstream.set_write_timeout(Some(PATIENCE)).unwrap();
-    let relay = tokio::spawn(relay(connection, to_upstream, idle, half_close));
-    UnixBench { client, upstream, relay, pool, _path: path }
-}
-
-#[test]
-fn unix_relay_passes_the_clients_half_close_on() {
-    block_on(async {
-        let UnixBench { mut client, mut upstream, relay, pool, .. } = unix_bench(None, None).await;
-        assert_eq!(connections(&pool), [1]);
-        ends(move || {
-            client.write_all(b"question").unwrap();
-            client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&mut upstream), b"question");
-            upstream.write_all(b"the answer").unwrap();
-            drop(upstream);
-            assert_eq!(read_all(&mut client), b"the answer");
-        })
-        .await;
-        let outcome = relay.await.unwrap();
-        assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
-        assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (8, 10));
-        assert_eq!((connections(&pool), pool.view()[0].total), (vec![0], 1));
-    });
-}
-
-#[test]
-fn unix_relay_passes_the_servers_half_close_on() {
-    block_on(async {
-        let UnixBench { mut client, mut upstream, relay, .. } = unix_bench(None, None).await;
-        ends(move || {
-            upstream.write_all(b"banner").unwrap();
-            upstream.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&mut client), b"banner");
-            client.write_all(b"goes on").unwrap();
-            drop(client);
-            assert_eq!(read_all(&mut upstream), b"goes on");
-        })
-        .await;
-        assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
-    });
-}
-
-#[test]
-fn bulk_passes_both_ways_over_unix_with_slow_receivers() {
-    block_on(async {
-        /// Far more than sockets buffer on both sides together.
-        const BULK: usize = 24 << 20;
-        let UnixBench { client, upstream, relay, .. } = unix_bench(Some(PATIENCE), Some(PATIENCE)).await;
-        ends(move || {
-            let pattern: Vec<u8> = (0..BULK).map(|at| (at * 31 % 251) as u8).collect();
-            let (pattern, client, upstream) = (&pattern, &client, &upstream);
-            // Readers start when the writers of both have filled all buffers.
-            let full = &std::sync::Barrier::new(4);
-            std::thread::scope(|scope| {
-                scope.spawn(move || send_bulk(client, pattern, full, || client.shutdown(Shutdown::Write).unwrap()));
-                scope.spawn(move || send_bulk(upstream, pattern, full, || upstream.shutdown(Shutdown::Write).unwrap()));
-                scope.spawn(move || receive_bulk(client, pattern, full));
-                scope.spawn(move || receive_bulk(upstream, pattern, full));
-            });
-        })
-        .await;
-        let outcome = relay.await.unwrap();
-        assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
-        assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (BULK as u64, BULK as u64));
-    });
-}
-
-fn send_bulk(mut writer: impl Write, pattern: &[u8], full: &std::sync::Barrier, finish: impl FnOnce()) {
-    let (first, rest) = pattern.split_at(1 << 20);
-    writer.write_all(first).unwrap();
-    full.wait();
-    writer.write_all(rest).unwrap();
-    finish();
-}
-
-fn receive_bulk(mut reader: impl Read, pattern: &[u8], full: &std::sync::Barrier) {
-    full.wait();
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
-    assert!(bytes == pattern);
-}
-
-#[test]
-fn unix_server_that_answers_without_reading_all_is_heard_to_the_end() {
-    block_on(async {
-        let UnixBench { mut client, mut upstream, relay, .. } = unix_bench(None, Some(PATIENCE)).await;
-        ends(move || {
-            upstream.shutdown(Shutdown::Read).unwrap();
-            client.write_all(b"more than it wants").unwrap();
-            upstream.write_all(b"too large").unwrap();
-            drop(upstream);
-            assert_eq!(read_all(&mut client), b"too large");
-            client.write_all(b"and on").unwrap();
-        })
-        .await;
-        let outcome = relay.await.unwrap();
-        assert!(matches!(outcome.end, RelayEnd::UpstreamRefused), "{outcome:?}");
-        assert_eq!(outcome.to_client_bytes, 9);
-    });
-}
-
-#[test]
-fn reset_of_the_client_ends_the_relay_to_a_unix_socket() {
-    block_on(async {
-        let UnixBench { client, mut upstream, relay, pool, .. } = unix_bench(None, None).await;
-        ends(move || {
-            SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
-            drop(client);
-            assert_eq!(upstream.read(&mut [0]).unwrap(), 0, "all that a Unix socket can tell");
-        })
-        .await;
-        assert!(matches!(relay.await.unwrap().end, RelayEnd::ClientReset));
-        assert_eq!(connections(&pool), [0]);
-    });
-}
-
-#[test]
-fn idle_unix_relay_is_cut() {
-    block_on(async {
-        let UnixBench { mut client, mut upstream, relay, .. } = unix_bench(Some(Duration::from_millis(50)), None).await;
-        let error = ends(move || {
-            assert_eq!(upstream.read(&mut [0]).unwrap(), 0);
-            client.read(&mut [0]).unwrap_err()
-        })
-        .await;
-        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-        assert!(matches!(relay.await.unwrap().end, RelayEnd::Idle));
-    });
-}
-
-#[test]
-fn lease_is_given_back_when_a_relay_is_dropped() {
-    block_on(async {
-        let (_listener, address) = server();
-        let pool = pool_of(vec![address]);
-        let (_client, connection) = accepted().await;
-        let joined = relay(connection, connect(&pool).await, None, None);
-        assert_eq!(connections(&pool), [1]);
-        assert!(timeout(Duration::from_millis(1), joined).await.is_err(), "nobody closed");
-        assert_eq!(connections(&pool), [0]);
-    });
 }
 
 #[test]
