@@ -205,7 +205,7 @@ fn idle_relay_is_cut_and_both_ends_know() {
             ends(move || (read_all(&mut client).unwrap_err(), read_all(&mut upstream).unwrap_err())).await;
         assert_eq!((at_client.kind(), at_upstream.kind()), (ErrorKind::ConnectionReset, ErrorKind::ConnectionReset));
         assert!(matches!(relay.await.unwrap().end, RelayEnd::Idle));
-        assert_eq!(stats.closed(CloseReason::Aborted), 1);
+        assert_eq!(stats.closed(CloseReason::IdleTimeout), 1);
     });
 }
 

@@ -152,7 +152,13 @@ impl ListenerConfig {
 }
 
 fn reload(name: &str, value: &impl Debug) -> Key {
-    Key { name: name.to_owned(), reach: Reach::Reload, value: format!("{value:?}") }
+    let text = format!("{value:?}");
+    let value = match text.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
+        Some(inner) => inner.to_owned(),
+        None if text == "None" => "none".to_owned(),
+        None => text,
+    };
+    Key { name: name.to_owned(), reach: Reach::Reload, value }
 }
 
 fn restart(name: &str, value: &impl Debug) -> Key {

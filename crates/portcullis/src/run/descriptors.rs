@@ -7,6 +7,9 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// Descriptors that come and go: 32 clients of the admin server, and what its answers and `nft` need for a moment.
 const PASSING: u64 = 32 + 16;
 
+/// Checks of upstreams that run at the same time.
+const CHECKS: u64 = 16;
+
 /// Fewer connections than this serve nobody: a browser alone opens six.
 const CONNECTIONS_FEW: usize = 16;
 
@@ -63,9 +66,11 @@ impl Descriptors {
 
     /// For one of `listeners` listeners, with an accept queue of this length.
     ///
-    /// A connection takes one descriptor, or two with an upstream; one in the accept queue has its own already.
+    /// A connection takes one descriptor, or two with an upstream; one in the accept queue has its own already. Upstreams take some
+    /// more for their checks, and all relays together for pipes: see [`relay`](connection::relay()).
     pub fn connections(&self, configured: usize, accept_queue: usize, relayed: bool, listeners: usize) -> Allowed {
-        let free = self.limit.saturating_sub(self.open + PASSING) / listeners.max(1) as u64;
+        let of_relays = if relayed { CHECKS + self.limit / 32 } else { 0 };
+        let free = self.limit.saturating_sub(self.open + PASSING + of_relays) / listeners.max(1) as u64;
         let free = usize::try_from(free).unwrap_or(usize::MAX).saturating_sub(accept_queue);
         match if relayed { free / 2 } else { free } {
             max if max >= configured => Allowed::All,
