@@ -47,6 +47,18 @@ pub enum Command {
     },
     /// Write a new master cookie key to standard output, as --master-key-file takes it
     Keygen,
+    /// Print the completions for a shell
+    Completions {
+        /// Which
+        #[arg(value_name = "bash|elvish|fish|powershell|zsh", value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write the pages of all commands
+    Man {
+        /// Write them into this directory
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
     /// Show the configuration's keys
     Config {
         /// Print every key with its meaning, unit, range and default, as a valid config file

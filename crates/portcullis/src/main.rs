@@ -7,6 +7,7 @@ mod config;
 mod control;
 mod failure;
 mod master_key;
+mod pages;
 mod registry;
 mod rights;
 mod run;
@@ -30,6 +31,8 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check { file } => check(&file),
         Command::Keygen => keygen(),
+        Command::Completions { shell } => print_bytes(&pages::completions(shell)),
+        Command::Man { dir } => man(dir.as_deref()),
         Command::Config { print_default: _ } => print(DEFAULT_TOML),
         Command::Ctl(args) => control::ctl(args).and_then(|answer| print(&answer)),
     };
@@ -56,6 +59,14 @@ fn keygen() -> Result<(), Failure> {
     print("\n")
 }
 
+fn man(dir: Option<&Path>) -> Result<(), Failure> {
+    match dir {
+        Some(dir) => pages::write_man(dir)
+            .map_err(|error| Failure::runtime(format!("cannot write man pages into {}", dir.display()), error)),
+        None => print_bytes(&pages::man().map_err(|error| Failure::runtime("cannot make the man page", error))?),
+    }
+}
+
 fn read_config(file: &Path) -> Result<Config, Failure> {
     let bytes = fs::read(file)
         .map_err(|error| Failure::Usage(format!("{}: cannot read the config file: {error}", file.display())))?;
@@ -64,8 +75,12 @@ fn read_config(file: &Path) -> Result<Config, Failure> {
 
 /// Writes to standard output. A reader that has gone away (`portcullis config ... | head`) is no failure.
 fn print(text: &str) -> Result<(), Failure> {
+    print_bytes(text.as_bytes())
+}
+
+fn print_bytes(bytes: &[u8]) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::runtime("cannot write to standard output", error))
         }
