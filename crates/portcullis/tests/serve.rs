@@ -218,3 +218,22 @@ fn json_log_lines_are_objects() {
     }
     assert_eq!(server.exit_code(), 0);
 }
+
+#[test]
+fn before_the_drain_new_clients_are_served_while_it_is_not_ready() {
+    let addr = own_addr(8080);
+    let file = TempFile::new(&format!(
+        "pre_stop_seconds = 86400\nshutdown_deadline_seconds = 0\n[[listener]]\nbind = [\"{addr}\"]\nservice = \"echo\"\n"
+    ));
+    let mut command = portcullis(&["--config", file.path()]);
+    command.args(["--datapath", "kernel", "--admin", "127.0.0.1:0"]);
+    let mut server = Server::spawn(command, addr);
+    assert_eq!(admin_status(server.admin, "/readyz"), 200);
+    server.process.signal(Signal::SIGTERM);
+    server.line("new clients are served for 86400 s yet");
+    assert_eq!(admin_status(server.admin, "/readyz"), 503);
+    assert_eq!(echoed(server.connect(), b"still here"), b"still here");
+    server.process.signal(Signal::SIGTERM);
+    server.line("no new connections");
+    assert_eq!(server.exit_code(), 0);
+}

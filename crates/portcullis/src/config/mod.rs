@@ -41,6 +41,8 @@ pub struct Config {
     pub bpf_pins: Option<PathBuf>,
     /// `None`: one for each core.
     pub workers: Option<NonZeroUsize>,
+    /// How long new clients are still served once the end was asked for.
+    pub pre_stop: Duration,
     pub shutdown_deadline: Duration,
     pub log: Log,
     /// Where `portcullis ctl` asks.
@@ -280,6 +282,7 @@ impl Default for Config {
             state_dir: None,
             bpf_pins: None,
             workers: None,
+            pre_stop: Duration::ZERO,
             shutdown_deadline: Duration::from_secs(30),
             log: Log { format: LogFormat::Text, level: LogLevel::Info },
             control: ControlPath::Usual,

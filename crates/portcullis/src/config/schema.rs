@@ -65,6 +65,7 @@ fn read_root(mut root: Section<'_, '_>) -> Config {
         master_key_file: root.string("master_key_file", PATH, path).map(|found| found.value),
         state_dir: root.string("state_dir", PATH, path).map(|found| found.value),
         workers: usize::try_from(workers).ok().and_then(NonZeroUsize::new),
+        pre_stop: seconds(&mut root, "pre_stop_seconds", 0, default.pre_stop),
         shutdown_deadline: seconds(&mut root, "shutdown_deadline_seconds", 0, default.shutdown_deadline),
         log: read_log(root.table("log"), default.log),
         control: root.string("control", SOCKET, control_path).map_or(default.control, |found| found.value),

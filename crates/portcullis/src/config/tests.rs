@@ -75,6 +75,7 @@ fn every_value_of_a_full_file_arrives() {
         state_dir = "/s"
         bpf_pins = "/b"
         workers = 3
+        pre_stop_seconds = 1
         shutdown_deadline_seconds = 0
         log = { format = "json", level = "debug" }
         control = "/c"
@@ -152,6 +153,7 @@ fn every_value_of_a_full_file_arrives() {
         state_dir: Some("/s".into()),
         bpf_pins: Some("/b".into()),
         workers: NonZeroUsize::new(3),
+        pre_stop: Duration::from_secs(1),
         shutdown_deadline: Duration::ZERO,
         log: Log { format: LogFormat::Json, level: LogLevel::Debug },
         control: ControlPath::At("/c".into()),
@@ -170,6 +172,7 @@ fn a_top_level_fault_has_place_key_value_and_range() {
         ("workers = 65", "1:11: workers: ", ["65", "from 0 to 64 (threads"]),
         ("workers = -1", "1:11: workers: ", ["-1", "from 0 to 64"]),
         ("workers = 1.5", "1:11: workers: ", ["1.5 (float)", "from 0 to 64"]),
+        ("pre_stop_seconds = -1", "1:20: pre_stop_seconds: ", ["-1", "from 0 to 86400 (seconds)"]),
         ("shutdown_deadline_seconds = 86401", "1:29: shutdown_", ["86401", "from 0 to 86400 (seconds)"]),
         ("state_dir = \"\"", "1:13: state_dir: ", ["empty", "a path"]),
         ("master_key_file = 1", "1:19: master_key_file: ", ["1 (integer)", "a path"]),

@@ -121,8 +121,8 @@ async fn serve_all(
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
 
-    let ended = until_stopped(&reloader, &mut signals, &drain_asked, &mut running, &stop, || {
-        readiness.set_draining(true);
+    let announce = || readiness.set_draining(true);
+    let ended = until_stopped(&reloader, &mut signals, &drain_asked, &mut running, &stop, announce, || {
         controls.iter().for_each(Control::drain);
         if config.bpf_pins.is_some() {
             admin.stop.cancel(); // The next process may start now, and wants its port.
@@ -138,6 +138,20 @@ async fn serve_all(
     ended
 }
 
+/// Goes on serving new clients for a while, so that whoever sends them here has time to notice. A second signal, or the failure of a
+/// listener, ends that.
+async fn pre_stop(by: &str, pre_stop: Duration, signals: &mut Signals, stop: &Stop) {
+    if pre_stop.is_zero() {
+        return;
+    }
+    tracing::info!("{by}: not ready any more; new clients are served for {} s yet", pre_stop.as_secs());
+    tokio::select! {
+        () = tokio::time::sleep(pre_stop) => {}
+        () = stop.failed.cancelled() => {}
+        _ = signals.next(no_reload) => {}
+    }
+}
+
 /// How long the end may wait for the access log.
 const LOG_GRACE: Duration = Duration::from_secs(2);
 
@@ -148,14 +162,19 @@ async fn until_stopped(
     drain_asked: &CancellationToken,
     fronts: &mut JoinSet<Result<(), Failure>>,
     stop: &Stop,
+    announce: impl FnOnce(),
     drain: impl FnOnce(),
 ) -> Result<(), Failure> {
     let mut ended = Ok(());
     tokio::select! {
-        by = asked_to_end(reloader, signals, drain_asked) => tracing::info!(
-            "{by}: no new connections; those open have {} s to finish, and end at once at a second signal",
-            reloader.config().shutdown_deadline.as_secs()
-        ),
+        by = asked_to_end(reloader, signals, drain_asked) => {
+            announce();
+            pre_stop(by, reloader.config().pre_stop, signals, stop).await;
+            tracing::info!(
+                "{by}: no new connections; those open have {} s to finish, and end at once at a second signal",
+                reloader.config().shutdown_deadline.as_secs()
+            );
+        }
         // Without a signal, a front ends only by failing. Clients wait for a restart: nobody is given time to finish.
         failed = fronts.join_next() => {
             ended = outcome(failed);
