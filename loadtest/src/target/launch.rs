@@ -159,9 +159,10 @@ fn haproxy(listen: &str) -> String {
 /// Debian's module.
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// One process, as it has one worker by default: a master would leave its worker behind when it is killed.
 fn nginx(listen: &str) -> String {
     format!(
-        "load_module {NGINX_STREAM};\ndaemon off;\npid {SCRATCH}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 65535;\n\
+        "load_module {NGINX_STREAM};\ndaemon off;\nmaster_process off;\npid {SCRATCH}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 65535;\n\
          events {{ worker_connections 20000; }}\n\
          stream {{ server {{ listen {listen} backlog=65535; proxy_half_close on; proxy_pass {BEHIND}; }} }}\n"
     )
