@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use testnet::eventually;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testnet::{Namespace, eventually, isolated, veth};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -96,27 +98,117 @@ fn inhabitants(namespaces: &BTreeSet<String>) -> Vec<String> {
     paths.map(|path| fs::read_to_string(path.join("comm")).unwrap_or_default()).collect()
 }
 
-/// A lab that is kept, and its namespaces.
-fn kept_lab() -> (Child, BTreeSet<String>) {
-    let mut child =
-        loadtest(&["lab", "--alternative", "portcullis-raw"]).stdout(Stdio::piped()).spawn().expect("a lab");
+/// The name of a network namespace, as its links in `/proc` say it.
+fn namespace_name(path: &str) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    Some(format!("net:[{}]", fs::metadata(path).ok()?.ino()))
+}
+
+/// A lab that is kept, and its namespaces; without any, if the alternative is not to be had here.
+fn kept_lab(alternative: &str) -> (Child, BTreeSet<String>) {
+    let mut child = loadtest(&["lab", "--alternative", alternative])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a lab");
     let lines = BufReader::new(child.stdout.take().expect("its output")).lines().map_while(Result::ok).take(3);
     let paths = lines.filter_map(|line| Some(line.split_once("--net=")?.1.to_owned()));
-    let namespaces = paths.map(|path| {
-        use std::os::unix::fs::MetadataExt;
-        format!("net:[{}]", fs::metadata(&path).expect("a namespace of the lab").ino())
-    });
-    let namespaces: BTreeSet<String> = namespaces.collect();
+    let namespaces = paths.map(|path| namespace_name(&path).expect("a namespace of the lab")).collect();
     (child, namespaces)
 }
 
+const ALTERNATIVES: [&str; 10] = [
+    "portcullis-bpf-xdp",
+    "portcullis-bpf",
+    "portcullis-raw",
+    "portcullis-kernel",
+    "kernel-cookies-0",
+    "kernel-cookies-1",
+    "kernel-cookies-2",
+    "nft-synproxy",
+    "haproxy",
+    "nginx-stream",
+];
+
 #[test]
-fn a_lab_that_is_killed_leaves_nothing() {
-    let (mut child, namespaces) = kept_lab();
-    assert_eq!(namespaces.len(), 2);
-    let here = inhabitants(&namespaces);
-    assert!(here.iter().any(|name| name.trim() == "portcullis"), "{here:?}");
-    child.kill().expect("kill -9");
-    child.wait().expect("its end");
-    eventually("everybody in the lab is gone", PATIENCE, || inhabitants(&namespaces).is_empty());
+fn a_lab_that_is_ended_by_a_signal_leaves_nothing() {
+    let end_all_by = |signal: Signal| {
+        let mut seen = 0;
+        for alternative in ALTERNATIVES {
+            let (mut child, namespaces) = kept_lab(alternative);
+            if namespaces.len() == 2 {
+                seen += 1;
+                assert!(!inhabitants(&namespaces).is_empty(), "{alternative}");
+                kill(Pid::from_raw(child.id() as i32), signal).expect("a signal to our own child");
+            }
+            child.wait().expect("its end");
+            let gone = format!("everybody in the lab of {alternative} is gone after {signal}");
+            eventually(&gone, PATIENCE, || inhabitants(&namespaces).is_empty());
+        }
+        assert!(seen >= 5, "{seen} alternatives served here");
+    };
+    std::thread::scope(|scope| {
+        for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+            scope.spawn(move || end_all_by(signal));
+        }
+    });
+}
+
+/// The network namespaces of a process's children, apart from our own.
+fn namespaces_of_children(parent: u32) -> BTreeSet<String> {
+    let ours = namespace_name("/proc/self/ns/net");
+    let is_child = |path: &Path| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == parent.to_string()))
+    };
+    let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
+    let children = processes.filter(|path| is_child(path));
+    let names =
+        children.filter_map(|path| Some(fs::read_link(path.join("ns/net")).ok()?.to_string_lossy().into_owned()));
+    names.filter(|name| Some(name) != ours.as_ref()).collect()
+}
+
+#[test]
+fn a_run_that_comes_to_its_end_leaves_nothing() {
+    let out = scratch("ends");
+    let (out, scenario) = (out.to_str().expect("a path"), out.join("quiet.toml"));
+    fs::write(
+        &scenario,
+        "name = \"quiet\"\nseconds = 0.5\n[clients]\nrate = 20\n[flood]\nkind = \"syn\"\nrates = [0]\n",
+    )
+    .expect("write a scenario");
+    let mut command = loadtest(&["compare", scenario.to_str().expect("a path"), "--repetitions", "1", "--out", out]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a run");
+    let mut namespaces = BTreeSet::new();
+    while child.try_wait().expect("its end").is_none() {
+        namespaces.append(&mut namespaces_of_children(child.id()));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(namespaces.len() >= 5, "{namespaces:?}");
+    eventually("everybody of every round is gone", PATIENCE, || inhabitants(&namespaces).is_empty());
+}
+
+#[test]
+fn clients_and_floods_go_by_the_cable_of_a_lab_alone() {
+    isolated!(|| {
+        let (server, outside) = (Namespace::new(), Namespace::new());
+        veth((&server, "srv0", &["198.18.0.1/24"]), (&outside, "out0", &["198.18.0.2/24"]));
+        let code = |command: &str, kind: &[&str]| {
+            let mut command = vec![command, "--target", "198.18.0.1:8080", "--seconds", "0.2"];
+            command.extend(kind);
+            let output = outside.command(env!("CARGO_BIN_EXE_loadtest")).args(command).output().expect("run loadtest");
+            output.status.code()
+        };
+        let clients: &[&str] = &["--deadline", "0.5"];
+        let connections: &[&str] = &["--kind", "connect", "--rate", "50"];
+        // An address of a lab, by a device that is nobody's lab.
+        assert_eq!(code("clients", clients), Some(2));
+        assert_eq!(code("flood", connections), Some(2));
+        outside.ip("link set dev out0 alias portcullis-lab");
+        // Nobody listens there: the clients fail, but they went.
+        assert_eq!(code("clients", clients), Some(1));
+        outside.ip("route add default via 198.18.0.1");
+        assert_eq!(code("clients", clients), Some(2));
+        assert_eq!(code("flood", connections), Some(2));
+    });
 }
