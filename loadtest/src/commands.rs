@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, ReportArgs, RunArgs, SearchArgs};
 use crate::clients::{ClientSpec, Clients};
 use crate::flood::{self, Flood, FloodSpec};
-use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, permit_clients, place_here, seclude};
+use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, loopback_takes_frames, permit_clients, place_here, seclude};
 use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
 use crate::run::{self, Asked, Outcome, Progress, RunError, Search, Setting};
@@ -151,8 +151,13 @@ fn set_up(output: &Output) -> Result<Setting, Failure> {
         .map_err(|error| Failure::Other(format!("--out {}: {error}", output.out.display())))?;
     go_into_seclusion()?;
     // Tells early what cannot be laid here, too.
-    let receives_apart = Lab::new(setting.cores.clone()).receives_apart;
-    Ok(Setting { receives_apart, ..setting })
+    let lab = Lab::new(setting.cores.clone());
+    if let Some(why) = &lab.not_apart_because {
+        eprintln!(
+            "the target's frames are received on the cores of who sends them, which costs the flood what is the target's: {why}"
+        );
+    }
+    Ok(Setting { receives_apart: lab.receives_apart, ..setting })
 }
 
 fn setting(portcullis: Option<&Path>) -> Result<Setting, Failure> {
@@ -237,16 +242,26 @@ fn flood(args: &FloodArgs) -> Result<Verdict, Failure> {
         println!("wrote {}", file.display());
         return Ok(Verdict::Passed);
     }
+    if !spec.kind.needs_sockets() {
+        loopback_takes_frames(args.target).map_err(|error| Failure::Usage(error.to_string()))?;
+    }
     let flood = Flood::start(&spec, &place).map_err(|error| Failure::Usage(error.to_string()))?;
     thread::sleep(Duration::from_secs_f64(args.seconds));
     let report = flood.stop();
     let seconds = report.elapsed.as_secs_f64();
+    let what = if spec.kind.needs_sockets() { "connections tried" } else { "frames" };
     println!(
-        "engine {}: {} frames in {seconds:.2} s, {:.0}/s",
+        "engine {}: {} {what} in {seconds:.2} s, {:.0}/s",
         report.engine,
         report.sent,
         report.sent as f64 / seconds
     );
+    if spec.kind.needs_sockets() {
+        println!("{} were made, {} refused or not made in time", report.connected, report.failed);
+    }
+    if report.refused > 0 {
+        println!("{} more found the queue of the device full", report.refused);
+    }
     if report.generator_limited {
         println!("the generator fell behind: {} were due", report.due);
     }

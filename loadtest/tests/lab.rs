@@ -189,6 +189,29 @@ fn a_run_that_comes_to_its_end_leaves_nothing() {
 }
 
 #[test]
+fn a_flood_by_hand_says_when_it_does_nothing() {
+    isolated!(|| {
+        let here = Namespace::current();
+        let flood = |more: &[&str]| {
+            let mut arguments = vec!["flood", "--target", "127.0.0.1:9", "--rate", "100", "--seconds", "0.3"];
+            arguments.extend(more);
+            here.command(env!("CARGO_BIN_EXE_loadtest")).args(arguments).output().expect("run loadtest")
+        };
+        let unseen = flood(&[]);
+        assert_eq!(unseen.status.code(), Some(2), "{}", text(&unseen.stdout));
+        let said = text(&unseen.stderr);
+        assert!(said.contains("net.ipv4.conf.lo.route_localnet=1 net.ipv4.conf.lo.accept_local=1"), "{said}");
+        here.sysctl("net.ipv4.conf.lo.route_localnet", "1");
+        here.sysctl("net.ipv4.conf.lo.accept_local", "1");
+        assert_eq!(flood(&[]).status.code(), Some(0));
+        // Nobody listens.
+        let refused = flood(&["--kind", "connect"]);
+        let said = text(&refused.stdout);
+        assert!(said.contains("connections tried") && said.contains("\n0 were made, "), "{said}");
+    });
+}
+
+#[test]
 fn clients_and_floods_go_by_the_cable_of_a_lab_alone() {
     isolated!(|| {
         let (server, outside) = (Namespace::new(), Namespace::new());

@@ -51,6 +51,30 @@ pub fn place_here(target: SocketAddr, cores: Vec<usize>) -> Result<Place, NotHer
     })
 }
 
+/// Whether frames of a flood come to anything on loopback here: by default the kernel takes those of IPv4 for strays and drops them.
+///
+/// # Errors
+/// With what has to be set.
+pub fn loopback_takes_frames(target: SocketAddr) -> Result<(), NotHere> {
+    if !target.ip().is_loopback() || target.is_ipv6() {
+        return Ok(());
+    }
+    let is_set = |key: &str, device: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/{key}"));
+        text.is_ok_and(|text| text.trim() != "0")
+    };
+    // The kernel takes what is set for all devices, or for this one.
+    let missing =
+        ["route_localnet", "accept_local"].into_iter().filter(|key| !is_set(key, "all") && !is_set(key, "lo"));
+    let missing: Vec<String> = missing.map(|key| format!("net.ipv4.conf.lo.{key}=1")).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why =
+        format!("the kernel would drop these frames unseen; it takes them after `sysctl -w {}`", missing.join(" "));
+    Err(NotHere { target, why })
+}
+
 /// The interface with the lab's mark, and the link-layer address of its other end.
 fn cable_here(namespace: &Namespace, target: SocketAddr) -> Option<(String, Mac)> {
     let links: serde_json::Value = serde_json::from_str(&namespace.output("ip", "-json link show")).ok()?;
