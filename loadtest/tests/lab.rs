@@ -88,6 +88,51 @@ fn wrong_words_are_refused_before_anything_starts() {
     }
 }
 
+/// A scenario of several short rounds.
+fn short_rounds(directory: &Path) -> PathBuf {
+    let path = directory.join("short.toml");
+    let rounds = "name = \"short\"\nseconds = 0.5\nalternatives = [\"portcullis-raw\"]\n[clients]\nrate = 20\n\
+                  [flood]\nkind = \"syn\"\nrates = [0, 1000, 0, 1000, 0, 1000, 0, 1000]\n";
+    fs::write(&path, rounds).expect("write a scenario");
+    path
+}
+
+#[test]
+fn an_interrupted_run_keeps_its_rounds() {
+    let out = scratch("interrupted");
+    let (json, scenario) = (out.join("run.json"), short_rounds(&out));
+    let arguments = ["run", scenario.to_str().expect("a path"), "--out", out.to_str().expect("a path")];
+    let mut child = loadtest(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a run");
+    eventually("a round is kept", PATIENCE, || json.exists());
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("a signal to our own child");
+    assert!(!child.wait().expect("its end").success());
+    let again = output(&["report", json.to_str().expect("a path"), "--out", out.to_str().expect("a path")]);
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    assert!(text(&again.stdout).contains("short: portcullis-raw"), "{}", text(&again.stdout));
+}
+
+#[test]
+fn output_that_cannot_be_written_is_no_panic() {
+    let out = scratch("full");
+    let scenario = short_rounds(&out);
+    let arguments = ["run", scenario.to_str().expect("a path"), "--out", out.to_str().expect("a path")];
+    let full = fs::File::options().write(true).open("/dev/full").expect("/dev/full");
+    let ran = loadtest(&arguments).stdout(full).output().expect("a run");
+    assert_eq!(ran.status.code(), Some(70), "{}", text(&ran.stderr));
+    assert!(text(&ran.stderr).contains("standard output"), "{}", text(&ran.stderr));
+    assert!(out.join("report.html").exists(), "files come first");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let json = out.join("run.json");
+    let arguments = ["report", json.to_str().expect("a path"), "--out", out.to_str().expect("a path")];
+    let ran = loadtest(&arguments).stdout(writer).output().expect("a report");
+    assert_eq!(ran.status.code(), Some(0), "{}", text(&ran.stderr));
+    let nowhere =
+        loadtest(&["run", scenario.to_str().expect("a path"), "--out", "/proc/self"]).output().expect("a run");
+    assert_eq!(nowhere.status.code(), Some(70));
+    assert!(text(&nowhere.stderr).contains("--out /proc/self"), "{}", text(&nowhere.stderr));
+}
+
 /// The processes in any of these network namespaces.
 fn inhabitants(namespaces: &BTreeSet<String>) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
