@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, ReportArgs, RunArgs, SearchArgs};
 use crate::clients::{ClientSpec, Clients};
-use crate::flood::{self, Flood, FloodSpec};
+use crate::flood::{self, Flood, FloodError, FloodSpec};
 use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, loopback_takes_frames, permit_clients, place_here, seclude};
 use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
@@ -59,6 +59,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Scenario(error) => Failure::Usage(error.to_string()),
             RunError::Target(error) => Failure::Missing(error.to_string()),
+            RunError::Flood(error @ FloodError::NoEbpf(_)) => Failure::Missing(error.to_string()),
             error => Failure::other(error),
         }
     }
@@ -284,7 +285,10 @@ fn flood(args: &FloodArgs) -> Result<Verdict, Failure> {
     if !spec.kind.needs_sockets() {
         loopback_takes_frames(args.target).map_err(|error| Failure::Usage(error.to_string()))?;
     }
-    let flood = Flood::start(&spec, &place).map_err(|error| Failure::Usage(error.to_string()))?;
+    let flood = Flood::start(&spec, &place).map_err(|error| match error {
+        FloodError::NoEbpf(_) => Failure::Missing(error.to_string()),
+        error => Failure::Usage(error.to_string()),
+    })?;
     thread::sleep(Duration::from_secs_f64(args.seconds));
     let report = flood.stop();
     let seconds = report.elapsed.as_secs_f64();

@@ -133,6 +133,73 @@ fn output_that_cannot_be_written_is_no_panic() {
     assert!(text(&nowhere.stderr).contains("--out /proc/self"), "{}", text(&nowhere.stderr));
 }
 
+/// The children of a process, by their directories in `/proc`.
+fn children_of(parent: u32) -> impl Iterator<Item = PathBuf> {
+    let is_child = move |path: &PathBuf| {
+        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
+        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == parent.to_string()))
+    };
+    fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path()).filter(is_child)
+}
+
+#[test]
+fn a_target_that_dies_fails_its_round() {
+    let out = scratch("dies");
+    let scenario = out.join("dies.toml");
+    let rounds = "name = \"dies\"\nseconds = 3\nalternatives = [\"portcullis-raw\"]\n[clients]\nrate = 20\n\
+                  [flood]\nkind = \"syn\"\nrates = [0]\n";
+    fs::write(&scenario, rounds).expect("write a scenario");
+    let arguments = ["run", scenario.to_str().expect("a path"), "--out", out.to_str().expect("a path")];
+    let child = loadtest(&arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a run");
+    let target = || {
+        let mut children = children_of(child.id());
+        let is_it =
+            |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|name| name.trim() == "portcullis");
+        children.find(is_it)?.file_name()?.to_str()?.parse().ok().map(Pid::from_raw)
+    };
+    eventually("the target runs", PATIENCE, || target().is_some());
+    std::thread::sleep(Duration::from_secs(1));
+    kill(target().expect("it still runs"), Signal::SIGKILL).expect("a signal to our target");
+    let ran = child.wait_with_output().expect("its end");
+    assert_eq!(ran.status.code(), Some(1), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    assert!(text(&ran.stdout).contains("the target lives; found it has ended"), "{}", text(&ran.stdout));
+}
+
+#[test]
+fn a_program_without_rights_is_missing_rights() {
+    let out = scratch("no-rights");
+    let scenario = out.join("xdp.toml");
+    let rounds = "name = \"xdp\"\nseconds = 0.5\nalternatives = [\"portcullis-raw\"]\n[clients]\nrate = 20\n\
+                  [flood]\nkind = \"syn\"\nengine = \"xdp\"\nrates = [1000]\n";
+    fs::write(&scenario, rounds).expect("write a scenario");
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", env!("CARGO_BIN_EXE_loadtest"), "run"]);
+    command.args([scenario.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+    let ran = command.stdin(Stdio::null()).output().expect("run loadtest");
+    assert_eq!(ran.status.code(), Some(77), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    assert!(text(&ran.stderr).contains("CAP_BPF"), "{}", text(&ran.stderr));
+}
+
+#[test]
+fn what_is_not_installed_is_left_out() {
+    let out = scratch("left-out");
+    let scenario = short_rounds(&out);
+    // A mount namespace in which nft is no file but a device, so that no program of that name is found.
+    let script = "for nft in /usr/sbin/nft /sbin/nft /usr/bin/nft; do \
+                  if [ -e $nft ]; then mount --bind /dev/null $nft 2>/dev/null; fi; done; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    if !nix::unistd::geteuid().is_root() {
+        command.arg("--map-root-user");
+    }
+    command.args(["--mount", "sh", "-c", script, "sh", env!("CARGO_BIN_EXE_loadtest"), "compare"]);
+    command.args([scenario.as_os_str(), "--out".as_ref(), out.as_os_str()]);
+    command.args(["--repetitions", "1", "--alternatives", "nft-synproxy,kernel-cookies-1"]);
+    let ran = command.stdin(Stdio::null()).output().expect("run loadtest");
+    assert_eq!(ran.status.code(), Some(0), "{}{}", text(&ran.stdout), text(&ran.stderr));
+    assert!(text(&ran.stderr).contains("nft-synproxy is left out: no `nft`"), "{}", text(&ran.stderr));
+    assert!(text(&ran.stdout).contains("kernel-cookies-1"), "{}", text(&ran.stdout));
+}
+
 /// The processes in any of these network namespaces.
 fn inhabitants(namespaces: &BTreeSet<String>) -> Vec<String> {
     let processes = fs::read_dir("/proc").expect("/proc").flatten();
@@ -202,12 +269,7 @@ fn a_lab_that_is_ended_by_a_signal_leaves_nothing() {
 /// The network namespaces of a process's children, apart from our own.
 fn namespaces_of_children(parent: u32) -> BTreeSet<String> {
     let ours = namespace_name("/proc/self/ns/net");
-    let is_child = |path: &Path| {
-        let status = fs::read_to_string(path.join("status")).unwrap_or_default();
-        status.lines().any(|line| line.strip_prefix("PPid:").is_some_and(|id| id.trim() == parent.to_string()))
-    };
-    let processes = fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path());
-    let children = processes.filter(|path| is_child(path));
+    let children = children_of(parent);
     let names =
         children.filter_map(|path| Some(fs::read_link(path.join("ns/net")).ok()?.to_string_lossy().into_owned()));
     names.filter(|name| Some(name) != ours.as_ref()).collect()
