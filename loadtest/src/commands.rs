@@ -1,18 +1,18 @@
 //! What each command does.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, ReportArgs, RunArgs, SearchArgs};
 use crate::clients::{ClientSpec, Clients};
-use crate::flood::{self, Flood, FloodSpec};
-use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, permit_clients, place_here, seclude};
+use crate::flood::{self, Flood, FloodError, FloodSpec};
+use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, loopback_takes_frames, permit_clients, place_here, seclude};
 use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
-use crate::run::{self, Asked, Outcome, Progress, RunError, Search, Setting};
+use crate::run::{self, Asked, Keep, Outcome, Progress, RunError, Search, Setting};
 use crate::scenario::{Scenario, ScenarioError, expand};
 use crate::target::{Binary, Target, TargetConfig};
 
@@ -59,6 +59,7 @@ impl From<RunError> for Failure {
         match error {
             RunError::Scenario(error) => Failure::Usage(error.to_string()),
             RunError::Target(error) => Failure::Missing(error.to_string()),
+            RunError::Flood(error @ FloodError::NoEbpf(_)) => Failure::Missing(error.to_string()),
             error => Failure::other(error),
         }
     }
@@ -87,7 +88,7 @@ pub fn execute(command: Command) -> Result<Verdict, Failure> {
 }
 
 /// `run` or `compare` of one scenario.
-type Ask = fn(&Scenario, &Asked, &Setting, &mut Progress) -> Outcome;
+type Ask = fn(&Scenario, &Asked, &Setting, &mut Progress, &mut Keep<'_>) -> Outcome;
 
 fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     let mut scenarios = Vec::new();
@@ -101,7 +102,10 @@ fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     let mut progress = Progress::default();
     let (mut found, mut stopped) = (Vec::new(), None);
     for scenario in &scenarios {
-        let outcome = ask(scenario, &asked, &setting, &mut progress);
+        let outcome = {
+            let mut keep = |so_far: &_| keep(&found, so_far, &setting, &args.output.out);
+            ask(scenario, &asked, &setting, &mut progress, &mut keep)
+        };
         found.push(outcome.results);
         stopped = outcome.stopped;
         if stopped.is_some() {
@@ -117,6 +121,12 @@ fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     }
 }
 
+/// After each round: who interrupts a run has the rounds before, and `report` makes tables and plots of them.
+fn keep(before: &[ScenarioResults], so_far: &ScenarioResults, setting: &Setting, out: &Path) -> io::Result<()> {
+    let scenarios = before.iter().chain([so_far]).cloned().collect();
+    report::json::write(&out.join("run.json"), &results(scenarios, setting))
+}
+
 fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
     let scenario = Scenario::load(&args.scenario)?;
     if scenario.flood.is_none() {
@@ -128,8 +138,17 @@ fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
     for &alternative in &args.alternatives {
         let search = Search { alternative, slo: args.slo.clone(), from: args.from, to: args.to };
         progress.say(&format!("{alternative}: {}", args.slo));
-        let (rate, results) = run::search(&search, &scenario, &setting, &mut progress)?;
-        found.push(results);
+        let (rate, outcome) = {
+            let mut keep = |so_far: &_| keep(&found, so_far, &setting, &args.output.out);
+            run::search(&search, &scenario, &setting, &mut progress, &mut keep)
+        };
+        found.push(outcome.results);
+        if let Some(error) = outcome.stopped {
+            return match found.iter().all(|scenario| scenario.rounds.is_empty()) {
+                true => Err(error.into()),
+                false => conclude(found, &setting, &args.output.out).and(Err(error.into())),
+            };
+        }
         answers.push(match rate {
             Some(rate) => format!("{alternative}: holds up to {rate:.0}/s"),
             None => {
@@ -139,7 +158,7 @@ fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
         });
     }
     conclude(found, &setting, &args.output.out)?;
-    answers.iter().for_each(|answer| println!("{answer}"));
+    say(&answers.join("\n"))?;
     Ok(verdict)
 }
 
@@ -147,12 +166,16 @@ fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
 fn set_up(output: &Output) -> Result<Setting, Failure> {
     let setting = setting(output.portcullis.as_deref())?;
     stays_visible("--out", &output.out)?;
-    std::fs::create_dir_all(&output.out)
-        .map_err(|error| Failure::Other(format!("--out {}: {error}", output.out.display())))?;
+    probe(&output.out).map_err(|error| Failure::Other(format!("--out {}: {error}", output.out.display())))?;
     go_into_seclusion()?;
     // Tells early what cannot be laid here, too.
-    let receives_apart = Lab::new(setting.cores.clone()).receives_apart;
-    Ok(Setting { receives_apart, ..setting })
+    let lab = Lab::new(setting.cores.clone());
+    if let Some(why) = &lab.not_apart_because {
+        eprintln!(
+            "the target's frames are received on the cores of who sends them, which costs the flood what is the target's: {why}"
+        );
+    }
+    Ok(Setting { receives_apart: lab.receives_apart, ..setting })
 }
 
 fn setting(portcullis: Option<&Path>) -> Result<Setting, Failure> {
@@ -184,23 +207,45 @@ fn go_into_seclusion() -> Result<(), Failure> {
 }
 
 fn conclude(scenarios: Vec<ScenarioResults>, setting: &Setting, out: &Path) -> Result<Verdict, Failure> {
-    let results = Results {
-        format: FORMAT,
-        command: command_line(),
-        started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-        machine: run::describe(&setting.cores, setting.receives_apart),
-        scenarios,
-    };
+    let results = results(scenarios, setting);
     show(&results, out)?;
     let mut checks = results.scenarios.iter().flat_map(|scenario| &scenario.rounds).flat_map(|round| &round.checks);
     Ok(if checks.all(|check| check.passed) { Verdict::Passed } else { Verdict::Failed })
 }
 
+fn results(scenarios: Vec<ScenarioResults>, setting: &Setting) -> Results {
+    Results {
+        format: FORMAT,
+        command: command_line(),
+        started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+        machine: run::describe(&setting.cores, setting.receives_apart),
+        scenarios,
+    }
+}
+
 fn show(results: &Results, out: &Path) -> Result<(), Failure> {
-    println!("{}", report::summary(results, report::BASELINE, io::stdout().is_terminal()));
     let written = report::write(out, results).map_err(Failure::other)?;
-    println!("wrote {} and {}, with {} plots", written.json.display(), written.html.display(), written.plots.len());
-    Ok(())
+    say(&report::summary(results, report::BASELINE, io::stdout().is_terminal()))?;
+    let (json, html, plots) = (written.json.display(), written.html.display(), written.plots.len());
+    say(&format!("wrote {json} and {html}, with {plots} plots"))
+}
+
+/// Prints a line. Who closes the pipe has read enough, which changes no verdict.
+fn say(text: &str) -> Result<(), Failure> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::Other(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether files can be written where they are to go; better told now than after an hour.
+fn probe(out: &Path) -> io::Result<()> {
+    let file = out.join(format!(".probe-{}", std::process::id()));
+    std::fs::create_dir_all(out)?;
+    std::fs::write(&file, "probe")?;
+    std::fs::remove_file(&file)
 }
 
 /// As somebody would type it.
@@ -237,16 +282,29 @@ fn flood(args: &FloodArgs) -> Result<Verdict, Failure> {
         println!("wrote {}", file.display());
         return Ok(Verdict::Passed);
     }
-    let flood = Flood::start(&spec, &place).map_err(|error| Failure::Usage(error.to_string()))?;
+    if !spec.kind.needs_sockets() {
+        loopback_takes_frames(args.target).map_err(|error| Failure::Usage(error.to_string()))?;
+    }
+    let flood = Flood::start(&spec, &place).map_err(|error| match error {
+        FloodError::NoEbpf(_) => Failure::Missing(error.to_string()),
+        error => Failure::Usage(error.to_string()),
+    })?;
     thread::sleep(Duration::from_secs_f64(args.seconds));
     let report = flood.stop();
     let seconds = report.elapsed.as_secs_f64();
+    let what = if spec.kind.needs_sockets() { "connections tried" } else { "frames" };
     println!(
-        "engine {}: {} frames in {seconds:.2} s, {:.0}/s",
+        "engine {}: {} {what} in {seconds:.2} s, {:.0}/s",
         report.engine,
         report.sent,
         report.sent as f64 / seconds
     );
+    if spec.kind.needs_sockets() {
+        println!("{} were made, {} refused or not made in time", report.connected, report.failed);
+    }
+    if report.refused > 0 {
+        println!("{} more found the queue of the device full", report.refused);
+    }
     if report.generator_limited {
         println!("the generator fell behind: {} were due", report.due);
     }

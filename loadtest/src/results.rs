@@ -185,7 +185,7 @@ pub struct Sample {
     pub received_pps: f64,
     /// Frames per second back to the flood.
     pub replies_pps: f64,
-    /// Clients that were due.
+    /// Clients that were due since the first: this and the next two rise from sample to sample.
     pub attempts: u64,
     /// Clients that ended well.
     pub ok: u64,

@@ -52,10 +52,9 @@ pub fn prepare(spec: &FloodSpec, place: &Place) -> Result<(Vec<Maker>, &'static 
 fn xdp(recipe: &Recipe, place: &Place) -> Result<(Vec<Maker>, &'static str), FloodError> {
     let threads = place.cores.len().max(1) as u64;
     let open = |first| {
-        let failed = FloodError::io("load the eBPF program");
-        let mut xdp = Xdp::open(&place.interface, recipe, first, threads).map_err(&failed)?;
-        xdp.get_ready().map_err(&failed)?;
-        let takes = xdp.knock().map_err(&failed)?;
+        let mut xdp = Xdp::open(&place.interface, recipe, first, threads).map_err(FloodError::NoEbpf)?;
+        xdp.get_ready().map_err(FloodError::NoEbpf)?;
+        let takes = xdp.knock().map_err(FloodError::NoEbpf)?;
         if takes { Ok(Maker::Xdp(Box::new(xdp))) } else { Err(FloodError::NoXdp) }
     };
     Ok(((0..threads).map(open).collect::<Result<_, _>>()?, "xdp"))

@@ -14,6 +14,12 @@ pub enum FloodError {
     /// The device takes no frames from an eBPF program.
     #[error("the device takes no XDP frames: its other end needs NAPI (`ethtool -K DEVICE gro on`) and to be up")]
     NoXdp,
+    /// The kernel takes no eBPF program from us.
+    #[error(
+        "cannot load the eBPF program: {0}; engine = \"xdp\" takes root with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, \
+         and no user namespace does: engine = \"tx-ring\" works without"
+    )]
+    NoEbpf(io::Error),
     /// A replay needs handshakes.
     #[error("{0} completed no handshake to replay")]
     NoHandshake(SocketAddr),

@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use error::FloodError;
 pub use pcap::write_pcap;
 pub use peer::{send_through_queue, take_xdp_answers, take_xdp_frames, thread_napi};
-pub use permit::ALIAS;
+pub use permit::{ALIAS, check_way};
 #[cfg(test)]
 use prefix::Prefix;
 pub use spec::{Engine, FloodKind, FloodSpec, OptionMix, Place, Sources};

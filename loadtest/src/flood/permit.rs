@@ -18,7 +18,16 @@ const LOOPBACK: [&str; 2] = ["127.0.0.0/8", "::1/128"];
 /// Refuses a flood that could leave the lab.
 pub fn check(target: SocketAddr, place: &Place) -> Result<(), FloodError> {
     let sources = [place.spoofed, place.owned];
-    judge(target.ip(), &sources, &Surroundings::of(place)?).map_err(FloodError::Forbidden)
+    judge(target.ip(), &sources, &Surroundings::of(&place.namespace, &place.interface)?).map_err(FloodError::Forbidden)
+}
+
+/// Refuses a target that a socket of this namespace would not reach by loopback or by the lab's cable: what the kernel's own routes
+/// decide is asked of them, not of the address, which any network may have given itself.
+pub fn check_way(namespace: &Namespace, target: IpAddr) -> Result<(), FloodError> {
+    let ways: Vec<Way> = ip(namespace, &["-json", "route", "get", &target.to_string()])?;
+    let device = ways.into_iter().next().and_then(|way| way.dev);
+    let device = device.ok_or_else(|| FloodError::Forbidden(format!("no device leads to {target}")))?;
+    judge(target, &[], &Surroundings::of(namespace, &device)?).map_err(FloodError::Forbidden)
 }
 
 /// The device and its namespace, as the kernel tells.
@@ -60,16 +69,21 @@ fn judge(target: IpAddr, sources: &[Prefix], around: &Surroundings) -> Result<()
 }
 
 impl Surroundings {
-    fn of(place: &Place) -> Result<Surroundings, FloodError> {
-        let show = ["-details", "-json", "link", "show", "dev", &place.interface];
-        let links: Vec<Link> = ip(&place.namespace, &show)?;
+    fn of(namespace: &Namespace, interface: &str) -> Result<Surroundings, FloodError> {
+        let show = ["-details", "-json", "link", "show", "dev", interface];
+        let links: Vec<Link> = ip(namespace, &show)?;
         let mut has_default_route = false;
         for family in ["-4", "-6"] {
-            let routes: Vec<Route> = ip(&place.namespace, &[family, "-json", "route", "show", "table", "all"])?;
+            let routes: Vec<Route> = ip(namespace, &[family, "-json", "route", "show", "table", "all"])?;
             has_default_route |= routes.iter().any(Route::leads_anywhere);
         }
         Ok(Surroundings { device: links.first().map_or(Device::Other, Link::device), has_default_route })
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct Way {
+    dev: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,16 +188,7 @@ mod tests {
         isolated!(|| {
             let (server, client) = (Namespace::new(), Namespace::new());
             veth((&server, "srv0", &["198.18.0.1/24"]), (&client, "fld0", &["198.18.0.2/24"]));
-            let place = |interface: &str| Place {
-                namespace: client.clone(),
-                interface: interface.to_owned(),
-                source_mac: testnet::Mac([2; 6]),
-                gateway_mac: testnet::Mac([2; 6]),
-                spoofed: "198.18.128.0/17".parse().unwrap(),
-                owned: "198.18.64.0/18".parse().unwrap(),
-                cores: Vec::new(),
-            };
-            let around = |interface| Surroundings::of(&place(interface)).unwrap();
+            let around = |interface| Surroundings::of(&client, interface).unwrap();
             assert_eq!(around("lo").device, Device::Loopback);
             assert_eq!(around("fld0"), Surroundings { device: Device::Other, has_default_route: false });
             client.ip("link set dev fld0 alias portcullis-lab");
@@ -192,7 +197,26 @@ mod tests {
             assert_eq!(around("fld0"), CABLE);
             client.ip("route add default via 198.18.0.1");
             assert!(around("fld0").has_default_route);
-            assert!(matches!(Surroundings::of(&place("nosuch0")), Err(FloodError::Forbidden(_))));
+            assert!(matches!(Surroundings::of(&client, "nosuch0"), Err(FloodError::Forbidden(_))));
+        });
+    }
+
+    #[test]
+    fn the_route_decides_by_which_device_sockets_go() {
+        isolated!(|| {
+            let (server, client) = (Namespace::new(), Namespace::new());
+            veth((&server, "srv0", &["198.18.0.1/24"]), (&client, "fld0", &["198.18.0.2/24"]));
+            let other = Namespace::new();
+            veth((&other, "oth0", &["198.18.9.1/24"]), (&client, "fld1", &["198.18.9.2/24"]));
+            client.ip("link set dev fld0 alias portcullis-lab");
+            let way = |target: &str| check_way(&client, target.parse().unwrap());
+            assert!(way("198.18.0.1").is_ok() && way("127.0.0.1").is_ok());
+            // A device without the alias, an address of our own, and no route at all.
+            for foreign in ["198.18.9.1", "198.18.9.2", "198.19.0.1", "192.0.2.1"] {
+                assert!(matches!(way(foreign), Err(FloodError::Forbidden(_))), "{foreign}");
+            }
+            client.ip("route add default via 198.18.0.1");
+            assert!(matches!(way("198.18.0.1"), Err(FloodError::Forbidden(_))));
         });
     }
 }

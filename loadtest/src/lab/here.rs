@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 use testnet::{Mac, Namespace};
 
 use super::{Family, Plan, ROUTER};
-use crate::flood::{ALIAS, Place};
+use crate::flood::{ALIAS, FloodError, Place, check_way};
 
 /// Why it cannot start here.
 #[derive(Debug, thiserror::Error)]
 #[error("--target {target}: {why}; legal are loopback, and the addresses of a lab from inside it (`loadtest lab`)")]
 pub struct NotHere {
     target: SocketAddr,
-    why: &'static str,
+    why: String,
 }
 
 /// Where a flood of this target starts from. Whether it may is asked again when it starts.
@@ -37,7 +37,8 @@ pub fn place_here(target: SocketAddr, cores: Vec<usize>) -> Result<Place, NotHer
             cores,
         });
     }
-    let here = cable_here(&namespace, target).ok_or(NotHere { target, why: "there is no cable of a lab here" })?;
+    let here = cable_here(&namespace, target)
+        .ok_or_else(|| NotHere { target, why: "there is no cable of a lab here".to_owned() })?;
     let plan = Plan::of(if target.is_ipv4() { Family::Ipv4 } else { Family::Ipv6 });
     Ok(Place {
         namespace,
@@ -48,6 +49,30 @@ pub fn place_here(target: SocketAddr, cores: Vec<usize>) -> Result<Place, NotHer
         owned: plan.owned.parse().expect("a prefix of the plan"),
         cores,
     })
+}
+
+/// Whether frames of a flood come to anything on loopback here: by default the kernel takes those of IPv4 for strays and drops them.
+///
+/// # Errors
+/// With what has to be set.
+pub fn loopback_takes_frames(target: SocketAddr) -> Result<(), NotHere> {
+    if !target.ip().is_loopback() || target.is_ipv6() {
+        return Ok(());
+    }
+    let is_set = |key: &str, device: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{device}/{key}"));
+        text.is_ok_and(|text| text.trim() != "0")
+    };
+    // The kernel takes what is set for all devices, or for this one.
+    let missing =
+        ["route_localnet", "accept_local"].into_iter().filter(|key| !is_set(key, "all") && !is_set(key, "lo"));
+    let missing: Vec<String> = missing.map(|key| format!("net.ipv4.conf.lo.{key}=1")).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let why =
+        format!("the kernel would drop these frames unseen; it takes them after `sysctl -w {}`", missing.join(" "));
+    Err(NotHere { target, why })
 }
 
 /// The interface with the lab's mark, and the link-layer address of its other end.
@@ -62,17 +87,32 @@ fn cable_here(namespace: &Namespace, target: SocketAddr) -> Option<(String, Mac)
     Some((name, mac))
 }
 
-/// Whether clients, too, may come to this target: nobody's server is tried by accident.
+/// Whether clients, too, may come to this target from here: nobody's server is tried by accident. Addresses of labs may be anybody's
+/// outside of one, so the device that leads there has to be a lab's cable.
 ///
 /// # Errors
-/// When it is neither loopback nor an address that exists in labs alone.
+/// When it is neither loopback nor an address of a lab that a cable of the lab leads to.
 pub fn permit_clients(target: SocketAddr) -> Result<(), NotHere> {
+    permit_address(target)?;
+    if target.ip().is_loopback() {
+        return Ok(());
+    }
+    check_way(&Namespace::current(), target.ip()).map_err(|error| {
+        let why = match error {
+            FloodError::Forbidden(why) => why,
+            error => error.to_string(),
+        };
+        NotHere { target, why }
+    })
+}
+
+fn permit_address(target: SocketAddr) -> Result<(), NotHere> {
     let in_labs = match target.ip() {
         IpAddr::V4(ip) => ip.octets()[0] == 198 && matches!(ip.octets()[1], 18 | 19),
         IpAddr::V6(ip) => ip.segments()[..2] == [0x2001, 0xdb8],
     };
     let legal = target.ip().is_loopback() || in_labs;
-    if legal { Ok(()) } else { Err(NotHere { target, why: "neither on loopback nor in a lab" }) }
+    if legal { Ok(()) } else { Err(NotHere { target, why: "neither on loopback nor in a lab".to_owned() }) }
 }
 
 #[cfg(test)]
@@ -84,12 +124,12 @@ mod tests {
         for legal in
             ["127.0.0.1:80", "127.9.9.9:1", "[::1]:80", "198.18.0.1:80", "198.19.255.255:80", "[2001:db8::1]:80"]
         {
-            assert!(permit_clients(legal.parse().unwrap()).is_ok(), "{legal}");
+            assert!(permit_address(legal.parse().unwrap()).is_ok(), "{legal}");
         }
         for foreign in
             ["192.0.2.1:80", "198.20.0.1:80", "198.17.0.1:80", "10.0.0.1:80", "[2001:db9::1]:80", "[fe80::1]:80"]
         {
-            let error = permit_clients(foreign.parse().unwrap()).unwrap_err().to_string();
+            let error = permit_address(foreign.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains(foreign), "{error}");
         }
     }

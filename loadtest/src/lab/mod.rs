@@ -25,7 +25,7 @@ use crate::flood::{ALIAS, InDriver, Place, take_xdp_answers};
 use crate::target::Alternative;
 
 pub use cores::{Cores, bind_to};
-pub use here::{permit_clients, place_here};
+pub use here::{loopback_takes_frames, permit_clients, place_here};
 pub use limits::raise_descriptors;
 pub use seclusion::{SCRATCH, seclude};
 
@@ -109,6 +109,10 @@ pub struct Lab {
     pub cores: Cores,
     /// Whether the reception of the server's frames runs on the target's cores, and not on those of whoever sends.
     pub receives_apart: bool,
+    /// Why it does not, if so.
+    pub not_apart_because: Option<String>,
+    /// Whether frames wait in a queue of the server's end.
+    queued: bool,
 }
 
 impl Lab {
@@ -119,12 +123,22 @@ impl Lab {
             (&server, "to-outside", &["198.18.1.1/24", "2001:db8:1::1/64"]),
             (&outside, "to-server", &["198.18.1.2/24", "2001:db8:1::2/64"]),
         );
-        let mut lab = Lab { outside, server, near, far, cores, receives_apart: false };
+        let mut lab =
+            Lab { outside, server, near, far, cores, receives_apart: false, not_apart_because: None, queued: false };
         lab.lay_routes();
         lab.tune();
         lab.near.namespace().ip(&format!("link set {} alias {ALIAS}", lab.near.name()));
-        lab.receives_apart = reception::give_to(&lab.far, &lab.near, &lab.cores.target);
+        let reception = reception::give_to(&lab.far, &lab.near, &lab.cores.target);
+        lab.queued = reception.queued;
+        lab.receives_apart = reception.apart.is_ok();
+        lab.not_apart_because = reception.apart.err().map(|error| error.to_string());
         lab
+    }
+
+    /// Bytes that the server's end did not count of so many frames, of which a program made some: see [`reception::bytes_left_out`].
+    /// A target in the driver has a queue of its own.
+    pub fn bytes_left_out(&self, alternative: Alternative, frames: u64, by_program: u64) -> u64 {
+        reception::bytes_left_out(self.queued || alternative.hook() == Some("xdp"), frames, by_program)
     }
 
     /// Where floods start from.

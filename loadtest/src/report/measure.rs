@@ -27,6 +27,31 @@ pub fn connections_per_s(round: &Round) -> Option<f64> {
     per_second(round.clients.ok(), round)
 }
 
+/// Frames per second that came up to the target's queue, whether there was room in it or not.
+pub fn offered_pps(round: &Round) -> Option<f64> {
+    of_flood(round, per_second(round.flood.sent.saturating_add(round.flood.refused), round))
+}
+
+/// Frames per second that the target's interface took, where there was a flood.
+pub fn taken_pps(round: &Round) -> Option<f64> {
+    of_flood(round, received_pps(round))
+}
+
+/// Frames per second that the target sent towards the flood.
+pub fn answered_pps(round: &Round) -> Option<f64> {
+    of_flood(round, per_second(round.flood.replies, round))
+}
+
+/// Nanoseconds of the target's cores for each frame sent towards the flood: of who drops what it cannot answer, this shows it.
+pub fn cpu_ns_per_answer(round: &Round) -> Option<f64> {
+    let (frames, answers) = (round.flood.received as f64, round.flood.replies as f64);
+    (answers > 0.0).then_some(cpu_ns(round)? * frames / answers)
+}
+
+fn of_flood(round: &Round, value: Option<f64>) -> Option<f64> {
+    value.filter(|_| has_flood(round))
+}
+
 /// Frames per second that the target's interface received from the flood.
 pub fn received_pps(round: &Round) -> Option<f64> {
     per_second(round.flood.received, round)

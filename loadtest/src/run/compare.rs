@@ -1,6 +1,6 @@
 //! All rounds of some scenarios, interleaved.
 
-use super::{Progress, RunError, Setting, run_round};
+use super::{Keep, Progress, RunError, Setting, run_round};
 use crate::results::ScenarioResults;
 use crate::scenario::{RoundPlan, Scenario};
 use crate::target::{Alternative, TargetError};
@@ -24,7 +24,13 @@ pub struct Outcome {
 }
 
 /// Asks the scenario's first alternative once.
-pub fn run(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut Progress) -> Outcome {
+pub fn run(
+    scenario: &Scenario,
+    asked: &Asked,
+    setting: &Setting,
+    progress: &mut Progress,
+    keep: &mut Keep<'_>,
+) -> Outcome {
     let first = asked.alternatives.first().unwrap_or(&scenario.alternatives[0]);
     let mut plans = Vec::new();
     for repetition in 0..asked.repetitions.unwrap_or(1) {
@@ -33,8 +39,12 @@ pub fn run(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut
     let (mut rounds, mut stopped) = (Vec::new(), None);
     for (index, plan) in plans.iter().enumerate() {
         progress.begin(index + 1, plans.len(), &title(scenario, plan));
-        match run_round(plan, scenario, setting, progress) {
-            Ok(round) => rounds.push(round),
+        let kept = run_round(plan, scenario, setting, progress).and_then(|round| {
+            rounds.push(round);
+            Ok(keep(&results(scenario, rounds.clone()))?)
+        });
+        match kept {
+            Ok(()) => {}
             Err(error) => {
                 stopped = Some(error);
                 break;
@@ -47,7 +57,13 @@ pub fn run(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut
 
 /// Asks all of them, as often as the scenario says, each rate one after the other by all alternatives: what drifts on the machine
 /// drifts for all of them. Who cannot be had is left out, which is said.
-pub fn compare(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: &mut Progress) -> Outcome {
+pub fn compare(
+    scenario: &Scenario,
+    asked: &Asked,
+    setting: &Setting,
+    progress: &mut Progress,
+    keep: &mut Keep<'_>,
+) -> Outcome {
     let mut plans = interleaved(scenario, asked);
     let (mut rounds, mut stopped) = (Vec::new(), None);
     let (mut number, all) = (0, plans.len());
@@ -55,8 +71,12 @@ pub fn compare(scenario: &Scenario, asked: &Asked, setting: &Setting, progress: 
         let plan = plans.remove(0);
         number += 1;
         progress.begin(number, all, &title(scenario, &plan));
-        match run_round(&plan, scenario, setting, progress) {
-            Ok(round) => rounds.push(round),
+        let kept = run_round(&plan, scenario, setting, progress).and_then(|round| {
+            rounds.push(round);
+            Ok(keep(&results(scenario, rounds.clone()))?)
+        });
+        match kept {
+            Ok(()) => {}
             Err(RunError::Target(error @ (TargetError::NotInstalled { .. } | TargetError::DoesNotServe { .. }))) => {
                 progress.say(&error.to_string());
                 plans.retain(|other| other.alternative != plan.alternative);

@@ -8,6 +8,7 @@ mod search;
 mod watch;
 
 use crate::lab::Cores;
+use crate::results::ScenarioResults;
 use crate::scenario::ScenarioError;
 use crate::target::{Binary, TargetError};
 pub use compare::{Asked, Outcome, compare, run};
@@ -15,6 +16,9 @@ pub use machine::describe;
 pub use progress::Progress;
 pub use round::run_round;
 pub use search::{Search, search};
+
+/// Told of a scenario's rounds after each of them, so that what was measured outlives whatever comes.
+pub type Keep<'a> = dyn FnMut(&ScenarioResults) -> std::io::Result<()> + 'a;
 
 /// What all rounds share.
 #[derive(Clone, Debug)]

@@ -8,9 +8,9 @@ use super::{Progress, RunError, Setting};
 use crate::clients::{ClientSpec, Clients};
 use crate::flood::{Flood, FloodKind, FloodReport, FloodSpec, Place};
 use crate::lab::{Lab, Plan};
-use crate::results::{FloodResults, Round};
+use crate::results::{Check, FloodResults, Round};
 use crate::scenario::{Phase, RoundPlan, Scenario};
-use crate::target::{Target, TargetConfig};
+use crate::target::{Target, TargetConfig, TargetError};
 
 /// How often the lab looks.
 const LOOK: Duration = Duration::from_millis(250);
@@ -34,9 +34,13 @@ pub fn run_round(
     lab.outside.sysctl("net.ipv4.tcp_timestamps", if scenario.clients.timestamps { "1" } else { "0" });
     let kinds = || plan.phases.iter().flat_map(|phase| &phase.floods).map(|flood| flood.kind);
     let replays = kinds().any(|kind| kind == FloodKind::Replay);
-    let _answers = lab.take_answers_of(plan.alternative, replays)?;
+    // Only a target in the driver needs it, and whoever may not have it can have no such target.
+    let _answers = lab.take_answers_of(plan.alternative, replays).map_err(|error| TargetError::DoesNotServe {
+        alternative: plan.alternative,
+        why: format!("the outside takes no answers of a driver: {error}"),
+    })?;
     let without_queue = resident_without_queue(plan, scenario, setting, &lab, &addresses)?;
-    let target = Target::start(plan.alternative, &lab, &addresses, &scenario.target, &setting.binary)?;
+    let mut target = Target::start(plan.alternative, &lab, &addresses, &scenario.target, &setting.binary)?;
     let mut watch = Watch::new(&lab, &target)?;
     watch.compare_with_resident(without_queue);
     let clients = start_clients(scenario, &lab, &addresses);
@@ -80,7 +84,14 @@ pub fn run_round(
         round.target.cpu_ns_per_frame = None;
     }
     round.checks = scenario.pass.iter().flat_map(|slo| slo.judge(&round)).collect();
+    round.checks.extend(dead(&mut target));
     Ok(round)
+}
+
+/// A target that died in the round fails it, whatever the scenario asks: what was measured of it is no measurement.
+fn dead(target: &mut Target) -> Option<Check> {
+    let found = target.last_words_of_the_dead()?;
+    Some(Check { threshold: "the target lives".to_owned(), found, passed: false })
 }
 
 /// Memory of a Portcullis that keeps next to no half-open connections, where the scenario's keeps so many that their memory shows.

@@ -1,6 +1,6 @@
 //! The highest flood rate at which something still holds.
 
-use super::{Progress, RunError, Setting, run_round};
+use super::{Keep, Outcome, Progress, RunError, Setting, run_round};
 use crate::results::{Round, ScenarioResults};
 use crate::scenario::{Rate, Scenario};
 use crate::slo::Slo;
@@ -23,20 +23,24 @@ pub struct Search {
 }
 
 /// Doubles the rate until it fails or the generator can no more, then halves the distance. Gives the highest rate that held, `None` if not
-/// even the first one did, and all rounds.
-///
-/// # Errors
-/// Of a round.
+/// even the first one did, and all rounds with what ended them early.
 pub fn search(
     search: &Search,
     scenario: &Scenario,
     setting: &Setting,
     progress: &mut Progress,
-) -> Result<(Option<f64>, ScenarioResults), RunError> {
-    let mut rounds = Vec::new();
+    keep: &mut Keep<'_>,
+) -> (Option<f64>, Outcome) {
+    let (mut rounds, mut stopped) = (Vec::new(), None);
     let mut interval = Interval { holds: None, fails: None };
     while let Some(rate) = interval.next(search.from, search.to) {
-        let round = at_rate(rate, search, scenario, setting, progress, rounds.len())?;
+        let round = match at_rate(rate, search, scenario, setting, progress, rounds.len()) {
+            Ok(round) => round,
+            Err(error) => {
+                stopped = Some(error);
+                break;
+            }
+        };
         let holds = round.checks.iter().all(|check| check.passed);
         let limited = round.flood.generator_limited;
         progress.say(&format!(
@@ -47,6 +51,10 @@ pub fn search(
         interval.learn(rate, holds);
         let sent = round.flood.sent as f64 / round.seconds;
         rounds.push(round);
+        if let Err(error) = keep(&results(search, scenario, rounds.clone())) {
+            stopped = Some(error.into());
+            break;
+        }
         if limited && holds {
             progress.say(&format!("{sent:>12.0}/s  is all the generator can: the target's limit lies beyond"));
             interval.holds = Some(sent);
@@ -54,13 +62,16 @@ pub fn search(
         }
     }
     progress.end();
-    let results = ScenarioResults {
+    (interval.holds, Outcome { results: results(search, scenario, rounds), stopped })
+}
+
+fn results(search: &Search, scenario: &Scenario, rounds: Vec<Round>) -> ScenarioResults {
+    ScenarioResults {
         name: format!("{}-search", scenario.name),
         description: format!("The highest rate at which {} holds.", search.slo),
         pass: vec![search.slo.to_string()],
         rounds,
-    };
-    Ok((interval.holds, results))
+    }
 }
 
 fn at_rate(

@@ -8,7 +8,7 @@ use testnet::Counters;
 
 use crate::clients;
 use crate::lab::Lab;
-use crate::measure::{ClientTraffic, CpuClock, CpuTime, LINK_HEADER_LEN, LinkClock, LinkCounts, RequestSocks};
+use crate::measure::{ClientTraffic, CpuClock, CpuTime, LinkClock, LinkCounts, RequestSocks};
 use crate::results::{Sample, TargetResults};
 use crate::target::{Alternative, Target};
 
@@ -167,10 +167,7 @@ impl<'a> Watch<'a> {
     pub fn received(&self, connected: bool, attempts: u64, by_program: u64) -> (LinkCounts, Option<u64>) {
         let end = self.at_end.unwrap_or(self.last.1);
         let mut all = end.link.since(&self.at_start.link);
-        if self.lab.receives_apart || self.target.alternative().hook() == Some("xdp") {
-            // What waits in its queue, a veth counts without the link's header if a socket sent it.
-            all.rx_bytes += LINK_HEADER_LEN * all.rx_frames.saturating_sub(by_program);
-        }
+        all.rx_bytes += self.lab.bytes_left_out(self.target.alternative(), all.rx_frames, by_program);
         let clients = if connected { LinkCounts::default() } else { end.clients.since(&self.at_start.clients) };
         let counted = self.counted().zip(self.counted_before).map(|(now, then)| (now - then).saturating_sub(attempts));
         (all.without(&clients), counted)

@@ -152,6 +152,13 @@ fn auto() -> Engine {
     Engine::Auto
 }
 
+/// So that the name of a plot, which has more in it, is still one for a file.
+const NAME_MAX: usize = 64;
+/// What Portcullis takes at most (`--half-open`).
+const HALF_OPEN_MAX: u64 = 4_194_304;
+/// More than any machine sends.
+const RATE_MAX: f64 = 1e9;
+
 /// Why there is no scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
@@ -206,6 +213,27 @@ impl Scenario {
         positive("clients.rate", self.clients.rate, 100_000.0)?;
         if self.clients.bytes == 0 || self.clients.bytes > 16 << 20 {
             return Err(format!("clients.bytes = {}: legal is 1 to 16777216", self.clients.bytes));
+        }
+        if self.name.is_empty() || self.name.len() > NAME_MAX {
+            return Err(format!(
+                "name = {:?}: legal are 1 to {NAME_MAX} bytes, which are part of file names",
+                self.name
+            ));
+        }
+        // Each client of a second has its request and its answer in memory, at both ends.
+        positive("clients.rate times clients.bytes", self.clients.rate * self.clients.bytes as f64, 1e9)?;
+        let within = |key: &str, value: u64, least: u64, most: u64| {
+            let legal = (least..=most).contains(&value);
+            if legal { Ok(()) } else { Err(format!("{key} = {value}: legal is {least} to {most}")) }
+        };
+        // The kernel keeps somaxconn as a signed number.
+        within("target.backlog", self.target.backlog.into(), 1, i32::MAX as u64)?;
+        within("target.half-open", self.target.half_open as u64, 1, HALF_OPEN_MAX)?;
+        let floods = self.flood.iter().chain(self.stages.iter().flat_map(|stage| &stage.floods));
+        for Rate(rate) in floods.flat_map(|flood| &flood.rates) {
+            if rate.is_some_and(|rate| rate > RATE_MAX) {
+                return Err(format!("rates = {}: legal is 0 to {RATE_MAX:e}, or \"max\"", rate.unwrap_or_default()));
+            }
         }
         if self.repetitions == 0 || self.alternatives.is_empty() {
             return Err("repetitions and alternatives: at least one of each".into());

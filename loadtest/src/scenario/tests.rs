@@ -50,6 +50,12 @@ fn what_is_wrong_is_named() {
         (&SMALL.replace("\"syn\"", "\"sin\""), "sin"),
         (&SMALL.replace("[0, 1000, \"max\"]", "[]"), "at least one"),
         (&format!("{SMALL}[clients]\nbytes = 0\n"), "clients.bytes = 0: legal is 1 to"),
+        (&SMALL.replace("small", ""), "name = \"\": legal are 1 to 64 bytes"),
+        (&SMALL.replace("1000", "1e300"), "legal is 0 to 1e9, or \"max\""),
+        (&format!("{SMALL}[target]\nbacklog = 4294967295\n"), "target.backlog = 4294967295: legal is 1 to 2147483647"),
+        (&format!("{SMALL}[target]\nhalf-open = 0\n"), "target.half-open = 0: legal is 1 to"),
+        (&format!("{SMALL}[target]\nhalf-open = 100000000000\n"), "target.half-open = 100000000000: legal is 1 to"),
+        (&format!("{SMALL}[clients]\nrate = 100000\nbytes = 16777216\n"), "clients.rate times clients.bytes"),
         (&format!("{SMALL}[[stages]]\nseconds = 1\n"), "not both"),
     ] {
         let why = Scenario::parse(text).expect_err(text);

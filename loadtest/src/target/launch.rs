@@ -65,7 +65,7 @@ pub fn spawn(
         Alternative::Haproxy => Some(proxy(alternative, lab, &haproxy(&listen), "haproxy", "haproxy")?),
         Alternative::NginxStream => Some(proxy(alternative, lab, &nginx(&listen), "nginx", "libnginx-mod-stream")?),
         Alternative::NftSynproxy => {
-            synproxy(lab).map_err(failed)?;
+            synproxy(lab)?;
             None
         }
         Alternative::Portcullis(_) | Alternative::KernelCookies(_) => None,
@@ -94,7 +94,10 @@ pub fn wait_until_it_serves(target: &mut Target, lab: &Lab, plan: &Plan) -> Resu
     }
     let why = if ended { "it has ended" } else { "nobody answers" };
     let said = target.processes.first().map_or_else(String::new, |front| front.log.last_words());
-    Err(TargetError::DoesNotServe { alternative, why: format!("{why}; it said: {said}") })
+    Err(TargetError::DoesNotServe {
+        alternative,
+        why: if said.is_empty() { format!("{why}, and said nothing") } else { format!("{why}; it said: {said}") },
+    })
 }
 
 /// Threads and processes inherit the cores of who starts them.
@@ -159,16 +162,20 @@ fn haproxy(listen: &str) -> String {
 /// Debian's module.
 const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
+/// One process, as it has one worker by default: a master would leave its worker behind when it is killed.
 fn nginx(listen: &str) -> String {
     format!(
-        "load_module {NGINX_STREAM};\ndaemon off;\npid {SCRATCH}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 65535;\n\
+        "load_module {NGINX_STREAM};\ndaemon off;\nmaster_process off;\npid {SCRATCH}/nginx.pid;\nerror_log stderr crit;\nworker_rlimit_nofile 65535;\n\
          events {{ worker_connections 20000; }}\n\
          stream {{ server {{ listen {listen} backlog=65535; proxy_half_close on; proxy_pass {BEHIND}; }} }}\n"
     )
 }
 
 /// As the manual of nft has it, with the options that our clients offer.
-fn synproxy(lab: &Lab) -> io::Result<()> {
+fn synproxy(lab: &Lab) -> Result<(), TargetError> {
+    let alternative = Alternative::NftSynproxy;
+    let failed = |error| TargetError::Io { alternative, error };
+    let not_installed = TargetError::NotInstalled { alternative, program: "nft", package: "nftables" };
     let script = format!(
         "table inet proxy {{
             chain raw {{ type filter hook prerouting priority raw; tcp dport {PORT} tcp flags syn notrack; }}
@@ -179,11 +186,23 @@ fn synproxy(lab: &Lab) -> io::Result<()> {
             }}
         }}\n"
     );
-    let program = find_program("nft").ok_or_else(|| io::Error::other("no `nft` (apt-get install nftables)"))?;
-    let mut child = lab.server.command(program).args(["-f", "-"]).stdin(Stdio::piped()).spawn()?;
-    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()))?;
-    let status = child.wait()?;
+    let program = find_program("nft").ok_or(not_installed)?;
+    load_rules(lab, &program, &script).map_err(failed)?.map_err(|said| TargetError::DoesNotServe {
+        alternative,
+        // The rules are the same everywhere: what refuses them is a kernel without the modules, or without the rights to load them.
+        why: format!("nft takes no rules of conntrack and synproxy: {said}"),
+    })?;
     // The handshake's last ACK of a connection nobody tracked must not be taken for the middle of one.
     lab.server.sysctl("net.netfilter.nf_conntrack_tcp_loose", "0");
-    if status.success() { Ok(()) } else { Err(io::Error::other(format!("nft: {status}"))) }
+    Ok(())
+}
+
+/// What nft said, if it did not take them.
+fn load_rules(lab: &Lab, nft: &std::path::Path, script: &str) -> io::Result<Result<(), String>> {
+    let mut command = lab.server.command(nft);
+    let mut child = command.args(["-f", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(script.as_bytes()))?;
+    let output = child.wait_with_output()?;
+    let said = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Ok(if output.status.success() { Ok(()) } else { Err(said()) })
 }

@@ -95,6 +95,17 @@ impl Target {
         (status == 200).then(|| Metrics::parse(&text))
     }
 
+    /// What the first process that has ended said at last; `None` while all of them run.
+    pub fn last_words_of_the_dead(&mut self) -> Option<String> {
+        let dead = self.processes.iter_mut().find_map(|heard| heard.process.has_ended().then_some(&heard.log))?;
+        let said = dead.last_words();
+        Some(if said.is_empty() {
+            "it has ended, and said nothing".to_owned()
+        } else {
+            format!("it has ended; it said: {said}")
+        })
+    }
+
     /// Whether every process still runs.
     pub fn is_alive(&mut self) -> bool {
         !self.processes.iter_mut().any(|heard| heard.process.has_ended())

@@ -62,7 +62,7 @@ struct Point {
 }
 
 impl Point {
-    /// Whether it stands at the rate received instead of the rate asked for.
+    /// Whether it stands at the rate that the generator reached instead of one that was asked for.
     fn at_measured_rate(&self) -> bool {
         self.rate == Rate::Max || self.limited
     }
@@ -105,11 +105,12 @@ fn order(point: &Point) -> f64 {
 fn point(rate: Rate, rounds: &[&Round], measure: Measure) -> Option<Point> {
     let y = Spread::of(rounds, measure)?;
     let limited = rounds.iter().any(|round| round.flood.generator_limited);
-    let received = || Spread::of(rounds, measure::received_pps).map(|spread| spread.median);
+    // The same meaning for every point: what was offered. That is the rate asked for, as far as the generator kept it.
+    let offered = || Spread::of(rounds, measure::offered_pps).map(|spread| spread.median);
     let x = match rate {
         Rate::Quiet => None,
         Rate::Asked(rate) if !limited => Some(rate),
-        Rate::Asked(_) | Rate::Max => Some(received().filter(|rate| *rate > 0.0)?),
+        Rate::Asked(_) | Rate::Max => Some(offered().filter(|rate| *rate > 0.0)?),
     };
     Some(Point { x: x.map(f64::log10), y, rate, limited })
 }
@@ -134,7 +135,7 @@ fn plot(scenario: &ScenarioResults, kind: &str, subject: &Subject, lines: &[Line
         canvas.heading(&format!("{}: {title}", scenario.name), (MARGIN, 18.0))?;
         draw_max_band(canvas, &panel, lines)?;
         panel.draw_y(canvas, subject.y_title)?;
-        panel.draw_x(canvas, "flood, frames per second")?;
+        panel.draw_x(canvas, "flood, frames per second offered")?;
         draw_lines(canvas, &panel, &rates, lines)?;
         legend.draw(canvas, (MARGIN, legend_top), WIDTH - 2.0 * MARGIN)?;
         canvas.text(BARS_NOTE, (MARGIN, notes_top + 14.0), Side::Left, GREY_INK)?;
@@ -151,7 +152,7 @@ fn marks_note(lines: &[Line<'_>]) -> String {
     let any = |test: fn(&Point) -> bool| lines.iter().flat_map(|line| &line.points).any(test);
     let mut sentences = Vec::new();
     if any(Point::at_measured_rate) {
-        sentences.push("Hollow: at the rate received.");
+        sentences.push("Hollow: at what the generator could.");
     }
     if any(|point| point.limited) {
         sentences.push("*: the generator was the limit.");

@@ -18,27 +18,33 @@ struct Track {
     lines: &'static [Line],
 }
 
-/// One line in a panel: its name, its colour, and its value in a sample that so many seconds went before.
-struct Line(&'static str, RGBColor, fn(&Sample, f64) -> f64);
+/// One line in a panel: its name, its colour, and its value.
+struct Line(&'static str, RGBColor, Value);
+
+/// Of a sample, the one before it, and the seconds between them.
+type Value = fn(&Sample, &Sample, f64) -> f64;
 
 /// From above downwards.
 const TRACKS: [Track; 3] = [
     Track {
         title: "flood, frames per second",
         lines: &[
-            Line("sent", GREY, |sample, _| sample.sent_pps),
-            Line("received", BLUE, |sample, _| sample.received_pps),
-            Line("replied", VERMILLION, |sample, _| sample.replies_pps),
+            Line("sent", GREY, |sample, _, _| sample.sent_pps),
+            Line("received", BLUE, |sample, _, _| sample.received_pps),
+            Line("replied", VERMILLION, |sample, _, _| sample.replies_pps),
         ],
     },
     Track {
         title: "legitimate clients per second",
         lines: &[
-            Line("ok", GREEN, |sample, seconds| sample.ok as f64 / seconds),
-            Line("failed", VERMILLION, |sample, seconds| sample.failed as f64 / seconds),
+            Line("ok", GREEN, |now, then, seconds| now.ok.saturating_sub(then.ok) as f64 / seconds),
+            Line("failed", VERMILLION, |now, then, seconds| now.failed.saturating_sub(then.failed) as f64 / seconds),
         ],
     },
-    Track { title: "half-open connections", lines: &[Line("half-open", PURPLE, |sample, _| sample.half_open as f64)] },
+    Track {
+        title: "half-open connections",
+        lines: &[Line("half-open", PURPLE, |sample, _, _| sample.half_open as f64)],
+    },
 ];
 
 /// Behind the times at which the target answers with cookies alone.
@@ -132,25 +138,26 @@ fn last(series: &[Sample]) -> f64 {
     series.iter().map(|sample| sample.at_s).filter(|at| at.is_finite()).fold(0.0, f64::max)
 }
 
-/// Each sample with the time from the one before to it.
-fn intervals(series: &[Sample]) -> impl Iterator<Item = (f64, &Sample)> {
-    let before = std::iter::once(0.0).chain(series.iter().map(|sample| sample.at_s));
+/// Each sample behind the one before it; before the first there was nothing yet.
+fn intervals(series: &[Sample]) -> impl Iterator<Item = (Sample, &Sample)> {
+    let before = std::iter::once(Sample::default()).chain(series.iter().copied());
     before.zip(series)
 }
 
 /// A line as (seconds, value). A sample that took no time has no rate.
 fn values(line: &Line, series: &[Sample]) -> Vec<(f64, f64)> {
     let Line(_, _, value) = line;
-    let timed = intervals(series).map(|(before, sample)| (sample, sample.at_s - before));
-    let points =
-        timed.filter(|(_, seconds)| *seconds > 0.0).map(|(sample, seconds)| (sample.at_s, value(sample, seconds)));
+    let timed = intervals(series).map(|(before, sample)| (before, sample, sample.at_s - before.at_s));
+    let points = timed
+        .filter(|(.., seconds)| *seconds > 0.0)
+        .map(|(before, sample, seconds)| (sample.at_s, value(sample, &before, seconds)));
     points.filter(|(_, y)| y.is_finite()).collect()
 }
 
 /// Marks the times at which the target answered with cookies alone.
 fn shade_cookies(canvas: &Canvas<'_>, panel: &Panel, series: &[Sample]) -> Drawn {
     let cookies = intervals(series).filter(|(_, sample)| sample.cookies_only == Some(true));
-    for (from, to) in joined(cookies.map(|(before, sample)| (before, sample.at_s))) {
+    for (from, to) in joined(cookies.map(|(before, sample)| (before.at_s, sample.at_s))) {
         panel.shade(canvas, from, to, COOKIES)?;
     }
     Ok(())
@@ -166,4 +173,18 @@ fn joined(spans: impl Iterator<Item = (f64, f64)>) -> Vec<(f64, f64)> {
         }
     }
     joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_that_came_before_count_once() {
+        let sample = |at_s, ok, failed| Sample { at_s, ok, failed, ..Sample::default() };
+        let series = [sample(0.25, 50, 0), sample(0.5, 100, 10), sample(1.0, 200, 10)];
+        let [ok, failed] = [0, 1].map(|line| values(&TRACKS[1].lines[line], &series));
+        assert_eq!(ok, [(0.25, 200.0), (0.5, 200.0), (1.0, 200.0)]);
+        assert_eq!(failed, [(0.25, 0.0), (0.5, 40.0), (1.0, 0.0)]);
+    }
 }

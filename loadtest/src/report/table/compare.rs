@@ -17,13 +17,17 @@ struct Column {
 }
 
 /// What is compared.
-const COLUMNS: [Column; 9] = [
+const COLUMNS: [Column; 13] = [
+    Column { title: "offered/s", measure: measure::offered_pps, format: si, spread: false },
+    Column { title: "taken/s", measure: measure::taken_pps, format: si, spread: false },
+    Column { title: "answered/s", measure: measure::answered_pps, format: si, spread: true },
     Column { title: "success %", measure: measure::success_percent, format: percent, spread: true },
     Column { title: "p50 ms", measure: measure::connect_p50, format: millis, spread: false },
     Column { title: "p99 ms", measure: measure::connect_p99, format: millis, spread: true },
     Column { title: "p99.9 ms", measure: measure::connect_p999, format: millis, spread: false },
     Column { title: "conn/s", measure: measure::connections_per_s, format: si, spread: false },
     Column { title: "CPU ns/frame", measure: measure::cpu_ns, format: three, spread: true },
+    Column { title: "CPU ns/answer", measure: measure::cpu_ns_per_answer, format: three, spread: true },
     Column { title: "ampl.", measure: measure::amplification, format: three, spread: false },
     Column { title: "RSS", measure: measure::rss_peak, format: bytes, spread: false },
     Column { title: "half-open", measure: measure::half_open_peak, format: si, spread: false },

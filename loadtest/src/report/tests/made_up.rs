@@ -163,20 +163,23 @@ fn target(model: &Model, sketch: &Sketch, quiet: bool) -> TargetResults {
 
 /// A flood from second 2 to second 10, and clients from 0 to 12.
 fn series(model: &Model, sketch: &Sketch, quiet: bool) -> Vec<Sample> {
+    let (mut all_ok, mut all_failed) = (0, 0);
     let sample = |i: u32| {
         let at_s = f64::from(i) * 0.25;
         let on = !quiet && (2.0..10.0).contains(&at_s);
         let wave = 1.0 + 0.03 * (f64::from(i) * 1.7).sin();
         let pps = if on { sketch.received * wave } else { 0.0 };
         let ok = if on { 125.0 * sketch.success * wave } else { 125.0 };
+        all_ok += ok.min(125.0) as u64;
+        all_failed += 125 - ok.min(125.0) as u64;
         Sample {
             at_s,
             sent_pps: pps,
             received_pps: pps * 0.998,
             replies_pps: pps * sketch.success * 0.98,
-            attempts: 125,
-            ok: ok.min(125.0) as u64,
-            failed: 125 - ok.min(125.0) as u64,
+            attempts: 125 * u64::from(i),
+            ok: all_ok,
+            failed: all_failed,
             connect_max_us: model.3,
             half_open: if on { 4000 + u64::from(i % 7) * 13 } else { 0 },
             cookies_only: Some(on && at_s > 2.3),

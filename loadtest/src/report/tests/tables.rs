@@ -127,3 +127,23 @@ fn ratios_are_paired_by_repetition() {
     assert_eq!(ratio, Some(f64::midpoint(0.5, 0.25)));
     assert_eq!(paired_ratio(&ours.each_ref(), &[], measure::cpu_ns), None);
 }
+
+#[test]
+fn compare_tells_what_was_offered_taken_and_answered() {
+    let mut compared = comparison();
+    for round in &mut compared.scenarios[0].rounds {
+        // Of a million in ten seconds three quarters are lost at the queue, and half of the others are answered.
+        (round.flood.sent, round.flood.refused) = (250_000, 750_000);
+        (round.flood.received, round.flood.replies) = (250_000, 125_000);
+        round.target.cpu_ns_per_frame = Some(300.0);
+    }
+    let text = plain(&compared);
+    let table = text.split("\n\n").find(|table| table.starts_with("syn-flood: syn flood, 100 k/s")).expect("the table");
+    for title in ["offered/s", "taken/s", "answered/s", "CPU ns/answer"] {
+        assert!(table.contains(title), "{title} is not in\n{table}");
+    }
+    let row = line(table, "portcullis-bpf");
+    for field in ["100 k", "25.0 k", "12.5 k", "300", "600"] {
+        assert!(row.contains(field), "{field} is not in\n{row}");
+    }
+}
