@@ -14,7 +14,7 @@ use crate::report;
 use crate::results::{FORMAT, Results, ScenarioResults};
 use crate::run::{self, Asked, Keep, Outcome, Progress, RunError, Search, Setting};
 use crate::scenario::{Scenario, ScenarioError, expand};
-use crate::target::{Binary, Target, TargetConfig};
+use crate::target::{Alternative, Binary, Target, TargetConfig};
 
 /// What came out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,13 @@ impl From<ScenarioError> for Failure {
 /// See [`Failure`].
 pub fn execute(command: Command) -> Result<Verdict, Failure> {
     match command {
-        Command::Run(args) => rounds(&args, run::run),
+        Command::Run(args) => {
+            if let [_, second, ..] = args.alternatives[..] {
+                let message = format!("--alternatives: run asks one, and {second} is the second; compare asks several");
+                return Err(Failure::Usage(message));
+            }
+            rounds(&args, run::run)
+        }
         Command::Compare(args) => rounds(&args, run::compare),
         Command::Search(args) => search(&args),
         Command::Flood(args) => flood(&args),
@@ -97,6 +103,7 @@ fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
         scenario.seconds = args.seconds.unwrap_or(scenario.seconds);
         scenarios.push(scenario);
     }
+    named_once(&args.alternatives)?;
     let setting = set_up(&args.output)?;
     let asked = Asked { alternatives: args.alternatives.clone(), repetitions: args.repetitions };
     let mut progress = Progress::default();
@@ -121,6 +128,17 @@ fn rounds(args: &RunArgs, ask: Ask) -> Result<Verdict, Failure> {
     }
 }
 
+/// The same one twice would be one series with both its rounds.
+fn named_once(alternatives: &[Alternative]) -> Result<(), Failure> {
+    let twice = |index: &usize| alternatives[..*index].contains(&alternatives[*index]);
+    match (0..alternatives.len()).find(twice) {
+        Some(index) => {
+            Err(Failure::Usage(format!("--alternatives: {} is named twice; legal: once", alternatives[index])))
+        }
+        None => Ok(()),
+    }
+}
+
 /// After each round: who interrupts a run has the rounds before, and `report` makes tables and plots of them.
 fn keep(before: &[ScenarioResults], so_far: &ScenarioResults, setting: &Setting, out: &Path) -> io::Result<()> {
     let scenarios = before.iter().chain([so_far]).cloned().collect();
@@ -128,6 +146,10 @@ fn keep(before: &[ScenarioResults], so_far: &ScenarioResults, setting: &Setting,
 }
 
 fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
+    named_once(&args.alternatives)?;
+    if args.from > args.to {
+        return Err(Failure::Usage(format!("--from {}: legal: at most --to, {}", args.from, args.to)));
+    }
     let scenario = Scenario::load(&args.scenario)?;
     if scenario.flood.is_none() {
         return Err(Failure::Usage(format!("{}: a search needs a scenario with [flood]", args.scenario.display())));
@@ -179,7 +201,8 @@ fn set_up(output: &Output) -> Result<Setting, Failure> {
 }
 
 fn setting(portcullis: Option<&Path>) -> Result<Setting, Failure> {
-    let binary = Binary::find(portcullis).map_err(Failure::Missing)?;
+    let wrong = if portcullis.is_some() { Failure::Usage } else { Failure::Missing };
+    let binary = Binary::find(portcullis).map_err(wrong)?;
     stays_visible("--portcullis", binary.path())?;
     Ok(Setting { binary, cores: Cores::share_out().map_err(Failure::other)?, receives_apart: false })
 }
