@@ -160,10 +160,11 @@ pub struct TargetResults {
     pub rss_before_bytes: u64,
     /// See `rss_before_bytes`.
     pub rss_peak_bytes: u64,
-    /// The most kernel memory of half-open connections (`request_sock_TCP` and `request_sock_TCPv6` in `/proc/slabinfo`).
-    pub slab_peak_bytes: u64,
-    /// The most half-open connections.
-    pub half_open_peak: u64,
+    /// The most kernel memory of half-open connections (`request_sock_TCP` and `request_sock_TCPv6` in `/proc/slabinfo`); `None` where
+    /// that is not to be read.
+    pub slab_peak_bytes: Option<u64>,
+    /// The most half-open connections; `None` where the kernel has them and does not tell.
+    pub half_open_peak: Option<u64>,
     /// Memory of one half-open connection, where there were enough to tell: of the kernel's slabs, or of what the process needs more
     /// than one that keeps none.
     pub bytes_per_half_open: Option<f64>,

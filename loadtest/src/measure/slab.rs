@@ -12,9 +12,9 @@ pub struct RequestSocks {
 }
 
 impl RequestSocks {
-    /// Now; nothing where the file cannot be read (it is root's).
-    pub fn now() -> RequestSocks {
-        fs::read_to_string("/proc/slabinfo").map(|text| parse(&text)).unwrap_or_default()
+    /// Now; `None` where the file cannot be read (it is root's).
+    pub fn now() -> Option<RequestSocks> {
+        fs::read_to_string("/proc/slabinfo").ok().map(|text| parse(&text))
     }
 
     /// What there is more than there was.

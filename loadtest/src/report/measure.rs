@@ -95,7 +95,7 @@ pub fn rss_peak(round: &Round) -> Option<f64> {
 
 /// The most half-open connections.
 pub fn half_open_peak(round: &Round) -> Option<f64> {
-    Some(round.target.half_open_peak as f64)
+    round.target.half_open_peak.map(|count| count as f64)
 }
 
 /// The largest part by which two of the three counts of the flood differ (of the larger of the two); `None` without a flood of

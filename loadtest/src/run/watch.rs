@@ -180,6 +180,7 @@ impl<'a> Watch<'a> {
             None => self.last.1.cpu.since(&self.at_start.cpu),
         };
         let [switch_in, switch_out] = self.switches();
+        let tells = RequestSocks::now().is_some();
         let millis = |time: Duration| time.as_secs_f64() * 1e3;
         TargetResults {
             cpu_user_s: cpu.user,
@@ -188,8 +189,8 @@ impl<'a> Watch<'a> {
             cpu_ns_per_frame: (flood_frames > 0).then(|| cpu.busy() * 1e9 / flood_frames as f64),
             rss_before_bytes: self.at_start.resident,
             rss_peak_bytes: self.resident_peak,
-            slab_peak_bytes: self.slab_peak.bytes,
-            half_open_peak: self.half_open_peak,
+            slab_peak_bytes: tells.then_some(self.slab_peak.bytes),
+            half_open_peak: (tells || self.target.alternative().is_guarded()).then_some(self.half_open_peak),
             bytes_per_half_open: self.bytes_per_half_open(),
             switch_in_ms: switch_in.map(millis),
             switch_out_ms: switch_out.map(millis),
@@ -255,7 +256,7 @@ fn read(link: &LinkClock, outside: &ClientTraffic, cpu: &CpuClock, target: &Targ
         link: link.now()?,
         clients: outside.now()?,
         cpu: cpu.now()?,
-        socks: RequestSocks::now(),
+        socks: RequestSocks::now().unwrap_or_default(),
         resident: target.resident_bytes(),
     })
 }

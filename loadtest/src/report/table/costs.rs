@@ -17,7 +17,7 @@ const COLUMNS: [Column; 13] = [
     ("softirq s", |round| Some(round.target.cpu_softirq_s), three),
     ("RSS before", |round| Some(round.target.rss_before_bytes as f64), bytes),
     ("RSS most", measure::rss_peak, bytes),
-    ("slab most", |round| Some(round.target.slab_peak_bytes as f64), bytes),
+    ("slab most", |round| round.target.slab_peak_bytes.map(|bytes| bytes as f64), bytes),
     ("half-open", measure::half_open_peak, three),
     ("B/half-open", |round| round.target.bytes_per_half_open, three),
     ("to cookies ms", |round| round.target.switch_in_ms, three),

@@ -153,8 +153,8 @@ fn target(model: &Model, sketch: &Sketch, quiet: bool) -> TargetResults {
         cpu_ns_per_frame: (!quiet).then(|| model.2 * sketch.noise * (1.0 + 2e4 / sketch.received)),
         rss_before_bytes: 6 << 20,
         rss_peak_bytes: (9 << 20) + (sketch.received * 3.0) as u64,
-        slab_peak_bytes: 1 << 20,
-        half_open_peak: if quiet { 0 } else { 4096 },
+        slab_peak_bytes: Some(1 << 20),
+        half_open_peak: Some(if quiet { 0 } else { 4096 }),
         bytes_per_half_open: Some(312.0),
         switch_in_ms: (!quiet).then_some(4.2),
         switch_out_ms: (!quiet).then_some(1210.0),
@@ -206,7 +206,11 @@ pub fn hopeless() -> Round {
             connect_curve: vec![(u64::MAX, nan), (0, 2.0), (7, 1.0)],
             ..Default::default()
         },
-        target: TargetResults { cpu_ns_per_frame: Some(f64::INFINITY), half_open_peak: u64::MAX, ..Default::default() },
+        target: TargetResults {
+            cpu_ns_per_frame: Some(f64::INFINITY),
+            half_open_peak: Some(u64::MAX),
+            ..Default::default()
+        },
         series: vec![sample; 3],
         ..Round::default()
     }

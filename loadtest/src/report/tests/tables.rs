@@ -65,6 +65,14 @@ fn costs_and_outcomes_stand_in_a_table_of_their_own() {
 }
 
 #[test]
+fn what_could_not_be_read_is_no_zero() {
+    let mut unread = single();
+    unread.scenarios[0].rounds.iter_mut().for_each(|round| round.target.half_open_peak = None);
+    assert!(line(&plain(&unread), "syn flood, 100 k/s").contains('–'), "{}", plain(&unread));
+    assert!(!line(&plain(&single()), "syn flood, 100 k/s").contains('–'));
+}
+
+#[test]
 fn generator_limited_is_marked() {
     let text = plain(&single());
     assert!(!text.contains("the generator, not the target"), "{text}");
