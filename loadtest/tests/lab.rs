@@ -102,6 +102,22 @@ fn short_rounds(directory: &Path) -> PathBuf {
 }
 
 #[test]
+fn only_those_who_are_judged_can_fail() {
+    let out = scratch("judged");
+    let file = out.join("judged.toml");
+    for (judge, expected) in [("", 1), ("judge = [\"portcullis-raw\"]\n", 0), ("judge = [\"kernel-cookies-1\"]\n", 1)] {
+        // Nobody serves more clients than come.
+        let scenario = format!(
+            "name = \"judged\"\nseconds = 0.5\nalternatives = [\"kernel-cookies-1\"]\npass = [\"success > 100%\"]\n{judge}\
+             [clients]\nrate = 20\n[flood]\nkind = \"syn\"\nrates = [0]\n"
+        );
+        fs::write(&file, scenario).expect("write a scenario");
+        let ran = output(&["run", file.to_str().expect("a path"), "--out", out.to_str().expect("a path")]);
+        assert_eq!(ran.status.code(), Some(expected), "{judge}: {}", text(&ran.stderr));
+    }
+}
+
+#[test]
 fn an_interrupted_run_keeps_its_rounds() {
     let out = scratch("interrupted");
     let (json, scenario) = (out.join("run.json"), short_rounds(&out));

@@ -84,6 +84,7 @@ fn at_rate(
 ) -> Result<Round, RunError> {
     let mut scenario = scenario.clone();
     scenario.pass = vec![search.slo.clone()];
+    scenario.judge = vec![search.alternative];
     if let Some(flood) = &mut scenario.flood {
         flood.rates = vec![Rate(Some(rate))];
     }

@@ -38,6 +38,9 @@ pub struct Scenario {
     /// Thresholds, which every round has to meet.
     #[serde(default)]
     pub pass: Vec<Slo>,
+    /// Whose rounds have to; the others are there to be compared with. All, if it is left out.
+    #[serde(default = "everybody")]
+    pub judge: Vec<Alternative>,
     /// The legitimate clients.
     #[serde(default)]
     pub clients: ClientsConfig,
