@@ -210,6 +210,22 @@ impl Listen {
         &mut self.stats
     }
 
+    /// The half-open entries, for a listener that goes on in place of this one, in another process of this host: see
+    /// [`take_entries`](Listen::take_entries).
+    pub fn entries(&self) -> Vec<u8> {
+        self.half_open.write()
+    }
+
+    /// Takes the half-open entries of a predecessor that judged the same flows, with the times their SYNs came. Those that find no room
+    /// are left to their cookies, as every entry may be; so is what another version wrote.
+    pub fn take_entries(&mut self, entries: &[u8]) {
+        for (tuple, entry) in HalfOpen::read(entries) {
+            if self.half_open.get(&tuple).is_none() {
+                let _ = self.keep(&tuple, &entry);
+            }
+        }
+    }
+
     fn account(&mut self, disposition: &Disposition) {
         if let Disposition::Drop(reason) = disposition {
             self.stats.count_drop(*reason);

@@ -62,6 +62,11 @@ impl Stamp {
     pub(crate) const fn units(self) -> u32 {
         self.0
     }
+
+    /// The moment with this count of units.
+    pub(crate) const fn from_units(units: u32) -> Stamp {
+        Stamp(units)
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@ use crate::time::{Stamp, Time};
 pub(super) trait Addr: Copy + Eq + Default {
     fn of(addr: IpAddr) -> Self;
     fn ip(self) -> IpAddr;
+    fn octets(&self) -> &[u8];
+    /// From as many octets as the type has; else nowhere's address.
+    fn read(octets: &[u8]) -> Self;
 }
 
 impl Addr for [u8; 4] {
@@ -26,6 +29,14 @@ impl Addr for [u8; 4] {
     fn ip(self) -> IpAddr {
         IpAddr::from(self)
     }
+
+    fn octets(&self) -> &[u8] {
+        self
+    }
+
+    fn read(octets: &[u8]) -> Self {
+        octets.try_into().unwrap_or_default()
+    }
 }
 
 impl Addr for [u8; 16] {
@@ -38,6 +49,14 @@ impl Addr for [u8; 16] {
 
     fn ip(self) -> IpAddr {
         IpAddr::from(self)
+    }
+
+    fn octets(&self) -> &[u8] {
+        self
+    }
+
+    fn read(octets: &[u8]) -> Self {
+        octets.try_into().unwrap_or_default()
     }
 }
 
@@ -152,6 +171,31 @@ impl<A: Addr> Slot<A> {
         }
     }
 
+    /// Appends this to a message for another process: the addresses, then numbers in network order.
+    pub(super) fn write(&self, message: &mut Vec<u8>) {
+        message.extend_from_slice(self.peer.octets());
+        message.extend_from_slice(self.local.octets());
+        for word in [self.irs, self.iss, self.tsval, self.arrived.units()] {
+            message.extend_from_slice(&word.to_be_bytes());
+        }
+        for half in [self.peer_port, self.local_port, self.mss, self.bits.0] {
+            message.extend_from_slice(&half.to_be_bytes());
+        }
+    }
+
+    /// Takes what [`write`](Slot::write) wrote off the front of a message; `None` where it ends too early.
+    pub(super) fn read(message: &mut &[u8]) -> Option<Slot<A>> {
+        let octets = size_of::<A>();
+        let mut addr = || Some(A::read(message.split_off(..octets)?));
+        let (peer, local) = (addr()?, addr()?);
+        let mut word = || Some(u32::from_be_bytes(message.split_off(..4)?.try_into().ok()?));
+        let [irs, iss, tsval, arrived] = [word()?, word()?, word()?, word()?];
+        let mut half = || Some(u16::from_be_bytes(message.split_off(..2)?.try_into().ok()?));
+        let [peer_port, local_port, mss, bits] = [half()?, half()?, half()?, half()?];
+        let arrived = Stamp::from_units(arrived);
+        Some(Slot { peer, local, irs, iss, tsval, arrived, peer_port, local_port, mss, bits: Bits(bits) })
+    }
+
     pub(super) fn is_free(&self) -> bool {
         !self.bits.has(Bits::OCCUPIED)
     }
@@ -217,6 +261,11 @@ mod tests {
             };
             let slot = Slot::<[u8; 4]>::new(&v4, &entry);
             assert_eq!((slot.tuple(), slot.entry()), (v4, entry));
+            let mut message = Vec::new();
+            slot.write(&mut message);
+            let read = Slot::<[u8; 4]>::read(&mut &message[..]).unwrap();
+            assert_eq!((read.tuple(), read.entry()), (v4, entry));
+            assert!(Slot::<[u8; 4]>::read(&mut &message[1..]).is_none());
             assert!(slot.holds(&v4) && !slot.holds(&tuple("198.18.0.1:80", "198.18.0.2:40001")));
             let slot = Slot::<[u8; 16]>::new(&v6, &entry);
             assert_eq!((slot.tuple(), slot.entry()), (v6, entry));

@@ -14,6 +14,7 @@ use siphasher::sip::SipHasher13;
 use wire::FourTuple;
 
 pub(crate) use entry::Entry;
+use entry::Slot;
 pub(crate) use table::Swept;
 use table::Table;
 
@@ -55,6 +56,24 @@ impl HalfOpen {
             key,
             shares: Shares::new(max, prefix_max),
         }
+    }
+
+    /// All entries as a message for another process: of each family their number, and then they.
+    pub(crate) fn write(&self) -> Vec<u8> {
+        let mut message = vec![FORMAT];
+        write_all(&self.v4, &mut message);
+        write_all(&self.v6, &mut message);
+        message
+    }
+
+    /// The entries of such a message, as far as it makes sense: one that was written by another version tells nothing.
+    pub(crate) fn read(message: &[u8]) -> Vec<(FourTuple, Entry)> {
+        let mut entries = Vec::new();
+        if let Some((&FORMAT, mut message)) = message.split_first() {
+            read_all::<[u8; 4]>(&mut message, &mut entries);
+            read_all::<[u8; 16]>(&mut message, &mut entries);
+        }
+        entries
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -174,6 +193,20 @@ impl HalfOpen {
     fn prefix(&self, source: IpAddr) -> u64 {
         prefix_hash(&self.key, source).0
     }
+}
+
+/// Of what [`HalfOpen::write`] writes; another layout of it, or of an entry, needs another number.
+const FORMAT: u8 = 1;
+
+fn write_all<A: entry::Addr>(table: &Table<A>, message: &mut Vec<u8>) {
+    message.extend_from_slice(&(table.len() as u32).to_be_bytes());
+    table.slots().for_each(|slot| slot.write(message));
+}
+
+fn read_all<A: entry::Addr>(message: &mut &[u8], entries: &mut Vec<(FourTuple, Entry)>) {
+    let count = message.split_off(..4).and_then(|count| count.try_into().ok()).map_or(0, u32::from_be_bytes);
+    let slots = (0..count).map_while(|_| Slot::<A>::read(message)).filter(|slot| !slot.is_free());
+    entries.extend(slots.map(|slot| (slot.tuple(), slot.entry())));
 }
 
 fn portion(buckets: usize, elapsed: Duration) -> usize {

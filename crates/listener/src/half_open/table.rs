@@ -96,6 +96,11 @@ impl<A: Addr> Table<A> {
         }
     }
 
+    /// All entries, in no order.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot<A>> {
+        self.buckets.iter().flatten().filter(|slot| !slot.is_free())
+    }
+
     fn locate(&self, hash: u64, tuple: &FourTuple) -> Option<(usize, usize)> {
         self.homes(hash).into_iter().find_map(|bucket| {
             let slot = self.buckets[bucket].iter().position(|slot| slot.holds(tuple))?;

@@ -3,18 +3,20 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 
 use super::bpf::Refresh;
+use super::estate::{Bookmark, Estate, TapEstate};
 use super::fail_closed::FailClosed;
 use super::filter::{self, Share, segment_max};
 use super::host::{Host, SharedInterfaces};
 use super::interfaces::Watch;
 use super::reserve::{Reserved, probe};
-use super::ring::Ring;
+use super::ring::{Ring, Tap};
 use super::sieve::Sieve;
 use super::transmit::Transmit;
 use super::worker::{Orders, Station, Taps, Worker, clock, epoch};
@@ -109,10 +111,26 @@ pub struct Engine {
     view: EngineView,
     orders: Arc<Orders>,
     wakes: Vec<UnixStream>,
-    threads: Vec<JoinHandle<()>>,
+    workers: Vec<JoinHandle<Bookmark>>,
+    links: Option<JoinHandle<()>>,
+    /// What a successor would get.
+    taps: Vec<[Tap; 2]>,
     // In this order: the ports last, so that the kernel never answers for a port before its rule is gone.
-    _fail_closed: Option<FailClosed>,
-    reserved: Vec<Reserved>,
+    fail_closed: Option<FailClosed>,
+    reserved: Vec<(SocketAddr, Reserved)>,
+}
+
+/// A raw tier that has all it needs, and judges no packet yet.
+///
+/// Its taps are shut, or still a predecessor's; its ports are reserved.
+pub struct PreparedEngine<E> {
+    engine: Engine,
+    workers: Vec<Worker<E>>,
+    sieve: Option<Sieve>,
+    segment_max: u32,
+    watch: Watch,
+    interfaces: Arc<SharedInterfaces>,
+    wants_fail_closed: bool,
 }
 
 /// What is to be seen of an engine from outside. Cheap to clone; reading it costs packet workers nothing.
@@ -136,25 +154,36 @@ impl Engine {
     /// [`EngineError`]; nothing is left behind.
     pub fn start<E: Establish>(
         config: EngineConfig,
-        mut establish: impl FnMut(usize) -> io::Result<E>,
+        establish: impl FnMut(usize) -> io::Result<E>,
     ) -> Result<Engine, EngineError> {
+        Engine::prepare(config, None, establish)?.start(&[])
+    }
+
+    /// Does all that may fail before the first packet is judged. With the estate of a predecessor, which goes on working meanwhile, its
+    /// ports and its taps are taken, and with them its number of workers; addresses that it did not guard are reserved.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left behind, and a predecessor is as it was.
+    pub fn prepare<E: Establish>(
+        config: EngineConfig,
+        left: Option<Estate>,
+        mut establish: impl FnMut(usize) -> io::Result<E>,
+    ) -> Result<PreparedEngine<E>, EngineError> {
         config.listen.validate()?;
         let interfaces = Arc::new(SharedInterfaces::read().map_err(system("reading the interfaces"))?);
         check_names(&config.interfaces, &interfaces)?;
         let watch = Watch::open().map_err(system("watching the interfaces"))?;
 
-        let workers = worker_count(&config);
-        let taps = open_taps(workers).map_err(system("opening a packet socket"))?;
-        let reserved = reserve(&config.listen.bind)?;
-        if !config.fail_closed {
-            FailClosed::clear_leftover(&config.listen.bind);
-        }
-        let fail_closed = config.fail_closed.then(|| FailClosed::install(&config.listen.bind)).transpose();
-        let fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
-
+        let Estate { reserved: left, taps } = left.unwrap_or_default();
+        let taps = match taps.len() {
+            0 => open_taps(worker_count(&config)).map_err(system("opening a packet socket"))?,
+            _ => inherit_taps(taps).map_err(system("taking over a packet socket"))?,
+        };
+        let workers = taps.len();
+        let reserved = reserve(&config.listen.bind, left)?;
         let (now, epoch) = (clock(), epoch());
         let segment_max = segment_max(interfaces.get().largest_mtu());
-        let mut sieve = load_sieve(&config.listen.bind);
+        let sieve = load_sieve(&config.listen.bind);
         let shared = Arc::new(ListenShared::new(&config.listen, now));
         let name: Arc<str> = config.name.clone().unwrap_or_else(|| names(&config.listen.bind)).into();
         let orders = Arc::new(Orders::default());
@@ -167,24 +196,21 @@ impl Engine {
             ),
             orders: orders.clone(),
             wakes: Vec::new(),
-            threads: Vec::new(),
-            _fail_closed: fail_closed,
+            workers: Vec::new(),
+            links: None,
+            taps: taps.iter().map(|taps| [taps.syns.tap(), taps.others.tap()]).collect(),
+            fail_closed: None,
             reserved,
         };
+        let mut prepared = Vec::new();
         for (index, taps) in taps.into_iter().enumerate() {
             let seat = WorkerSeat { workers, seed: fresh_seed().map_err(system("drawing randomness"))? };
             let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
             let settled = sieve.as_ref().map(Sieve::settled).transpose().map_err(system("opening an eBPF map"))?;
             let host = Host::new(interfaces.clone(), config.interfaces.clone(), settled);
             let (wake, woken) = wake_pair()?;
-            for tap in [&taps.others, &taps.syns] {
-                let opened = match &mut sieve {
-                    Some(sieve) => tap.open_with(sieve),
-                    None => tap.open_for(&config.listen.bind, segment_max),
-                };
-                opened.map_err(system("attaching the tap's filter"))?;
-            }
-            let worker = Worker {
+            engine.wakes.push(wake);
+            prepared.push(Worker {
                 station: Station {
                     listen,
                     taps,
@@ -200,13 +226,35 @@ impl Engine {
                 published: engine.view.stats[index].clone(),
                 leads: index == 0,
                 name: name.clone(),
-            };
-            engine.wakes.push(wake);
-            let thread = spawn(&format!("portcullis-{index}"), move || worker.run());
-            engine.threads.push(thread.map_err(system("starting a thread"))?);
+            });
         }
-        engine.watch(watch, interfaces)?;
-        Ok(engine)
+        let wants_fail_closed = config.fail_closed;
+        Ok(PreparedEngine { engine, workers: prepared, sieve, segment_max, watch, interfaces, wants_fail_closed })
+    }
+
+    /// What a successor needs to [`prepare`](Engine::prepare). Nothing changes here.
+    ///
+    /// # Errors
+    /// Of dup(2).
+    pub fn estate(&self) -> io::Result<Estate> {
+        let reserved = self.reserved.iter().map(|(addr, reserved)| Ok((*addr, reserved.estate()?)));
+        let taps = self.taps.iter().map(|[syns, others]| Ok([syns.estate()?, others.estate()?]));
+        Ok(Estate { reserved: reserved.collect::<io::Result<_>>()?, taps: taps.collect::<io::Result<_>>()? })
+    }
+
+    /// Stops the workers, in the middle of whatever comes, and says where: there a successor goes on. Its are the ports, and the
+    /// fail-closed rule.
+    ///
+    /// # Errors
+    /// When a worker has panicked: where it was, nobody knows.
+    pub fn hand_over(mut self) -> io::Result<Vec<Bookmark>> {
+        self.orders.stop.store(true, Ordering::Relaxed);
+        self.wake();
+        let bookmarks = self.workers.drain(..).map(JoinHandle::join).collect::<Result<_, _>>();
+        if let Some(rule) = self.fail_closed.take() {
+            rule.leave();
+        }
+        bookmarks.map_err(|_| io::Error::other("a packet worker has died"))
     }
 
     /// What is to be seen from outside.
@@ -251,7 +299,7 @@ impl Engine {
             }
         });
         self.wakes.push(wake);
-        self.threads.push(thread.map_err(system("starting a thread"))?);
+        self.links = Some(thread.map_err(system("starting a thread"))?);
         Ok(())
     }
 
@@ -267,13 +315,51 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.orders.stop.store(true, Ordering::Relaxed);
         self.wake();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker had panicked");
-            }
+        let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
+        let links = self.links.take().map(|links| links.join().is_ok());
+        if workers.chain(links).any(|well| !well) {
+            tracing::error!("a worker had panicked");
         }
-        self._fail_closed = None;
+        self.fail_closed = None;
         self.reserved.clear();
+    }
+}
+
+impl<E: Establish> PreparedEngine<E> {
+    /// Starts guarding: anew, or, with what [`hand_over`](Engine::hand_over) said, where a predecessor stopped.
+    ///
+    /// # Errors
+    /// [`EngineError`]: of the fail-closed rule and of setfilter, which a predecessor had; of threads.
+    pub fn start(self, bookmarks: &[Bookmark]) -> Result<Engine, EngineError> {
+        let PreparedEngine { mut engine, mut workers, mut sieve, segment_max, watch, interfaces, wants_fail_closed } =
+            self;
+        let bind = engine.view.endpoints();
+        if !wants_fail_closed {
+            FailClosed::clear_leftover(&bind);
+        }
+        let fail_closed = wants_fail_closed.then(|| FailClosed::install(&bind)).transpose();
+        engine.fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
+        for (worker, bookmark) in workers.iter_mut().zip(bookmarks) {
+            worker.station.begin_at(bookmark);
+        }
+        for (index, worker) in workers.into_iter().enumerate() {
+            for tap in [&worker.station.taps.others, &worker.station.taps.syns] {
+                let opened = match &mut sieve {
+                    Some(sieve) => tap.open_with(sieve),
+                    None => tap.open_for(&bind, segment_max),
+                };
+                opened.map_err(system("attaching the tap's filter"))?;
+            }
+            let thread = spawn(&format!("portcullis-{index}"), move || worker.run());
+            engine.workers.push(thread.map_err(system("starting a thread"))?);
+        }
+        engine.watch(watch, interfaces)?;
+        Ok(engine)
+    }
+
+    /// The engine that this becomes, from outside.
+    pub fn view(&self) -> EngineView {
+        self.engine.view()
     }
 }
 
@@ -343,8 +429,26 @@ fn open_taps(workers: usize) -> io::Result<Vec<Taps>> {
     Ok(syns.into_iter().zip(others).map(|(syns, others)| Taps { syns, others }).collect())
 }
 
-fn reserve(bind: &[SocketAddr]) -> Result<Vec<Reserved>, EngineError> {
-    bind.iter().map(|&addr| Reserved::new(addr).map_err(|source| EngineError::Reserve { addr, source })).collect()
+/// A predecessor's taps, group and all.
+fn inherit_taps(left: Vec<[TapEstate; 2]>) -> io::Result<Vec<Taps>> {
+    let inherit = |[syns, others]: [TapEstate; 2]| {
+        Ok(Taps { syns: Ring::inherit(syns, Share::Syns)?, others: Ring::inherit(others, Share::Others)? })
+    };
+    left.into_iter().map(inherit).collect()
+}
+
+/// The ports of these addresses, those that a predecessor left among them.
+fn reserve(
+    bind: &[SocketAddr],
+    mut left: Vec<(SocketAddr, OwnedFd)>,
+) -> Result<Vec<(SocketAddr, Reserved)>, EngineError> {
+    let reserve = |&addr: &SocketAddr| match left.iter().position(|(its, _)| *its == addr) {
+        Some(index) => Ok((addr, Reserved::inherit(left.swap_remove(index).1))),
+        None => {
+            Reserved::new(addr).map(|reserved| (addr, reserved)).map_err(|source| EngineError::Reserve { addr, source })
+        }
+    };
+    bind.iter().map(reserve).collect()
 }
 
 /// The filter that spares established connections the tap, where the kernel lets us.
@@ -393,7 +497,10 @@ pub(super) fn wake_pair() -> Result<(UnixStream, UnixStream), EngineError> {
     made.map_err(system("making a socket pair"))
 }
 
-pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
+pub(super) fn spawn<R: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> R + Send + 'static,
+) -> io::Result<JoinHandle<R>> {
     thread::Builder::new().name(name.into()).spawn(body)
 }
 

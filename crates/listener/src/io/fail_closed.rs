@@ -44,10 +44,18 @@ impl FailClosed {
             tracing::info!(tables = names(&leftovers), "removed the fail-closed rules of an earlier run");
         }
     }
+
+    /// The rules are a successor's from now on.
+    pub(super) fn leave(mut self) {
+        self.tables.clear();
+    }
 }
 
 impl Drop for FailClosed {
     fn drop(&mut self) {
+        if self.tables.is_empty() {
+            return;
+        }
         if let Err(error) = nft(&["-f", "-"], &removal(&self.tables)) {
             tracing::warn!(tables = names(&self.tables), %error, "could not remove the fail-closed rules");
         }

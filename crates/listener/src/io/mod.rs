@@ -2,10 +2,12 @@
 
 mod bpf;
 mod engine;
+mod estate;
 mod fail_closed;
 mod filter;
 mod host;
 pub mod interfaces;
+mod lock;
 mod netlink;
 mod reserve;
 mod ring;
@@ -16,5 +18,7 @@ mod transmit;
 mod urgency;
 mod worker;
 
-pub use bpf::{BpfConfig, BpfEngine, BpfHook};
-pub use engine::{Engine, EngineConfig, EngineError, EngineView, check_reservable};
+pub use bpf::{BpfConfig, BpfEngine, BpfHook, BpfRemains, PreparedBpf};
+pub use engine::{Engine, EngineConfig, EngineError, EngineView, PreparedEngine, check_reservable};
+pub use estate::{Bookmark, BpfEstate, Estate, TapEstate};
+pub use lock::lock_file;

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -13,7 +14,7 @@ use super::filter;
 
 /// The silenced listening socket of one guarded address. Dropping it gives the port back.
 #[derive(Debug)]
-pub(super) struct Reserved(#[expect(dead_code, reason = "held for its drop")] Socket);
+pub(super) struct Reserved(Socket);
 
 impl Reserved {
     /// Takes `addr`. The filter is in place before the kernel could answer anything for this port.
@@ -24,6 +25,19 @@ impl Reserved {
         let socket = bound(addr)?;
         socket.listen(1)?;
         Ok(Reserved(socket))
+    }
+
+    /// A predecessor's, which both processes hold for a while.
+    pub(super) fn inherit(left: OwnedFd) -> Reserved {
+        Reserved(Socket::from(left))
+    }
+
+    /// What a successor needs to [`inherit`](Reserved::inherit) this.
+    ///
+    /// # Errors
+    /// Of dup(2).
+    pub(super) fn estate(&self) -> io::Result<OwnedFd> {
+        self.0.as_fd().try_clone_to_owned()
     }
 }
 

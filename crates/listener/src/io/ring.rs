@@ -7,10 +7,12 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::Checksums;
 
+use super::estate::TapEstate;
 use super::filter::{self, Share};
 use super::sieve::Sieve;
 use super::sys::{self, LinkAddress, RingFrame, RingMemory};
@@ -84,8 +86,28 @@ impl VlanTag {
 pub(super) struct Ring {
     memory: RingMemory,
     share: Share,
+    shape: Shape,
     next: usize,
-    socket: Socket,
+    socket: Arc<Socket>,
+}
+
+/// A ring's socket, for whoever wants to give it away while the ring is read.
+#[derive(Debug)]
+pub(super) struct Tap {
+    socket: Arc<Socket>,
+    shape: Shape,
+}
+
+impl Tap {
+    /// What a successor needs to [`inherit`](Ring::inherit) the ring.
+    ///
+    /// # Errors
+    /// Of dup(2).
+    pub(super) fn estate(&self) -> io::Result<TapEstate> {
+        let Shape { frames, frame_size } = self.shape;
+        let socket = self.socket.as_fd().try_clone_to_owned()?;
+        Ok(TapEstate { socket, frames: frames as u32, frame_size: frame_size as u32 })
+    }
 }
 
 impl Ring {
@@ -111,7 +133,35 @@ impl Ring {
         sys::set_option(fd, libc::SOL_PACKET, libc::PACKET_RX_RING, request)?;
         let memory = RingMemory::map(fd, shape.frames, shape.frame_size)?;
         sys::bind_packet(fd)?;
-        Ok(Ring { memory, share, next: 0, socket })
+        Ok(Ring { memory, share, shape, next: 0, socket: Arc::new(socket) })
+    }
+
+    /// A predecessor's tap, ring and all. What is in the ring is read from [`Ring::begin_at`] on.
+    ///
+    /// # Errors
+    /// `InvalidInput` where the ring is not of the shape that it is said to have.
+    pub(super) fn inherit(left: TapEstate, share: Share) -> io::Result<Ring> {
+        let TapEstate { socket, frames, frame_size } = left;
+        let shape = Shape { frames: frames as usize, frame_size: frame_size as usize };
+        let socket = Socket::from(socket);
+        // The kernel maps a ring as a whole or not at all.
+        let memory = RingMemory::map(sys::fd(&socket), shape.frames, shape.frame_size)?;
+        Ok(Ring { memory, share, shape, next: 0, socket: Arc::new(socket) })
+    }
+
+    /// Its socket.
+    pub(super) fn tap(&self) -> Tap {
+        Tap { socket: self.socket.clone(), shape: self.shape }
+    }
+
+    /// The frame that is read next.
+    pub(super) fn next(&self) -> usize {
+        self.next
+    }
+
+    /// Goes on where a predecessor stopped.
+    pub(super) fn begin_at(&mut self, next: usize) {
+        self.next = next % self.capacity();
     }
 
     /// Makes this the first of a group whose members share the packets, by [`Ring::share_out`]; until then it gets them all.
@@ -169,7 +219,7 @@ impl Ring {
 
     /// Frames in the ring: no more than this many can have come before any given moment.
     pub(super) const fn capacity(&self) -> usize {
-        Shape::of(self.share).frames
+        self.shape.frames
     }
 }
 

@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use tracing::{info, warn};
 use wire::{FourTuple, Packet};
 
+use super::estate::Bookmark;
 use super::host::Host;
 use super::ring::{Captured, Ring};
 use super::sys;
@@ -76,7 +77,8 @@ pub(super) struct Worker<E> {
 }
 
 impl<E: Establish> Worker<E> {
-    pub(super) fn run(mut self) {
+    /// Until it is told to stop; says where.
+    pub(super) fn run(mut self) -> Bookmark {
         let (mut ticked, mut reviewed) = (self.station.now, self.station.now);
         let mut urgency = Urgency::of_this_thread();
         if let (true, Some(error)) = (self.leads, urgency.refused()) {
@@ -107,6 +109,7 @@ impl<E: Establish> Worker<E> {
             }
         }
         self.published.publish(self.station.listen.stats());
+        self.station.bookmark()
     }
 
     fn make_connections(&mut self) {
@@ -196,6 +199,19 @@ struct Received {
 }
 
 impl Station {
+    /// Goes on where a predecessor's worker stopped.
+    pub(super) fn begin_at(&mut self, bookmark: &Bookmark) {
+        let [syns, others] = bookmark.next.map(|next| next as usize);
+        self.taps.syns.begin_at(syns);
+        self.taps.others.begin_at(others);
+        self.listen.take_entries(&bookmark.entries);
+    }
+
+    fn bookmark(&self) -> Bookmark {
+        let next = [&self.taps.syns, &self.taps.others].map(|tap| tap.next() as u32);
+        Bookmark { next, entries: self.listen.entries() }
+    }
+
     /// Judges up to a batch of each tap's packets. What may complete a handshake comes
     /// before what begins one.
     fn receive(&mut self) -> Received {

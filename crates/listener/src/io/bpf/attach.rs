@@ -11,6 +11,7 @@ use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType, Xdp,
 
 use super::pins::{Kind, Pins};
 use super::programs::{Link as LinkLayer, Programs};
+use crate::io::estate::BpfEstate;
 use crate::io::interfaces::{Interfaces, Link};
 use crate::io::sieve::in_full;
 
@@ -29,19 +30,70 @@ pub enum BpfHook {
 /// The programs' places, gone with this unless they are pinned.
 pub(super) struct Attached {
     by_device: HashMap<u32, Device>,
+    /// Where the places of a predecessor are that are not to be left there.
+    passing: Option<Pins>,
+    /// Where a successor may find them, gone with the next one or with this.
+    lent: Option<Pins>,
     pins: Option<Pins>,
 }
 
 struct Device {
     mac: Option<[u8; 6]>,
-    _tc: SchedClassifierLink,
-    _xdp: Option<XdpLink>,
+    tc: SchedClassifierLink,
+    xdp: Option<XdpLink>,
 }
 
 impl Attached {
     /// Nothing is attached yet but what a predecessor left.
-    pub(super) fn new(pins: Option<Pins>) -> Attached {
-        Attached { by_device: HashMap::new(), pins }
+    pub(super) fn new(passing: Option<Pins>, pins: Option<Pins>) -> Attached {
+        Attached { by_device: HashMap::new(), passing, lent: None, pins }
+    }
+
+    /// Our ring of reports takes the place of a predecessor's.
+    pub(super) fn reports_came(&self) -> io::Result<()> {
+        self.pins.as_ref().map_or(Ok(()), Pins::reports_came)
+    }
+
+    /// All that a predecessor had is ours, or not wanted: nothing stays where it was.
+    pub(super) fn passed(&mut self) {
+        if let Some(mut passing) = self.passing.take() {
+            passing.leave(false);
+        }
+    }
+
+    /// Where a successor finds the places, which are put there if they are not pinned.
+    ///
+    /// # Errors
+    /// Of pinning. A place with which that fails is lost: [`update`](Attached::update) makes a new one.
+    pub(super) fn lend(&mut self) -> io::Result<BpfEstate> {
+        if let Some(pins) = &self.pins {
+            return pins.estate();
+        }
+        let dir = Pins::passing()?;
+        self.pin_all(&dir)?;
+        let estate = dir.estate();
+        // From here on the directory is the successor's; should there be none, the next one gets one of its own.
+        self.lent = Some(dir);
+        estate
+    }
+
+    /// Puts the places into this directory too.
+    fn pin_all(&mut self, dir: &Pins) -> io::Result<()> {
+        fn pinned<L>(dir: &Pins, kind: Kind, device: u32, link: L) -> io::Result<L>
+        where
+            L: TryFrom<FdLink, Error = LinkError>,
+            FdLink: TryFrom<L, Error = LinkError>,
+        {
+            L::try_from(dir.keep(kind, device, FdLink::try_from(link).map_err(in_full)?)?).map_err(in_full)
+        }
+        let indices: Vec<u32> = self.by_device.keys().copied().collect();
+        for index in indices {
+            let Some(Device { mac, tc, xdp }) = self.by_device.remove(&index) else { continue };
+            let tc = pinned(dir, Kind::Tc, index, tc)?;
+            let xdp = xdp.map(|link| pinned(dir, Kind::Xdp, index, link)).transpose()?;
+            self.by_device.insert(index, Device { mac, tc, xdp });
+        }
+        Ok(())
     }
 
     /// Whether all this outlives us in good order, if it is pinned. A crash always leaves it.
@@ -97,7 +149,7 @@ impl Attached {
         hook: BpfHook,
     ) -> io::Result<Device> {
         let layer = if link.has_link_header() { LinkLayer::Ethernet } else { LinkLayer::None };
-        let _tc = self.behind_driver(programs.behind_driver(layer)?, link)?;
+        let tc = self.behind_driver(programs.behind_driver(layer)?, link)?;
         let in_driver = layer == LinkLayer::Ethernet
             && !link.loopback
             && match hook {
@@ -108,7 +160,7 @@ impl Attached {
         let Some(mac) = link.mac.filter(|_| in_driver) else {
             // A predecessor may have been told otherwise.
             self.pins.iter().for_each(|pins| pins.remove(Kind::Xdp, link.index));
-            return Ok(Device { mac: None, _tc, _xdp: None });
+            return Ok(Device { mac: None, tc, xdp: None });
         };
         if hook == BpfHook::Xdp && !has_hardware(link) {
             tracing::warn!(
@@ -117,10 +169,10 @@ impl Attached {
             );
         }
         match self.at_driver(programs.at_driver()?, link) {
-            Ok(xdp) => Ok(Device { mac: Some(mac), _tc, _xdp: Some(xdp) }),
+            Ok(xdp) => Ok(Device { mac: Some(mac), tc, xdp: Some(xdp) }),
             Err(error) if hook == BpfHook::Auto => {
                 tracing::info!(interface = link.name, %error, "no program in this driver: SYNs are answered behind it");
-                Ok(Device { mac: None, _tc, _xdp: None })
+                Ok(Device { mac: None, tc, xdp: None })
             }
             Err(error) => Err(error),
         }
@@ -164,15 +216,17 @@ impl Attached {
         L: TryFrom<FdLink, Error = LinkError>,
         FdLink: TryFrom<L, Error = LinkError>,
     {
-        let Some(pins) = &self.pins else { return attach(program).map_err(in_full) };
+        let left = self.passing.iter().chain(&self.pins).find_map(|pins| pins.take(kind, link.index));
         // What was left may be on a device of the same number that is gone.
-        if let Some(left) = pins.take(kind, link.index).and_then(|left| L::try_from(left).ok())
-            && let Ok(taken) = take_over(program, left)
-        {
-            return Ok(taken);
-        }
+        let taken = left.and_then(|left| take_over(program, L::try_from(left).ok()?).ok());
+        let Some(pins) = &self.pins else { return taken.map_or_else(|| attach(program).map_err(in_full), Ok) };
+        let new = match taken {
+            Some(taken) if self.passing.is_none() => return Ok(taken),
+            Some(taken) => taken,
+            None => attach(program).map_err(in_full)?,
+        };
         pins.remove(kind, link.index);
-        let new = FdLink::try_from(attach(program).map_err(in_full)?).map_err(in_full)?;
+        let new = FdLink::try_from(new).map_err(in_full)?;
         L::try_from(pins.keep(kind, link.index, new)?).map_err(in_full)
     }
 

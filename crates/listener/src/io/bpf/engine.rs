@@ -3,13 +3,14 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::attach::{Attached, BpfHook};
-use super::keeper::{Duties, Keeper, Orders};
+use super::keeper::{Duties, Keeper, Orders, Remains};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::pins::Pins;
 use super::programs::{Constants, Programs};
@@ -20,6 +21,7 @@ use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
 use crate::cookie::{COOKIE_LIFETIME, MasterKey};
 use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system, wake_pair};
+use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::fail_closed::FailClosed;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
@@ -28,6 +30,9 @@ use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::{Listen, ListenShared, WorkerSeat};
 use crate::stats::SharedStats;
+
+/// How long the keeper may take to put the programs' places into a directory: some microseconds each.
+const LENDING: Duration = Duration::from_secs(5);
 
 /// Settings of a fast door.
 #[derive(Clone, Debug)]
@@ -54,11 +59,31 @@ pub struct BpfEngine {
     view: EngineView,
     orders: Arc<Orders>,
     wake: UnixStream,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Remains>>,
     fail_closed: Option<FailClosed>,
     bind: Vec<SocketAddr>,
     wants_fail_closed: bool,
     outlives: bool,
+}
+
+/// A fast door whose programs are loaded, and attached nowhere.
+pub struct PreparedBpf {
+    duties: Duties,
+    /// The ring of reports is to take the place of a predecessor's.
+    replaces_reports: bool,
+    engine: BpfEngine,
+}
+
+/// What keeps the programs of a fast door that was handed over where they are. To be dropped when the successor has put its own there.
+#[must_use = "dropped, it takes the programs away that no successor has replaced"]
+pub struct BpfRemains {
+    _attached: Attached,
+}
+
+impl std::fmt::Debug for BpfRemains {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BpfRemains").finish_non_exhaustive()
+    }
 }
 
 impl BpfEngine {
@@ -70,6 +95,15 @@ impl BpfEngine {
     /// [`EngineError`]: `Unsupported` inside it where the kernel cannot do this, and the message says what it lacks;
     /// `PermissionDenied` without CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN.
     pub fn start(config: BpfConfig, token: impl Send + 'static) -> Result<BpfEngine, EngineError> {
+        BpfEngine::prepare(config, None)?.start(&[], token)
+    }
+
+    /// Does nearly all that may fail before a packet meets the programs. With the estate of a predecessor, which goes on working
+    /// meanwhile, they are going to be put into its programs' places, and answer at once: its listening sockets must stand.
+    ///
+    /// # Errors
+    /// As [`start`](BpfEngine::start).
+    pub fn prepare(config: BpfConfig, left: Option<BpfEstate>) -> Result<PreparedBpf, EngineError> {
         config.listen.validate()?;
         rights::check().map_err(system("preparing eBPF"))?;
         let settings = Settings::read().map_err(system("reading the kernel's settings"))?;
@@ -91,9 +125,10 @@ impl BpfEngine {
             ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
         };
         let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
-        let pins = config.pins.as_deref().map(|root| Pins::open(root, &name)).transpose();
-        let pins = pins.map_err(EngineError::Pins)?;
-        let reports = pins.as_ref().map(Pins::reports);
+        let takes_over = left.is_some();
+        let Places { passing, pins, replaces_reports } =
+            Places::of(left, config.pins.as_deref(), &name).map_err(EngineError::Pins)?;
+        let reports = pins.as_ref().map(|pins| if replaces_reports { pins.reports_to_come() } else { pins.reports() });
         let programs = Programs::load(&constants, reports.as_deref()).map_err(rights::in_words);
         let mut programs = programs.map_err(system("loading the eBPF programs"))?;
         // Our clock first, and a jiffy has begun already when it is read: so the programs' time never runs ahead of ours.
@@ -114,13 +149,17 @@ impl BpfEngine {
         let outlives = pins.is_some();
         let inherited = pins.as_ref().is_some_and(Pins::inherited);
         let refresh = Arc::new(Refresh::new(&wake).map_err(system("copying a descriptor"))?);
-        let keeper = Keeper::new(Duties {
+        let duties = Duties {
             refresh: refresh.clone().promise(),
             programs,
-            attached: Attached::new(pins),
+            attached: Attached::new(passing, pins),
             placement,
-            // What a predecessor's programs answered goes on being answered.
-            at_first: if inherited { State::HandsOn } else { State::Silent },
+            at_first: match (takes_over, inherited) {
+                (true, _) => State::Answers,
+                // What a predecessor's programs answered goes on being answered.
+                (false, true) => State::HandsOn,
+                (false, false) => State::Silent,
+            },
             words: ListenerWords { outlives, ..words(&config.listen, settings.grants) },
             clockwork: Clockwork { offset_ns, ..Clockwork::default() },
             listen,
@@ -135,25 +174,50 @@ impl BpfEngine {
             woken,
             published: published.clone(),
             name,
-        });
-        let keeper = keeper.map_err(system("attaching the eBPF programs"))?;
-        let thread = spawn("portcullis-bpf", move || {
-            let _token = token; // First, so that it is dropped last.
-            keeper.run();
-        });
-        let thread = thread.map_err(system("starting a thread"))?;
+        };
         let bind = config.listen.bind;
-        Ok(BpfEngine {
+        let engine = BpfEngine {
             view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64)
                 .refreshed_by(refresh),
             orders,
             wake,
-            thread: Some(thread),
+            thread: None,
             fail_closed: None,
             bind,
             wants_fail_closed: config.fail_closed,
             outlives,
-        })
+        };
+        Ok(PreparedBpf { duties, replaces_reports, engine })
+    }
+
+    /// What a successor needs to [`prepare`](BpfEngine::prepare): where it finds the places of the programs. Unless they are pinned, that
+    /// is a directory for them to pass through.
+    ///
+    /// # Errors
+    /// Where no bpffs is to be found; of bpf(2); when the keeper has died.
+    pub fn estate(&self) -> io::Result<BpfEstate> {
+        let dead = |_| io::Error::other("the keeper of the eBPF programs has died");
+        let (answer, lent) = mpsc::channel();
+        *self.orders.lend.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        self.wake();
+        lent.recv_timeout(LENDING).map_err(dead)?
+    }
+
+    /// Lets go, once a successor is prepared and before it starts: the programs, which answer on, and the fail-closed rule are its.
+    ///
+    /// # Errors
+    /// When the keeper has panicked.
+    pub fn hand_over(mut self) -> io::Result<(Bookmark, BpfRemains)> {
+        self.orders.leave.store(true, Ordering::Relaxed);
+        self.orders.stop.store(true, Ordering::Release);
+        self.wake();
+        if let Some(rule) = self.fail_closed.take() {
+            rule.leave();
+        }
+        let remains = self.thread.take().and_then(|thread| thread.join().ok());
+        let Remains { attached, bookmark } =
+            remains.ok_or_else(|| io::Error::other("the keeper of the eBPF programs has died"))?;
+        Ok((bookmark, BpfRemains { _attached: attached }))
     }
 
     /// The kernel's listening sockets stand: from now on SYNs are answered.
@@ -199,6 +263,51 @@ impl BpfEngine {
     fn wake(&self) {
         // A full pipe means the thread has been told already.
         let _ = (&self.wake).write(&[1]);
+    }
+}
+
+impl PreparedBpf {
+    /// Brings the programs to the interfaces, with the half-open entries of a predecessor, if it had any: see
+    /// [`start`](BpfEngine::start) of the engine.
+    ///
+    /// # Errors
+    /// [`EngineError`]: a device that takes no program, a thread that cannot be started.
+    pub fn start(self, bookmarks: &[Bookmark], token: impl Send + 'static) -> Result<BpfEngine, EngineError> {
+        let PreparedBpf { mut duties, replaces_reports, mut engine } = self;
+        bookmarks.iter().for_each(|bookmark| duties.listen.take_entries(&bookmark.entries));
+        if replaces_reports {
+            duties.attached.reports_came().map_err(EngineError::Pins)?;
+        }
+        let keeper = Keeper::new(duties).map_err(system("attaching the eBPF programs"))?;
+        let thread = spawn("portcullis-bpf", move || {
+            let _token = token; // First, so that it is dropped last.
+            keeper.run()
+        });
+        engine.thread = Some(thread.map_err(system("starting a thread"))?);
+        Ok(engine)
+    }
+}
+
+/// Where programs are to find their places.
+struct Places {
+    passing: Option<Pins>,
+    pins: Option<Pins>,
+    /// What is pinned is a living predecessor's, the ring of reports among it.
+    replaces_reports: bool,
+}
+
+impl Places {
+    fn of(left: Option<BpfEstate>, root: Option<&Path>, name: &str) -> io::Result<Places> {
+        let passing = left.map(Pins::inherit);
+        match (passing, root) {
+            (Some(left), Some(root)) if left.is_at(root, name) => {
+                Ok(Places { passing: None, pins: Some(left), replaces_reports: true })
+            }
+            (passing, root) => {
+                let pins = root.map(|root| Pins::open(root, name)).transpose()?;
+                Ok(Places { passing, pins, replaces_reports: false })
+            }
+        }
     }
 }
 

@@ -6,8 +6,9 @@ mod writing;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use guesses::{Change, Guesses};
@@ -23,6 +24,7 @@ use super::sleeper::Sleeper;
 use super::targets::{Placement, Table};
 use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
+use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
 use crate::io::transmit::Transmit;
@@ -59,6 +61,16 @@ pub(super) struct Orders {
     /// The answer: the programs know that they are to drain.
     pub drains: AtomicBool,
     pub stop: AtomicBool,
+    /// With `stop`: a successor takes over what is pinned.
+    pub leave: AtomicBool,
+    /// Somebody wants to know where a successor finds the places.
+    pub lend: Mutex<Option<Sender<io::Result<BpfEstate>>>>,
+}
+
+/// What is left of a keeper that was told to stop. The programs stay in their places as long as this lives.
+pub(super) struct Remains {
+    pub attached: Attached,
+    pub bookmark: Bookmark,
 }
 
 /// What a keeper has, and what it needs for it.
@@ -139,14 +151,17 @@ impl Keeper {
         keeper.write_targets()?;
         let Duties { programs, attached, interfaces, only, hook, .. } = &mut keeper.has;
         attached.update(programs, &interfaces.get(), only, *hook)?;
+        attached.passed();
         keeper.write_clockwork()?;
         Ok(keeper)
     }
 
-    pub(super) fn run(mut self) {
+    /// Until it is told to stop.
+    pub(super) fn run(mut self) -> Remains {
         let (mut ticked, mut reviewed) = (clock(), clock());
         while !self.has.orders.stop.load(Ordering::Relaxed) {
             self.follow_orders();
+            self.lend();
             let asked = self.has.refresh.asked();
             let reports = self.take_reports();
             self.read_counts();
@@ -169,8 +184,14 @@ impl Keeper {
             }
         }
         // Unless they are pinned, the programs go with their links; until the sockets are closed too, the kernel answers by itself.
+        if self.has.orders.leave.load(Ordering::Relaxed) {
+            self.has.attached.leave(true);
+        }
+        self.take_reports();
         self.read_counts();
         self.publish();
+        let bookmark = Bookmark { next: [0; 2], entries: self.has.listen.entries() };
+        Remains { attached: self.has.attached, bookmark }
     }
 
     fn follow_orders(&mut self) {
@@ -190,6 +211,16 @@ impl Keeper {
             (true, false) if self.resting => State::Resting,
             (true, false) => State::Answers,
         };
+    }
+
+    /// Puts the places where a successor finds them.
+    fn lend(&mut self) {
+        let Some(answer) = self.has.orders.lend.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let lent = self.has.attached.lend();
+        if lent.is_err() {
+            self.on_links(); // A place may be lost.
+        }
+        let _ = answer.send(lent);
     }
 
     /// Takes up to a batch of reports; returns how many there were.

@@ -15,7 +15,7 @@ mod sleeper;
 mod targets;
 
 pub use attach::BpfHook;
-pub use engine::{BpfConfig, BpfEngine};
+pub use engine::{BpfConfig, BpfEngine, BpfRemains, PreparedBpf};
 pub(super) use refresh::Refresh;
 
 #[cfg(test)]

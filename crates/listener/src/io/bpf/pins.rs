@@ -6,20 +6,27 @@
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use aya::programs::links::{FdLink, PinnedLink};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
+use crate::io::estate::BpfEstate;
+use crate::io::lock::lock_file;
 use crate::io::sieve::in_full;
 
 /// Of `struct report`: another one needs another number.
 const REPORTS: &str = "reports_1";
+
+/// The ring of a process that has not taken over yet.
+const REPORTS_TO_COME: &str = "reports_to_come";
+
+/// Where a bpffs usually is.
+const BPFFS: &str = "/sys/fs/bpf";
 
 /// How long a predecessor may take to let go, which it does within milliseconds once it was told to end.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,7 +38,7 @@ pub(super) struct Pins {
     inherited: bool,
     /// Else what is there goes with us.
     lasts: bool,
-    _lock: Flock<File>,
+    lock: OwnedFd,
 }
 
 impl Pins {
@@ -50,11 +57,47 @@ impl Pins {
             return Err(illegal("has a dot in its last part, which a bpffs does not take"));
         }
         make_dir(root).map_err(named)?;
-        let dir = root.join(dir_name(name, fs::metadata("/proc/thread-self/ns/net")?.ino()));
+        let dir = place_of(root, name)?;
         make_dir(&dir).map_err(named)?;
         let lock = lock(&dir)?;
         let inherited = fs::read_dir(&dir)?.next().is_some();
-        Ok(Pins { dir, inherited, lasts: inherited, _lock: lock })
+        Ok(Pins { dir, inherited, lasts: inherited, lock })
+    }
+
+    /// The directory of a predecessor that lives, and holds the lock as well as we do.
+    pub(super) fn inherit(left: BpfEstate) -> Pins {
+        let BpfEstate { dir, lock } = left;
+        Pins { dir, inherited: true, lasts: true, lock }
+    }
+
+    /// A new directory on the bpffs that is usually there, for what only changes hands.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub(super) fn passing() -> io::Result<Pins> {
+        let dir = Path::new(BPFFS).join(format!("portcullis-{:016x}", getrandom::u64().map_err(io::Error::other)?));
+        if statfs(Path::new(BPFFS)).map_err(io::Error::from)?.filesystem_type() != BPF_FS_MAGIC {
+            let text = format!(
+                "programs change hands on a bpffs, and {BPFFS} is none (mount -t bpf bpf {BPFFS}, or set bpf_pins)"
+            );
+            return Err(io::Error::new(io::ErrorKind::Unsupported, text));
+        }
+        make_dir(&dir)?;
+        let lock = lock(&dir)?;
+        Ok(Pins { dir, inherited: false, lasts: false, lock })
+    }
+
+    /// What a successor needs to [`inherit`](Pins::inherit) this.
+    ///
+    /// # Errors
+    /// Of dup(2).
+    pub(super) fn estate(&self) -> io::Result<BpfEstate> {
+        Ok(BpfEstate { dir: self.dir.clone(), lock: self.lock.try_clone()? })
+    }
+
+    /// Whether [`open`](Pins::open) would open the same directory.
+    pub(super) fn is_at(&self, root: &Path, name: &str) -> bool {
+        place_of(root, name).is_ok_and(|dir| dir == self.dir)
     }
 
     /// Whether a predecessor left anything.
@@ -70,6 +113,21 @@ impl Pins {
     /// Where the ring of reports is, or is to be.
     pub(super) fn reports(&self) -> PathBuf {
         self.dir.join(REPORTS)
+    }
+
+    /// Where a new ring is to be, while a predecessor still reads its own: two cannot read one.
+    pub(super) fn reports_to_come(&self) -> PathBuf {
+        let path = self.dir.join(REPORTS_TO_COME);
+        let _ = fs::remove_file(&path); // Of an attempt that failed; most left none.
+        path
+    }
+
+    /// The new ring is the ring now.
+    ///
+    /// # Errors
+    /// Of rename(2).
+    pub(super) fn reports_came(&self) -> io::Result<()> {
+        fs::rename(self.dir.join(REPORTS_TO_COME), self.reports())
     }
 
     /// The place of a program of this kind on a device, if one was left there.
@@ -144,8 +202,12 @@ fn make_dir(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// A bpffs takes no dots; what is no letter or digit becomes `_` and its code, so that no two names become one. An index of a
-/// device means something in one namespace only.
+/// An index of a device means something in one network namespace only.
+fn place_of(root: &Path, name: &str) -> io::Result<PathBuf> {
+    Ok(root.join(dir_name(name, fs::metadata("/proc/thread-self/ns/net")?.ino())))
+}
+
+/// A bpffs takes no dots; what is no letter or digit becomes `_` and its code, so that no two names become one.
 fn dir_name(listener: &str, namespace: u64) -> String {
     let escaped = listener.bytes().map(|byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' => char::from(byte).to_string(),
@@ -154,19 +216,21 @@ fn dir_name(listener: &str, namespace: u64) -> String {
     format!("{}_{namespace}", escaped.collect::<String>())
 }
 
-fn lock(dir: &Path) -> io::Result<Flock<File>> {
+fn lock(dir: &Path) -> io::Result<OwnedFd> {
     let begin = Instant::now();
     let mut file = File::open(dir)?;
     loop {
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        match lock_file(file) {
             Ok(lock) => return Ok(lock),
-            Err((back, Errno::EWOULDBLOCK)) if begin.elapsed() < PATIENCE => file = back,
-            Err((_, Errno::EWOULDBLOCK)) => {
+            Err((back, error)) if error.kind() == io::ErrorKind::WouldBlock && begin.elapsed() < PATIENCE => {
+                file = back
+            }
+            Err((_, error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 let text =
                     format!("another process keeps {}: end it first (SIGTERM), then it lets go at once", dir.display());
                 return Err(io::Error::new(io::ErrorKind::ResourceBusy, text));
             }
-            Err((_, errno)) => return Err(errno.into()),
+            Err((_, error)) => return Err(error),
         }
         thread::sleep(Duration::from_millis(20));
     }

@@ -21,7 +21,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Puts the program at the loopback device, for as long as the value lives.
 fn attach(bench: &mut Bench) -> Attached {
-    let mut attached = Attached::new(None);
+    let mut attached = Attached::new(None, None);
     let interfaces = Interfaces::read().unwrap();
     attached.update(&mut bench.programs, &interfaces, &["lo".to_owned()], BpfHook::Tc).unwrap();
     attached
