@@ -170,20 +170,28 @@ impl Handler {
         if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
-        let Some(client) = self.client(&mut connection).await else { return connection.abort() };
+        let Some(client) = self.client(&mut connection, stop).await else { return connection.abort() };
         match &self.backend {
             Answerer::Upstream(upstream) => upstream.handle(connection, &client, seat, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
         }
     }
 
-    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should.
-    async fn client(&self, connection: &mut Connection) -> Option<Client> {
+    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should, or not before
+    /// the deadline.
+    async fn client(&self, connection: &mut Connection, stop: &Stop) -> Option<Client> {
         let seen = Client { peer: connection.peer_addr(), local: connection.local_addr() };
         if !self.proxies.contains(seen.peer.ip()) {
             return Some(seen);
         }
-        match timeout(self.timeouts.header, read_header(connection)).await {
+        let header = tokio::select! {
+            header = timeout(self.timeouts.header, read_header(connection)) => header,
+            () = stop.deadline.cancelled() => {
+                connection.note_close(CloseReason::Drained);
+                return None;
+            }
+        };
+        match header {
             Ok(Ok(header)) => Some(header.client.unwrap_or(seen)),
             Ok(Err(error)) => {
                 tracing::debug!(peer = %seen.peer, %error, "no header of the PROXY protocol");
