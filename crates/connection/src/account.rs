@@ -23,24 +23,24 @@ impl Account {
         &self.record
     }
 
-    /// Notes the outcome of a read into a buffer that was not empty.
-    pub(crate) fn read(&self, outcome: &io::Result<usize>) {
+    /// Notes the outcome of a read into something that had room.
+    pub(crate) fn read(&self, outcome: Result<usize, &io::Error>) {
         match outcome {
             Ok(0) => self.note(CloseReason::ClientFin),
             Ok(len) => {
-                self.stats.count_received(*len);
-                self.record.count_received(*len);
+                self.stats.count_received(len);
+                self.record.count_received(len);
             }
             Err(error) => self.failed(error),
         }
     }
 
     /// Notes the outcome of a write.
-    pub(crate) fn wrote(&self, outcome: &io::Result<usize>) {
+    pub(crate) fn wrote(&self, outcome: Result<usize, &io::Error>) {
         match outcome {
             Ok(len) => {
-                self.stats.count_sent(*len);
-                self.record.count_sent(*len);
+                self.stats.count_sent(len);
+                self.record.count_sent(len);
             }
             Err(error) => self.failed(error),
         }
@@ -103,17 +103,17 @@ mod tests {
         reason
     }
 
-    fn error(kind: io::ErrorKind) -> io::Result<usize> {
-        Err(kind.into())
+    fn error(kind: io::ErrorKind) -> io::Error {
+        kind.into()
     }
 
     #[test]
     fn who_closes_first_is_the_one_who_closed() {
         assert_eq!(counted(|_| {}), CloseReason::LocalClose);
-        assert_eq!(counted(|account| account.read(&Ok(0))), CloseReason::ClientFin);
+        assert_eq!(counted(|account| account.read(Ok(0))), CloseReason::ClientFin);
         let both = counted(|account| {
             account.note(CloseReason::LocalClose);
-            account.read(&Ok(0));
+            account.read(Ok(0));
         });
         assert_eq!(both, CloseReason::LocalClose);
     }
@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn a_reset_overrides_a_fin_and_is_not_overridden() {
         let reset = counted(|account| {
-            account.read(&Ok(0));
-            account.read(&error(io::ErrorKind::ConnectionReset));
+            account.read(Ok(0));
+            account.read(Err(&error(io::ErrorKind::ConnectionReset)));
             account.note(CloseReason::Aborted);
         });
         assert_eq!(reset, CloseReason::ClientReset);
@@ -130,11 +130,11 @@ mod tests {
 
     #[test]
     fn a_broken_pipe_is_a_reset_unless_we_broke_it() {
-        let theirs = counted(|account| account.wrote(&error(io::ErrorKind::BrokenPipe)));
+        let theirs = counted(|account| account.wrote(Err(&error(io::ErrorKind::BrokenPipe))));
         assert_eq!(theirs, CloseReason::ClientReset);
         let ours = counted(|account| {
             account.note(CloseReason::LocalClose);
-            account.wrote(&error(io::ErrorKind::BrokenPipe));
+            account.wrote(Err(&error(io::ErrorKind::BrokenPipe)));
         });
         assert_eq!(ours, CloseReason::LocalClose);
     }
@@ -143,10 +143,10 @@ mod tests {
     fn what_cut_a_connection_short_stands_whatever_else_comes_of_it() {
         for cut in [CloseReason::IdleTimeout, CloseReason::Drained, CloseReason::Deadline] {
             let reason = counted(|account| {
-                account.read(&Ok(0));
+                account.read(Ok(0));
                 account.note(cut);
                 account.note(CloseReason::Aborted);
-                account.wrote(&error(io::ErrorKind::ConnectionReset));
+                account.wrote(Err(&error(io::ErrorKind::ConnectionReset)));
             });
             assert_eq!(reason, cut);
         }
@@ -154,16 +154,16 @@ mod tests {
 
     #[test]
     fn the_kernel_giving_up_is_a_user_timeout() {
-        let given_up = || Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
-        assert_eq!(counted(|account| account.read(&given_up())), CloseReason::UserTimeout);
+        let given_up = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+        assert_eq!(counted(|account| account.read(Err(&given_up))), CloseReason::UserTimeout);
     }
 
     #[test]
     fn record_outlives_the_account_and_stands_still() {
         let account = Account::open(Arc::default(), record());
         let record = Arc::clone(account.record());
-        account.read(&Ok(7));
-        account.wrote(&Ok(5));
+        account.read(Ok(7));
+        account.wrote(Ok(5));
         assert_eq!(record.summary(), None);
         drop(account);
         let summary = record.summary().unwrap();
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn not_now_is_no_ending() {
-        assert_eq!(counted(|account| account.read(&error(io::ErrorKind::WouldBlock))), CloseReason::LocalClose);
-        assert_eq!(counted(|account| account.read(&error(io::ErrorKind::TimedOut))), CloseReason::Error);
+        assert_eq!(counted(|account| account.read(Err(&error(io::ErrorKind::WouldBlock)))), CloseReason::LocalClose);
+        assert_eq!(counted(|account| account.read(Err(&error(io::ErrorKind::TimedOut)))), CloseReason::Error);
     }
 }

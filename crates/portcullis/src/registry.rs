@@ -11,26 +11,17 @@ use std::time::Duration;
 use portcullis::{CloseReason, Connection, ConnectionHandle, Handshake, TcpState, Via};
 
 use crate::access_log::{AccessLog, Record, timestamp};
-use crate::config::{Backend, Choice};
 
 /// What is known of a connection when it is registered.
 #[derive(Clone, Debug)]
 pub struct Opening {
     /// Name of the listener.
     pub listener: Arc<str>,
-    /// As [`service_of`] has it.
+    /// The name of the built-in service that answers; `None`: an upstream does.
     pub service: Option<&'static str>,
     pub peer: SocketAddr,
     pub local: SocketAddr,
     pub handshake: Handshake,
-}
-
-/// The name of the built-in service that answers; `None`: an upstream does.
-pub fn service_of(backend: &Backend) -> Option<&'static str> {
-    match backend {
-        Backend::Service(service) => Some(service.word()),
-        Backend::Upstreams(_) => None,
-    }
 }
 
 /// What only the connection itself can tell and do, while another task serves it, and at its end.
@@ -280,7 +271,7 @@ mod tests {
     fn open(registry: &Arc<Registry>, id: u64) -> Seat {
         let opening = Opening {
             listener: "web".into(),
-            service: service_of(&Backend::Upstreams(vec!["198.18.0.3:80".parse().unwrap()])),
+            service: None,
             peer: "[::ffff:198.18.0.1]:40000".parse().unwrap(),
             local: "198.18.0.2:80".parse().unwrap(),
             handshake: Handshake { via: Via::Queue, options: None, duration: Some(Duration::from_millis(25)) },

@@ -9,11 +9,17 @@ use std::os::unix::net::UnixListener;
 use std::thread;
 
 use binary::{PATIENCE, Server, TempFile, own_addr, portcullis};
+use testnet::{Metrics, Namespace, Signal, http_get};
 
 /// A server with these lines in its listener's table.
 fn server(lines: &str) -> Server {
+    server_with("", lines)
+}
+
+/// The same, with lines that are of no listener's.
+fn server_with(common: &str, lines: &str) -> Server {
     let addr = own_addr(8080);
-    let file = TempFile::new(&format!("[[listener]]\nbind = [\"{addr}\"]\n{lines}\n"));
+    let file = TempFile::new(&format!("{common}\n[[listener]]\nbind = [\"{addr}\"]\n{lines}\n"));
     let mut command = portcullis(&["--config", file.path()]);
     command.args(["--datapath", "kernel", "--admin", "127.0.0.1:0"]);
     Server::spawn(command, addr)
@@ -131,4 +137,47 @@ fn a_trusted_proxy_without_a_header_is_reset_and_others_are_not_asked() {
     let other = server_of("192.0.2.0/24");
     let header = "PROXY TCP4 192.0.2.7 198.51.100.1 49152 80\r\n";
     assert_eq!(ask(&other, header.as_bytes()), header, "it is data");
+}
+
+/// A server that ends its connections at once when it is asked to end, and says of each how.
+fn impatient(lines: &str) -> Server {
+    server_with("shutdown_deadline_seconds = 0\naccess_log.path = \"stderr\"", lines)
+}
+
+/// Connections that were taken up.
+fn accepted(server: &Server) -> f64 {
+    let (status, text) = http_get(&Namespace::current(), server.admin, "/metrics").unwrap();
+    assert_eq!(status, 200);
+    Metrics::parse(&text).get("portcullis_connections_accepted_total", &[("listener", "default")]).unwrap()
+}
+
+/// Ends a server of which nobody has to be asked twice, and returns the line of its only connection.
+fn end(mut server: Server) -> String {
+    server.process.signal(Signal::SIGTERM);
+    assert_eq!(server.exit_code(), 0);
+    server.line("close_reason")
+}
+
+#[test]
+fn a_header_that_does_not_come_does_not_hold_up_the_end() {
+    let lines =
+        "service = \"echo\"\nproxy_protocol = { accept_from = [\"127.0.0.0/8\"] }\ntimeouts.header_seconds = 86400";
+    let server = impatient(lines);
+    let mut silent = server.connect();
+    testnet::eventually("it is waited for", PATIENCE, || accepted(&server) == 1.0);
+    let line = end(server);
+    assert!(line.contains("\"close_reason\":\"drained\""), "{line}");
+    assert_eq!(silent.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_is_relayed_at_the_deadline_is_drained() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = impatient(&format!("upstreams = [\"{}\"]", upstream.local_addr().unwrap()));
+    let mut client = server.connect();
+    client.write_all(b"x").unwrap();
+    let mut backend = upstream.accept().unwrap().0;
+    backend.read_exact(&mut [0]).unwrap();
+    let line = end(server);
+    assert!(line.contains("\"close_reason\":\"drained\""), "{line}");
 }

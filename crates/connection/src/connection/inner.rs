@@ -52,7 +52,7 @@ impl Inner {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
             let outcome = self.try_once(Interest::READABLE, buf.remaining(), || sys::recv(&self.stream, buf));
-            self.account.read(&outcome);
+            self.account.read(outcome.as_ref().copied());
             match outcome {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Poll::Ready(Err(self.explain(error))),
@@ -82,7 +82,7 @@ impl Inner {
         loop {
             ready!(self.stream.poll_write_ready(cx))?;
             let outcome = self.try_once(Interest::WRITABLE, len, send);
-            self.account.wrote(&outcome);
+            self.account.wrote(outcome.as_ref().copied());
             match outcome {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 outcome => return Poll::Ready(outcome.map_err(|error| self.explain(error))),

@@ -45,7 +45,7 @@ impl<'a> End<'a> {
     /// Reads into a buffer.
     pub(super) fn try_read(self, buffer: &mut [u8]) -> Result<Got, RelayEnd> {
         let read = self.socket.try_io(Interest::READABLE, || self.socket.read(buffer));
-        self.note_read(&read);
+        self.note_read(read.as_ref().copied());
         Ok(match self.unless_blocked(read)? {
             None => Got::Nothing,
             Some(0) => Got::Fin,
@@ -66,10 +66,11 @@ impl<'a> End<'a> {
                 len => Got::Read(len),
             }),
         });
-        match got {
-            Ok(Got::Read(len) | Got::Spliced(len)) => self.note_read(&Ok(len)),
-            Ok(Got::Fin | Got::Nothing) => self.note_read(&Ok(0)),
-            Err(ref error) => self.note_read(&Err(io::Error::from(error.kind()))),
+        match &got {
+            Ok(Got::Read(len) | Got::Spliced(len)) => self.note_read(Ok(*len)),
+            Ok(Got::Fin) => self.note_read(Ok(0)),
+            Ok(Got::Nothing) => {}
+            Err(error) => self.note_read(Err(error)),
         }
         Ok(self.unless_blocked(got)?.unwrap_or(Got::Nothing))
     }
@@ -84,7 +85,7 @@ impl<'a> End<'a> {
         self.wrote(self.socket.try_io(Interest::WRITABLE, || pipe.empty(&self.socket)))
     }
 
-    fn note_read(self, outcome: &io::Result<usize>) {
+    fn note_read(self, outcome: Result<usize, &io::Error>) {
         if let Some(account) = self.account {
             account.read(outcome);
         }
@@ -92,7 +93,7 @@ impl<'a> End<'a> {
 
     fn wrote(self, outcome: io::Result<usize>) -> Result<Option<usize>, RelayEnd> {
         if let Some(account) = self.account {
-            account.wrote(&outcome);
+            account.wrote(outcome.as_ref().copied());
         }
         self.unless_blocked(outcome)
     }
@@ -214,8 +215,15 @@ impl<'a> From<&'a Stream> for Socket<'a> {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use listener::Via;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::connection::{Connection, Handshake};
+    use crate::stats::ConnectionStats;
 
     /// What a sender has left in the queue of the socket that is returned, with an urgent byte at its head.
     async fn urgent_byte_and(data: &[u8], fin: bool) -> (std::net::TcpStream, TcpStream) {
@@ -246,6 +254,44 @@ mod tests {
                 Ok(Got::Nothing) => assert!(!fin),
                 _ => panic!("there is nothing more"),
             }
+        }
+    }
+
+    /// A connection that the kernel has given up, since its client took nothing; and the client.
+    async fn given_up(stats: &Arc<ConnectionStats>) -> (Connection, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, peer) = listener.accept().unwrap();
+        stream.set_nonblocking(true).unwrap();
+        SockRef::from(&stream).set_tcp_user_timeout(Some(Duration::from_millis(1))).unwrap();
+        let stream = TcpStream::from_std(stream).unwrap();
+        let given_up = async {
+            while !stream.ready(Interest::WRITABLE | Interest::ERROR).await.unwrap().is_error() {
+                let _ = stream.try_write(&[0; 65_536]);
+            }
+        };
+        timeout(Duration::from_secs(20), given_up).await.expect("a probe of the closed window");
+        let handshake = Handshake { via: Via::Kernel, options: None, duration: None };
+        (Connection::new(stream, listener.local_addr().unwrap(), peer, handshake, stats), client)
+    }
+
+    #[tokio::test]
+    async fn the_kernel_giving_up_is_a_user_timeout_whichever_way_bytes_move() {
+        for splices in [false, true] {
+            let stats = Arc::default();
+            let (connection, _client) = given_up(&stats).await;
+            let account = Some(connection.account());
+            let end = End { side: Side::Client, socket: Socket::Tcp(connection.stream()), account };
+            let mut buffer = [0; 64];
+            let got = if splices {
+                end.try_splice(&mut Pipe::take().unwrap(), &mut buffer)
+            } else {
+                end.try_read(&mut buffer)
+            };
+            let Err(RelayEnd::ClientFailed(error)) = got else { panic!("splices: {splices}") };
+            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+            drop(connection);
+            assert_eq!(stats.closed(CloseReason::UserTimeout), 1, "splices: {splices}");
         }
     }
 }

@@ -10,8 +10,11 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use nix::fcntl::{self, SpliceFFlags};
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::RELAY_BUFFER_BYTES;
-use super::sys;
+use super::sys::sigpipe_is_ignored;
 
 /// Pipes of the process, at most.
 const PIPES_MAX: usize = 1024;
@@ -46,7 +49,7 @@ impl Pipe {
     pub(super) fn take() -> Option<Pipe> {
         SPARE.take().or_else(|| {
             let share = Share::take()?;
-            let (reader, writer) = sys::sigpipe_is_ignored().then(io::pipe)?.ok()?;
+            let (reader, writer) = sigpipe_is_ignored().then(io::pipe)?.ok()?;
             Some(Pipe { reader, writer, len: 0, _share: share })
         })
     }
@@ -65,16 +68,25 @@ impl Pipe {
     /// Fills the empty pipe from a socket, and says with how much: 0 at the end of what the socket brings.
     pub(super) fn fill(&mut self, from: &impl AsFd) -> io::Result<usize> {
         debug_assert_eq!(self.len, 0, "else \"would block\" would not tell which of the two would");
-        self.len = sys::splice(from, &self.writer, RELAY_BUFFER_BYTES)?;
+        self.len = splice(from, &self.writer, RELAY_BUFFER_BYTES)?;
         Ok(self.len)
     }
 
     /// Empties the pipe, which is not empty, into a socket as far as that has room, and says how much it took.
     pub(super) fn empty(&mut self, to: &impl AsFd) -> io::Result<usize> {
-        let len = sys::splice(&self.reader, to, self.len)?;
+        let len = splice(&self.reader, to, self.len)?;
         self.len -= len;
         Ok(len)
     }
+}
+
+/// Moves up to `len` bytes between a pipe and a socket without copying them
+/// ([splice(2)](https://man7.org/linux/man-pages/man2/splice.2.html)). Never waits for the pipe; a non-blocking socket is not waited for either.
+///
+/// Into a socket whose peer is gone it raises SIGPIPE, and there is no flag against that; see [`sigpipe_is_ignored`].
+fn splice(from: &impl AsFd, to: &impl AsFd, len: usize) -> io::Result<usize> {
+    let flags = SpliceFFlags::SPLICE_F_NONBLOCK | SpliceFFlags::SPLICE_F_MOVE;
+    Ok(fcntl::splice(from, None, to, None, len, flags)?)
 }
 
 /// The right to have one pipe.
@@ -90,8 +102,8 @@ impl Share {
     fn max() -> usize {
         static MAX: OnceLock<usize> = OnceLock::new();
         *MAX.get_or_init(|| {
-            let descriptors = usize::try_from(sys::descriptors_max().unwrap_or(0)).unwrap_or(usize::MAX);
-            (descriptors / DESCRIPTORS_PER_PIPE).min(PIPES_MAX)
+            let (soft, _hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+            usize::try_from(soft).map_or(PIPES_MAX, |descriptors| PIPES_MAX.min(descriptors / DESCRIPTORS_PER_PIPE))
         })
     }
 }
@@ -99,5 +111,16 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         PIPES.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_of_splice_comes_back() {
+        let [no_pipe, nor_this] = [(); 2].map(|()| std::net::UdpSocket::bind("127.0.0.1:0").unwrap());
+        assert_eq!(splice(&no_pipe, &nor_this, 1).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     }
 }

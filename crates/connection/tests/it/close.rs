@@ -251,10 +251,12 @@ fn client_that_does_not_close_first_in_time_gets_our_fin() {
         let host = lab.host();
         block_on(async {
             let (mut script, connection, stats) = lab.accept_script(&host, 1025).await;
+            let handle = connection.handle();
             let closing = tokio::spawn(connection.close_with(FirstFin::Peers { within: SHORT }, PATIENCE));
             tokio::task::yield_now().await;
             script.expect_silence(SHORT / 4);
-            tokio::time::sleep(2 * SHORT).await;
+            let fin_sent = [TcpState::FinWait1, TcpState::FinWait2].map(Some);
+            until("our FIN", || fin_sent.contains(&handle.state())).await;
             script.expect_fin();
             script.fin();
             assert_clean(&closing.await.unwrap());

@@ -90,7 +90,7 @@ fn abort_wakes_a_writer_that_waits_for_a_client_that_does_not_read() {
         let (_client, mut connection, stats) = connected().await;
         let handle = connection.handle();
         let writing = tokio::spawn(async move { connection.write_all(&vec![0; 24 << 20]).await.unwrap_err().kind() });
-        tokio::time::sleep(Duration::from_millis(100)).await; // It waits, or not yet: it is to fail in any case.
+        until("it writes", || handle.sent_bytes() > 0).await; // It waits, or not yet: it is to fail in any case.
         assert!(handle.abort(CloseReason::Drained));
         // Whoever writes after the kernel has told its one error gets a broken pipe from it, and the same from us.
         assert_eq!(writing.await.unwrap(), ErrorKind::ConnectionAborted);

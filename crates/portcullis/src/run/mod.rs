@@ -35,7 +35,7 @@ use descriptors::Descriptors;
 use logging::LevelControl;
 use operations::Running;
 use reload::{Reached, Reloader};
-use serve::{Front, Served};
+use serve::Front;
 use stop::{FIN_GRACE, Signals, Stop};
 
 pub use limits::check_lists;
@@ -72,36 +72,21 @@ async fn serve_all(
 ) -> Result<(), Failure> {
     // First of all, so that a signal during the start ends it in an orderly way as well.
     let mut signals = Signals::listen().map_err(|error| Failure::runtime("cannot listen to signals", error))?;
-    let readiness = Arc::new(Readiness::default());
+    let (readiness, reloads) = (Arc::new(Readiness::default()), Arc::new(Reloads::default()));
     preflight::check(config)?;
     check_lists(config)?;
     let socket = control::take(&config.control, config.bpf_pins.is_some())?;
     let registry = Registry::new(AccessLog::start(&config.access_log)?);
-    let mut listeners = Vec::new();
-    for listener in &config.listeners {
-        listeners.push(start(config, listener, master.clone(), limit).await?);
-    }
-    drop(master);
+    let listeners = start_all(config, master, limit).await?;
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
-    let reloads = Arc::new(Reloads::default());
     let admin = Admin::start(config, sources.clone(), readiness.clone(), reloads.clone()).await?;
+    // What stays open to the end is open by now; the rest of the descriptors is for connections.
     let descriptors = Descriptors::now(limit);
-    let mut reached = Vec::new();
-    for (listener, config_of) in listeners.iter().zip(&config.listeners) {
-        let (control, served) = (listener.control(), Arc::new(Served::new(config_of)?));
-        let places = serve::places(config_of, config.listeners.len(), &descriptors)?;
-        control.set_rules(limits::rules(config_of, places)?);
-        reached.push(Reached { name: config_of.name.clone(), control, served });
-    }
+    let reached = reach_all(config, &listeners, &descriptors)?;
     let stop = Stop::default();
-    let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
-    let fronts: Vec<_> = reached
-        .iter()
-        .map(|reached| Front::new(&reached.name, reached.served.clone(), stop.clone(), registry.door(&reached.name)))
-        .collect();
+    let fronts = fronts(&reached, &stop, &registry);
     let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
-    let reloader = Arc::new(reloader);
-    let drain_asked = CancellationToken::new();
+    let (reloader, drain_asked) = (Arc::new(reloader), CancellationToken::new());
     let running = Running::new(
         sources.clone(),
         readiness.clone(),
@@ -111,13 +96,10 @@ async fn serve_all(
         drain_asked.clone(),
     );
     let ctl = Ctl::start(socket, running)?;
-    let mut watches = JoinSet::new(); // Dropped at the end, and they with it.
-    sources.into_iter().for_each(|source| drop(watches.spawn(shortage::watch(source))));
+    let _watches = watch_all(sources);
     let banner = banner::lines(config, &listeners, admin.addr, ctl.path.as_deref());
-    let mut running = JoinSet::new();
-    for (listener, front) in listeners.into_iter().zip(fronts) {
-        running.spawn(front.run(listener));
-    }
+    let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
+    let mut running = run_all(fronts, listeners);
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
 
@@ -136,6 +118,35 @@ async fn serve_all(
         log.clone().finish(LOG_GRACE).await;
     }
     ended
+}
+
+/// From here on the addresses are guarded; what gets through its handshake waits in the accept queue.
+async fn start_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Result<Vec<Listener>, Failure> {
+    let mut listeners = Vec::new();
+    for listener in &config.listeners {
+        listeners.push(start(config, listener, master.clone(), limit).await?);
+    }
+    Ok(listeners)
+}
+
+/// Puts the configuration into force, where a reload will find it.
+fn reach_all(config: &Config, listeners: &[Listener], descriptors: &Descriptors) -> Result<Vec<Reached>, Failure> {
+    let of_each = config.listeners.iter().zip(listeners);
+    of_each.map(|(of, listener)| Reached::begin(config, of, listener.control(), descriptors)).collect()
+}
+
+fn fronts(reached: &[Reached], stop: &Stop, registry: &Arc<Registry>) -> Vec<Front> {
+    let front = |of: &Reached| Front::new(&of.name, of.served.clone(), stop.clone(), registry.door(&of.name));
+    reached.iter().map(front).collect()
+}
+
+/// They end when the set is dropped.
+fn watch_all(sources: Vec<Arc<dyn Source>>) -> JoinSet<()> {
+    sources.into_iter().map(shortage::watch).collect()
+}
+
+fn run_all(fronts: Vec<Front>, listeners: Vec<Listener>) -> JoinSet<Result<(), Failure>> {
+    fronts.into_iter().zip(listeners).map(|(front, listener)| front.run(listener)).collect()
 }
 
 /// Goes on serving new clients for a while, so that whoever sends them here has time to notice. A second signal, or the failure of a

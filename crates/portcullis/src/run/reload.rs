@@ -11,8 +11,8 @@ use super::logging::LevelControl;
 use super::preflight::no_circle;
 use super::serve::{Served, places};
 use crate::cli::RunArgs;
-use crate::config::Config;
 use crate::config::diff::{Change, Reach};
+use crate::config::{Config, ListenerConfig};
 use crate::failure::Failure;
 use crate::read_config;
 
@@ -32,6 +32,23 @@ pub struct Reached {
     pub name: String,
     pub control: Control,
     pub served: Arc<Served>,
+}
+
+impl Reached {
+    /// Puts the configuration of one of its listeners into force there.
+    ///
+    /// # Errors
+    /// Lists that cannot be read, upstreams that cannot be, no descriptor for a single connection.
+    pub fn begin(
+        config: &Config,
+        listener: &ListenerConfig,
+        control: Control,
+        descriptors: &Descriptors,
+    ) -> Result<Reached, Failure> {
+        let (rules, served) = built(config, listener, descriptors)?;
+        control.set_rules(rules);
+        Ok(Reached { name: listener.name.clone(), control, served: Arc::new(served) })
+    }
 }
 
 impl Reloader {
@@ -105,14 +122,19 @@ impl Reloader {
     fn build(&self, config: &Config, front: &Reached) -> Result<(Rules, Served), Failure> {
         let listener = config.listeners.iter().find(|listener| listener.name == front.name);
         let listener = listener.ok_or_else(|| Failure::Usage(format!("there is no listener \"{}\"", front.name)))?;
-        let places = places(listener, config.listeners.len(), &self.descriptors)?;
-        Ok((rules(listener, places)?, Served::new(listener)?))
+        built(config, listener, &self.descriptors)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
         // Nothing under the lock leaves it half done.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whom one of the configuration's listeners lets in, and what is done with them; nothing of it is in force yet.
+fn built(config: &Config, listener: &ListenerConfig, descriptors: &Descriptors) -> Result<(Rules, Served), Failure> {
+    let places = places(listener, config.listeners.len(), descriptors)?;
+    Ok((rules(listener, places)?, Served::new(listener)?))
 }
 
 /// Half a reload would be worse than none.

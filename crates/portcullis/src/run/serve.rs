@@ -12,9 +12,9 @@ use tokio_util::task::TaskTracker;
 use super::descriptors::{self, Allowed, Descriptors};
 use super::stop::Stop;
 use super::upstream::Upstream;
-use crate::config::{Backend, ListenerConfig, Service, Timeouts};
+use crate::config::{Backend, Choice, ListenerConfig, Service, Timeouts};
 use crate::failure::Failure;
-use crate::registry::{Door, Seat, service_of};
+use crate::registry::{Door, Seat};
 use crate::service;
 
 /// How long a peer may go on sending once its service is done with it. Closing at once would make the kernel send RST
@@ -35,8 +35,6 @@ pub struct Served(RwLock<Arc<Handler>>);
 /// What is done with a connection.
 struct Handler {
     backend: Answerer,
-    /// Its name, where it is a built-in service.
-    service: Option<&'static str>,
     timeouts: Timeouts,
     /// Peers whose connections begin with a header of the PROXY protocol.
     proxies: PrefixList,
@@ -45,6 +43,16 @@ struct Handler {
 enum Answerer {
     Service(Service),
     Upstream(Box<Upstream>),
+}
+
+impl Answerer {
+    /// The name of a built-in service.
+    fn service(&self) -> Option<&'static str> {
+        match self {
+            Answerer::Service(service) => Some(service.word()),
+            Answerer::Upstream(_) => None,
+        }
+    }
 }
 
 impl Served {
@@ -58,12 +66,7 @@ impl Served {
             Backend::Upstreams(servers) => Answerer::Upstream(Box::new(Upstream::new(config, servers.clone())?)),
         };
         let proxies = config.proxy_protocol.accept_from.clone();
-        Ok(Served(RwLock::new(Arc::new(Handler {
-            backend,
-            service: service_of(&config.backend),
-            timeouts: config.timeouts,
-            proxies,
-        }))))
+        Ok(Served(RwLock::new(Arc::new(Handler { backend, timeouts: config.timeouts, proxies }))))
     }
 
     /// For the connections that come from now on; those there are go on as they began.
@@ -118,7 +121,7 @@ impl Front {
                 Some(Err(error)) => return Err(Failure::runtime(format!("listener \"{}\"", self.name), error)),
             };
             let (handler, stop) = (self.served.handler(), self.stop.clone());
-            let seat = self.door.open(&connection, handler.service);
+            let seat = self.door.open(&connection, handler.backend.service());
             tasks.spawn(async move {
                 handler.handle(connection, &seat, &stop).await;
                 drop(seat);
@@ -167,20 +170,28 @@ impl Handler {
         if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
-        let Some(client) = self.client(&mut connection).await else { return connection.abort() };
+        let Some(client) = self.client(&mut connection, stop).await else { return connection.abort() };
         match &self.backend {
             Answerer::Upstream(upstream) => upstream.handle(connection, &client, seat, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
         }
     }
 
-    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should.
-    async fn client(&self, connection: &mut Connection) -> Option<Client> {
+    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should, or not before
+    /// the deadline.
+    async fn client(&self, connection: &mut Connection, stop: &Stop) -> Option<Client> {
         let seen = Client { peer: connection.peer_addr(), local: connection.local_addr() };
         if !self.proxies.contains(seen.peer.ip()) {
             return Some(seen);
         }
-        match timeout(self.timeouts.header, read_header(connection)).await {
+        let header = tokio::select! {
+            header = timeout(self.timeouts.header, read_header(connection)) => header,
+            () = stop.deadline.cancelled() => {
+                connection.note_close(CloseReason::Drained);
+                return None;
+            }
+        };
+        match header {
             Ok(Ok(header)) => Some(header.client.unwrap_or(seen)),
             Ok(Err(error)) => {
                 tracing::debug!(peer = %seen.peer, %error, "no header of the PROXY protocol");

@@ -1,5 +1,6 @@
 //! Connections that are passed on to servers.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -77,11 +78,11 @@ impl Upstream {
         };
         upstream.server().into_iter().for_each(|server| seat.set_upstream(server));
         let handle = connection.handle();
+        // Outside of the select, so that at the deadline the connection is still there to take the note.
+        let mut relay = pin!(relay(connection, upstream, self.timeouts.idle, self.timeouts.half_close));
         tokio::select! {
-            outcome = relay(connection, upstream, self.timeouts.idle, self.timeouts.half_close) => {
-                tracing::debug!(listener = self.listener, ?outcome, "relay ended");
-            }
-            () = note_at(stop, || handle.note_close(CloseReason::Drained)) => {}
+            outcome = &mut relay => tracing::debug!(listener = self.listener, ?outcome, "relay ended"),
+            () = stop.deadline.cancelled() => handle.note_close(CloseReason::Drained),
         }
     }
 
@@ -91,10 +92,4 @@ impl Upstream {
             tracing::warn!(listener = self.listener, %error, failures, "cannot reach the upstream; its clients are reset");
         }
     }
-}
-
-/// Notes why, while the connection is still there to take the note.
-async fn note_at(stop: &Stop, note: impl FnOnce()) {
-    stop.deadline.cancelled().await;
-    note();
 }
