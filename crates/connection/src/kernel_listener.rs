@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -51,6 +52,27 @@ impl KernelListener {
         // A restart must not wait for the TIME-WAIT of old connections.
         socket.set_reuse_address(true)?;
         socket.bind(&addr.into())?;
+        KernelListener::listen(socket, backlog, stats)
+    }
+
+    /// Goes on with the listening socket of another process, and with what waits in its queue. As long as both hold it, each connection
+    /// is whose accepts it.
+    ///
+    /// # Errors
+    ///
+    /// Where it is no TCP socket that is bound.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime with I/O enabled.
+    pub fn inherit(left: OwnedFd, backlog: u32, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
+        let socket = Socket::from(left);
+        socket.set_nonblocking(true)?;
+        KernelListener::listen(socket, backlog, stats)
+    }
+
+    /// One that listens already is told its new backlog.
+    fn listen(socket: Socket, backlog: u32, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let inner = Arc::new(TcpListener::from_std(socket.into())?);
         let local = inner.local_addr()?;
@@ -120,6 +142,16 @@ impl KernelGauge {
     /// Connections that wait to be accepted, and how many may; zeros once the listener is gone.
     pub fn queue(&self) -> ListenQueue {
         self.socket.upgrade().and_then(|socket| sys::listen_queue(&*socket).ok()).unwrap_or_default()
+    }
+
+    /// The socket, for a process that is to [`inherit`](KernelListener::inherit) it.
+    ///
+    /// # Errors
+    ///
+    /// Of dup(2); `NotConnected` once the listener is gone.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        let socket = self.socket.upgrade().ok_or(io::ErrorKind::NotConnected)?;
+        socket.as_fd().try_clone_to_owned()
     }
 }
 

@@ -1,5 +1,7 @@
 //! What a listener can be told before it starts.
 
+mod successor;
+
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::num::NonZeroUsize;
@@ -14,6 +16,8 @@ use crate::alarm::Alarm;
 use crate::front::{Guard, Listener, Tier};
 use crate::guard::{expand_wildcards, overlap};
 use crate::kernel::KernelListeners;
+
+pub use successor::Successor;
 
 /// Which way to the wire.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,6 +77,14 @@ pub enum BuildError {
         addr: SocketAddr,
         /// `AddrInUse`, `AddrNotAvailable`, `PermissionDenied`...
         source: io::Error,
+    },
+    /// The listener to be succeeded has another datapath, and the one cannot go on with what the other has.
+    #[error("the predecessor's datapath is {left:?}, and this one is to be {wanted:?}: stop it first, then start")]
+    OtherDatapath {
+        /// What was asked for.
+        wanted: Datapath,
+        /// What there is.
+        left: Datapath,
     },
     /// No randomness for a master key.
     #[error("cannot make a master key: {0}")]
@@ -234,20 +246,23 @@ impl Builder {
 
     fn build_raw(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
         adopt::probe().map_err(|source| engine_error(EngineError::System { what: "adopting connections", source }))?;
-        let config = EngineConfig {
-            interfaces: self.interfaces,
-            workers: self.workers,
-            fail_closed: self.fail_closed,
-            name: self.name,
-            ..EngineConfig::new(ListenConfig { bind: guarded, ..self.listen }, master)
-        };
         let stats = Arc::new(ConnectionStats::default());
         let (sender, receiver) = accept_queue(self.accept_queue, stats.clone());
         let gauge = sender.gauge();
         let alarm = Alarm::default();
         let establish = |_worker| RawEstablisher::new(sender.clone()).map(|establish| alarm.watch(establish));
-        let engine = Engine::start(config, establish).map_err(engine_error)?;
+        let engine = Engine::start(self.engine_config(guarded, master), establish).map_err(engine_error)?;
         Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(Guard::Raw(engine)), stats))
+    }
+
+    fn engine_config(self, guarded: Vec<SocketAddr>, master: MasterKey) -> EngineConfig {
+        EngineConfig {
+            interfaces: self.interfaces,
+            workers: self.workers,
+            fail_closed: self.fail_closed,
+            name: self.name,
+            ..EngineConfig::new(ListenConfig { bind: guarded, ..self.listen }, master)
+        }
     }
 
     fn build_bpf(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
@@ -258,7 +273,11 @@ impl Builder {
 
     /// The programs keep silent for these addresses until the sockets stand.
     fn start_bpf(&self, guarded: &[SocketAddr], master: MasterKey, alarm: &Alarm) -> Result<BpfEngine, EngineError> {
-        let config = BpfConfig {
+        BpfEngine::start(self.bpf_config(guarded, master), alarm.watch(()))
+    }
+
+    fn bpf_config(&self, guarded: &[SocketAddr], master: MasterKey) -> BpfConfig {
+        BpfConfig {
             listen: ListenConfig { bind: guarded.to_vec(), ..self.listen.clone() },
             interfaces: self.interfaces.clone(),
             hook: self.bpf_hook,
@@ -266,8 +285,7 @@ impl Builder {
             fail_closed: self.fail_closed,
             master,
             name: self.name.clone(),
-        };
-        BpfEngine::start(config, alarm.watch(()))
+        }
     }
 
     fn listen_behind(
@@ -302,19 +320,32 @@ fn build_kernel(guarded: &[SocketAddr], accept_queue: usize) -> Result<Listener,
     Ok(Listener::new(Tier::Kernel(listeners), None, stats))
 }
 
-/// A listening socket for each address. The kernel counts its queue from 0: one more than the backlog may wait.
+/// A listening socket for each address.
 fn kernel_listeners(
     guarded: &[SocketAddr],
     accept_queue: usize,
     via: Via,
     stats: &Arc<ConnectionStats>,
 ) -> Result<KernelListeners, BuildError> {
-    let backlog = u32::try_from(accept_queue.saturating_sub(1)).unwrap_or(u32::MAX);
-    let listen = |&addr| match KernelListener::bind(addr, backlog, stats.clone()) {
+    let listen = |&addr: &SocketAddr| listen_on(addr, accept_queue, via, stats);
+    guarded.iter().map(listen).collect::<Result<_, _>>().map(KernelListeners::new)
+}
+
+fn listen_on(
+    addr: SocketAddr,
+    accept_queue: usize,
+    via: Via,
+    stats: &Arc<ConnectionStats>,
+) -> Result<KernelListener, BuildError> {
+    match KernelListener::bind(addr, backlog(accept_queue), stats.clone()) {
         Ok(listener) => Ok(listener.with_via(via)),
         Err(source) => Err(BuildError::Kernel { addr, source }),
-    };
-    guarded.iter().map(listen).collect::<Result<_, _>>().map(KernelListeners::new)
+    }
+}
+
+/// The kernel counts its queue from 0: one more than the backlog may wait.
+fn backlog(accept_queue: usize) -> u32 {
+    u32::try_from(accept_queue.saturating_sub(1)).unwrap_or(u32::MAX)
 }
 
 /// A port below 1024 needs a capability of its own, which the engine's error names.

@@ -4,14 +4,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, Rules};
+use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, KernelGauge, Rules};
 use listener::io::{BpfEngine, Engine, EngineView};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::alarm::Alarm;
-use crate::builder::Builder;
+use crate::builder::{Builder, Datapath};
 use crate::drain::{handed_on, handshakes_settled};
+use crate::estate::{Estate, HandedOver};
 use crate::kernel::KernelListeners;
 use crate::source::{ListenerSource, Queue};
 
@@ -77,6 +78,15 @@ impl Guard {
     fn hands_on(&self) -> bool {
         matches!(self, Guard::Bpf(engine) if engine.hands_on())
     }
+
+    fn hand_over(self) -> io::Result<HandedOver> {
+        match self {
+            Guard::Raw(engine) => engine.hand_over().map(|bookmarks| HandedOver { bookmarks, _remains: None }),
+            Guard::Bpf(engine) => engine
+                .hand_over()
+                .map(|(bookmark, remains)| HandedOver { bookmarks: vec![bookmark], _remains: Some(remains) }),
+        }
+    }
 }
 
 /// Drains a listener, or changes its limits, from another task. Cheap to clone.
@@ -96,6 +106,10 @@ struct Door {
     outlives: bool,
     draining: CancellationToken,
     drain_began: OnceLock<Instant>,
+    /// The kernel's listening sockets, where it has them.
+    kernel: Vec<(SocketAddr, KernelGauge)>,
+    /// All that comes from now on is the successor's.
+    handed_over: CancellationToken,
 }
 
 impl Listener {
@@ -111,12 +125,20 @@ impl Listener {
             (Tier::Raw { .. }, view) => view.as_ref().map_or_else(Vec::new, EngineView::endpoints),
         };
         let outlives = engine.as_ref().is_some_and(Guard::outlives);
+        let kernel = match &tier {
+            Tier::Raw { .. } => Vec::new(),
+            Tier::Bpf { listeners, .. } | Tier::Kernel(listeners) => {
+                listeners.local_addrs().into_iter().zip(listeners.gauges()).collect()
+            }
+        };
         let door = Door {
             engine: Mutex::new(engine),
             view,
             outlives,
             draining: CancellationToken::new(),
             drain_began: OnceLock::new(),
+            kernel,
+            handed_over: CancellationToken::new(),
         };
         Listener { tier, door: Arc::new(door), gate: Gate::new(Rules::default()), stats, endpoints }
     }
@@ -136,7 +158,11 @@ impl Listener {
     pub async fn accept(&mut self) -> Option<io::Result<Connection>> {
         loop {
             // A place before a connection: while there is none, connections wait in the accept queue, which is bounded.
-            self.gate.room().await;
+            tokio::select! {
+                () = self.gate.room() => {}
+                // What the kernel has accepted waits for the successor; what we have adopted is ours, and waits on.
+                () = self.door.handed_over.cancelled(), if !matches!(self.tier, Tier::Raw { .. }) => {}
+            }
             let connection = match self.next_connection().await? {
                 Ok(connection) => connection,
                 Err(error) => return Some(Err(error)),
@@ -177,6 +203,10 @@ impl Listener {
                     listeners.close();
                     Some(Err(io::Error::other("the keeper of the eBPF programs has died, and they with it")))
                 }
+                () = self.door.handed_over.cancelled() => {
+                    listeners.close();
+                    None
+                }
                 accepted = listeners.accept() => Some(accepted),
                 () = self.door.drained() => {
                     listeners.close();
@@ -185,7 +215,11 @@ impl Listener {
                 }
             },
             Tier::Kernel(listeners) => tokio::select! {
-                biased; // What the kernel has ready comes before the end is told.
+                biased; // What the kernel has ready comes before the end is told, but for what is a successor's.
+                () = self.door.handed_over.cancelled() => {
+                    listeners.close();
+                    None
+                }
                 accepted = listeners.accept(), if !listeners.is_empty() => Some(accepted),
                 () = self.door.draining.cancelled() => {
                     listeners.close();
@@ -299,6 +333,25 @@ impl Control {
         self.gate.set_rules(rules);
     }
 
+    /// What the process that takes our place needs to [succeed](Builder::succeed) this listener. Nothing changes here. Blocks for some
+    /// microseconds.
+    ///
+    /// # Errors
+    /// `NotConnected` when the listener is closed, or was handed over; with [`Datapath::Bpf`], where no bpffs is to be found, by which
+    /// programs change hands.
+    pub fn estate(&self) -> io::Result<Estate> {
+        self.door.estate()
+    }
+
+    /// Stops where it is, for a successor that has all it needs: what was not finished is finished there. The connections that are here
+    /// already stay, and [`accept`](Listener::accept) gives `None` when no more comes. Blocks until the workers have stopped.
+    ///
+    /// # Errors
+    /// `NotConnected` when the listener is closed, or was handed over; when a worker has died.
+    pub fn hand_over(&self) -> io::Result<HandedOver> {
+        self.door.hand_over()
+    }
+
     /// Who is inside, and who was refused.
     pub fn gate(&self) -> &Gate {
         &self.gate
@@ -306,6 +359,27 @@ impl Control {
 }
 
 impl Door {
+    fn estate(&self) -> io::Result<Estate> {
+        let share = |(addr, socket): &(SocketAddr, KernelGauge)| Ok((*addr, socket.share()?));
+        let sockets = || self.kernel.iter().map(share).collect::<io::Result<Vec<_>>>();
+        let of_kernel = |datapath, programs| Ok(Estate { datapath, sockets: sockets()?, taps: Vec::new(), programs });
+        match &*self.lock() {
+            Some(Guard::Raw(engine)) => engine.estate().map(Estate::raw),
+            Some(Guard::Bpf(engine)) => of_kernel(Datapath::Bpf, Some(engine.estate()?)),
+            None if self.view.is_none() && !self.handed_over.is_cancelled() => of_kernel(Datapath::Kernel, None),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    fn hand_over(&self) -> io::Result<HandedOver> {
+        let engine = self.take_engine();
+        if self.handed_over.is_cancelled() || (engine.is_none() && self.view.is_some()) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        self.handed_over.cancel();
+        engine.map_or(Ok(HandedOver { bookmarks: Vec::new(), _remains: None }), Guard::hand_over)
+    }
+
     fn drain(&self) {
         if let Some(engine) = &*self.lock() {
             engine.drain();

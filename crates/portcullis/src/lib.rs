@@ -26,16 +26,18 @@
 mod alarm;
 mod builder;
 mod drain;
+mod estate;
 mod front;
 pub mod guard;
 mod kernel;
 mod source;
 
-pub use builder::{BuildError, Builder, Datapath};
+pub use builder::{BuildError, Builder, Datapath, Successor};
 pub use connection::{
     AtLimit, CloseOutcome, CloseReason, CloseSummary, Connection, ConnectionHandle, FirstFin, Gate, Handshake,
     Keepalive, PrefixList, ReadHalf, Refuse, Refused, ReuniteError, Rules, Timeouts, WriteHalf,
 };
+pub use estate::{Estate, HandedOver};
 pub use front::{Control, Listener};
-pub use listener::io::BpfHook;
+pub use listener::io::{Bookmark, BpfEstate, BpfHook, TapEstate};
 pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};

@@ -1,6 +1,7 @@
 //! Everything that touches the kernel: packet rings, raw sockets, netlink, threads and the clock.
 
 mod bpf;
+mod descriptors;
 mod engine;
 mod estate;
 mod fail_closed;
@@ -19,6 +20,7 @@ mod urgency;
 mod worker;
 
 pub use bpf::{BpfConfig, BpfEngine, BpfHook, BpfRemains, PreparedBpf};
+pub use descriptors::{recv_descriptor, send_descriptor};
 pub use engine::{Engine, EngineConfig, EngineError, EngineView, PreparedEngine, check_reservable};
 pub use estate::{Bookmark, BpfEstate, Estate, TapEstate};
 pub use lock::lock_file;

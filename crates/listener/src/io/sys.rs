@@ -6,9 +6,11 @@ use std::ffi::c_void;
 use std::io;
 use std::mem::{size_of, zeroed};
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::socket::{self, ControlMessageOwned, MsgFlags};
 
 /// A plain-data socket option: any bit pattern is a value, no padding.
 ///
@@ -283,6 +285,25 @@ pub(super) fn go_first(yes: bool) -> io::Result<()> {
 
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// [recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html) of one byte, and the descriptor that came with it, if one did.
+/// `None` at the end of the stream.
+pub(super) fn receive_byte(socket: BorrowedFd<'_>) -> io::Result<Option<Option<OwnedFd>>> {
+    let mut byte = [0];
+    let mut bytes = [io::IoSliceMut::new(&mut byte)];
+    let mut room = nix::cmsg_space!(RawFd);
+    let message =
+        socket::recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let received = message.cmsgs()?.find_map(|control| match control {
+        ControlMessageOwned::ScmRights(received) => received.first().copied(),
+        _ => None,
+    });
+    // SAFETY: the kernel has just made it for us, and nobody else knows its number; so it is closed once, by its owner here.
+    Ok(Some(received.map(|descriptor| unsafe { OwnedFd::from_raw_fd(descriptor) })))
 }
 
 /// A socket as the borrowed descriptor the functions here take.
