@@ -6,11 +6,13 @@ mod fail_closed;
 mod filter;
 mod host;
 pub mod interfaces;
+mod keys;
 mod netlink;
 mod reserve;
 mod ring;
 mod sieve;
 pub mod sock_diag;
+mod switches;
 mod sys;
 mod transmit;
 mod urgency;
@@ -18,3 +20,4 @@ mod worker;
 
 pub use bpf::{BpfConfig, BpfEngine, BpfHook};
 pub use engine::{Engine, EngineConfig, EngineError, EngineView, check_reservable};
+pub use switches::ModeSwitch;

@@ -25,6 +25,8 @@ use crate::cookie::KeySlots;
 use crate::held::KernelSockets;
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
+use crate::io::keys::KeyOrders;
+use crate::io::switches::SwitchRecord;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::Listen;
@@ -59,6 +61,7 @@ pub(super) struct Orders {
     /// The answer: the programs know that they are to drain.
     pub drains: AtomicBool,
     pub stop: AtomicBool,
+    pub keys: KeyOrders,
 }
 
 /// What a keeper has, and what it needs for it.
@@ -79,6 +82,7 @@ pub(super) struct Duties {
     pub hook: BpfHook,
     pub bind: Vec<SocketAddr>,
     pub orders: Arc<Orders>,
+    pub switches: Arc<SwitchRecord>,
     pub woken: UnixStream,
     pub published: Arc<SharedStats>,
     pub refresh: Promise,
@@ -88,6 +92,8 @@ pub(super) struct Duties {
 pub(super) struct Keeper {
     has: Duties,
     keys: KeySlots,
+    /// The last of the orders about keys that was followed.
+    keys_seen: u64,
     sleeper: Sleeper,
     /// What stands in the table of targets.
     table: Table,
@@ -119,6 +125,7 @@ impl Keeper {
         let mut keeper = Keeper {
             has,
             keys,
+            keys_seen: 0,
             sleeper,
             table,
             written: None,
@@ -174,6 +181,10 @@ impl Keeper {
     }
 
     fn follow_orders(&mut self) {
+        // The programs get the keys that come of it at the next tick.
+        if let Some(masters) = self.has.orders.keys.since(&mut self.keys_seen) {
+            self.has.listen.set_masters(masters);
+        }
         let Orders { drain, open, .. } = &*self.has.orders;
         let open = open.load(Ordering::Acquire);
         // Seen once: what is told to the programs is what is answered.
@@ -318,7 +329,9 @@ impl Keeper {
     }
 
     fn log_switch(&mut self) {
-        match self.has.listen.take_switch() {
+        let switched = self.has.listen.take_switch();
+        switched.into_iter().for_each(|mode| self.has.switches.note(mode));
+        match switched {
             Some(Mode::Cookies) => {
                 warn!(listener = %self.has.name, "half-open queue at its high watermark: answering with cookies alone");
             }
