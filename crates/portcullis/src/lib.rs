@@ -37,5 +37,8 @@ pub use connection::{
     Keepalive, PrefixList, ReadHalf, Refuse, Refused, ReuniteError, Rules, Timeouts, WriteHalf,
 };
 pub use front::{Control, Listener};
+pub use listener::cookie::Epoch;
 pub use listener::io::BpfHook;
-pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};
+pub use listener::{
+    AcceptCookies, KeySchedule, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via,
+};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use connection::proxy_protocol::Client;
 use connection::relay;
-use connection::upstream::{ConnectError, Pool, PoolConfig, Server};
+use connection::upstream::{ConnectError, Pool, PoolConfig, Server, ServerView};
 use portcullis::{CloseReason, Connection};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -83,6 +83,11 @@ impl Upstream {
             }
             () = note_at(stop, || handle.note_close(CloseReason::Drained)) => {}
         }
+    }
+
+    /// The servers, as they are now.
+    pub fn view(&self) -> Vec<ServerView> {
+        self.pool.view()
     }
 
     fn note_failure(&self, error: &ConnectError) {
