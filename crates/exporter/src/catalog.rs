@@ -75,6 +75,26 @@ pub(crate) const HANDSHAKE_DURATION: Family = Family {
 pub(crate) const PROCESS_CPU: Family =
     Family { name: "process_cpu_seconds_total", help: "Total user and system CPU time spent in seconds." };
 
+/// The families of the servers behind listeners, rendered by [`crate::text`], since servers come and go with reloads.
+pub(crate) const UPSTREAM_UP: Family = Family {
+    name: "portcullis_upstream_up",
+    help: "1 if clients are sent to the server before others, 0 if it is down.",
+};
+pub(crate) const UPSTREAM_CONNECTIONS: Family = Family {
+    name: "portcullis_upstream_connections",
+    help: "Connections to the server for clients now, those being made included.",
+};
+pub(crate) const UPSTREAM_CONNECTS: Family = Family {
+    name: "portcullis_upstream_connects_total",
+    help: "Connects to the server for clients, whatever came of them.",
+};
+pub(crate) const UPSTREAM_CONNECT_FAILURES: Family = Family {
+    name: "portcullis_upstream_connect_failures_total",
+    help: "Connects to the server for clients that failed, upon which another server is tried.",
+};
+pub(crate) const UPSTREAM_CHECK_FAILURES: Family =
+    Family { name: "portcullis_upstream_check_failures_total", help: "Health checks of the server that failed." };
+
 /// Every family of the registry, in the order of the names' subjects.
 pub(crate) const FAMILIES: &[Family] = &[
     // The process as a whole.
@@ -87,6 +107,16 @@ pub(crate) const FAMILIES: &[Family] = &[
     family(
         "portcullis_config_last_reload_success_timestamp_seconds",
         "When the configuration in force was read, in seconds since 1970.",
+    ),
+    family("portcullis_access_log_lines_total", "Lines of the access log that were written."),
+    family(
+        "portcullis_access_log_dropped_total",
+        "Lines of the access log that were lost, because they came faster than they could be written or the file took no more.",
+    ),
+    family("portcullis_key_rotations_total", "Rotations of the master key since the start."),
+    family(
+        "portcullis_syncookies_key_rotation_timestamp_seconds",
+        "From when the latest master key makes cookies, in seconds since 1970; 0 if it is the one of the start.",
     ),
     family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
     // SYN and SYN-ACK.
@@ -259,6 +289,19 @@ mod tests {
     #[test]
     fn no_name_is_described_twice() {
         let mut names = HashSet::new();
-        assert!(FAMILIES.iter().chain([&HANDSHAKE_DURATION, &PROCESS_CPU]).all(|family| names.insert(family.name)));
+        let upstreams = [
+            &UPSTREAM_UP,
+            &UPSTREAM_CONNECTIONS,
+            &UPSTREAM_CONNECTS,
+            &UPSTREAM_CONNECT_FAILURES,
+            &UPSTREAM_CHECK_FAILURES,
+        ];
+        assert!(
+            FAMILIES
+                .iter()
+                .chain([&HANDSHAKE_DURATION, &PROCESS_CPU])
+                .chain(upstreams)
+                .all(|family| names.insert(family.name))
+        );
     }
 }

@@ -10,13 +10,15 @@ use tokio::sync::Mutex;
 use tracing::warn;
 
 use crate::catalog::PROCESS_CPU;
-use crate::collect::{Collectors, KernelSockets, SocketTable};
+use crate::census::{Census, KernelSockets, SocketTable};
+use crate::collect::Collectors;
 use crate::error::ExporterError;
 use crate::listeners::ListenerSeries;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::reloads::Reloads;
 use crate::source::Source;
+use crate::surroundings::{SurroundingSeries, Surroundings};
 use crate::text::{self, Handshakes};
 
 /// Renders the state of every listener, of the kernel and of the process as Prometheus text.
@@ -29,6 +31,7 @@ pub struct Exporter {
     readiness: Arc<Readiness>,
     draining: Gauge,
     config: ConfigSeries,
+    surroundings: SurroundingSeries,
     collectors: Arc<Mutex<Collectors>>,
 }
 
@@ -58,14 +61,16 @@ impl Exporter {
         check_names(&sources)?;
         let registry = Registry::new();
         register_build_info(&registry, version, &sources);
+        let census = Census::of(sources.clone(), table);
         let draining = registry.gauge("portcullis_draining", &[]);
-        let collectors = Arc::new(Mutex::new(Collectors::new(&registry, &sources, table)));
+        let collectors = Arc::new(Mutex::new(Collectors::new(&registry, &sources, census)));
         let listeners = sources
             .into_iter()
             .map(|source| (Arc::clone(&source), ListenerSeries::register(&registry, &*source)))
             .collect();
         let config = ConfigSeries::register(&registry);
-        Ok(Exporter { registry, listeners, readiness, draining, config, collectors })
+        let surroundings = SurroundingSeries::register(&registry);
+        Ok(Exporter { registry, listeners, readiness, draining, config, surroundings, collectors })
     }
 
     /// Shows these reloads; without, there are none.
@@ -74,11 +79,25 @@ impl Exporter {
         self
     }
 
+    /// Shows this of the process; without, there are no upstreams, no access log and no rotations.
+    pub fn with_surroundings(mut self, surroundings: Arc<dyn Surroundings>) -> Exporter {
+        self.surroundings.of = surroundings;
+        self
+    }
+
+    /// Counts sockets by this census, which is of the same listeners in the same order: shared with others, it walks once for all. A count
+    /// may then be two seconds old.
+    pub async fn with_census(self, census: Arc<Census>) -> Exporter {
+        self.collectors.lock().await.share(census);
+        self
+    }
+
     /// Everything as of now, in the text format version 0.0.4; what must be fetched from the kernel may be a second old.
     pub async fn render(&self) -> String {
         let cpu_seconds = self.collect().await;
         self.draining.set(f64::from(self.readiness.is_draining()));
         self.config.publish();
+        self.surroundings.publish();
         // One reading per source and scrape, for the counters and the histogram, so that they agree with each other.
         let stats: Vec<Stats> = self.listeners.iter().map(|(source, _)| source.stats()).collect();
         for ((source, series), stats) in self.listeners.iter().zip(&stats) {
@@ -93,6 +112,7 @@ impl Exporter {
                 seconds_sum: stats.handshake_seconds_sum(),
             }),
         );
+        text::write_upstreams(&mut out, &self.surroundings.of.upstreams());
         text::write_counter(&mut out, &PROCESS_CPU, cpu_seconds);
         out
     }

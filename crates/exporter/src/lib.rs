@@ -27,6 +27,7 @@
 
 mod admin;
 mod catalog;
+mod census;
 mod collect;
 mod error;
 mod exporter;
@@ -35,13 +36,16 @@ mod readiness;
 mod registry;
 mod reloads;
 mod source;
+mod surroundings;
 #[cfg(test)]
 mod testing;
 mod text;
 
 pub use admin::AdminServer;
+pub use census::{Census, StateCounts};
 pub use error::ExporterError;
 pub use exporter::Exporter;
 pub use readiness::{NotReady, Readiness};
 pub use reloads::Reloads;
 pub use source::{ConnectionCounts, KERNEL_TIER, Source};
+pub use surroundings::{AccessLogCounts, KeyRotations, Surroundings, UpstreamCounts};

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use listener::Stats;
+use listener::io::ModeSwitch;
 
 /// One listener, as the exporter sees it: every method is a cheap look at counts kept elsewhere.
 ///
@@ -37,6 +38,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// The counts of the accepted connections.
     fn connections(&self) -> ConnectionCounts;
+
+    /// The last switches of the mode, a few, the oldest first. None where nothing is known of them, as in the kernel tier.
+    fn switches(&self) -> Vec<ModeSwitch> {
+        Vec::new()
+    }
 
     /// The datapath: [`KERNEL_TIER`] where the kernel does the handshakes, `raw` where we do.
     fn tier(&self) -> &'static str;

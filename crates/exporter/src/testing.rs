@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use listener::{Stats, TcpState};
 use wire::FourTuple;
 
-use crate::collect::SocketTable;
+use crate::census::SocketTable;
 use crate::exporter::Exporter;
 use crate::readiness::Readiness;
 use crate::source::{ConnectionCounts, Source};

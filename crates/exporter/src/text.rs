@@ -9,6 +9,7 @@ use listener::HANDSHAKE_BUCKETS;
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
 use crate::catalog::{self, Family};
+use crate::surroundings::UpstreamCounts;
 
 /// The same exposition with its families, and the series in each, in the order of their names.
 pub(crate) fn sorted(exposition: &str) -> String {
@@ -65,6 +66,31 @@ pub(crate) fn write_handshakes<'a>(out: &mut String, listeners: impl Iterator<It
         write_line(out, family.name, "_count", &label, count);
     }
     out.push('\n');
+}
+
+/// Writes the servers behind each listener, as they are now.
+pub(crate) fn write_upstreams(out: &mut String, upstreams: &[(String, Vec<UpstreamCounts>)]) {
+    type Value = fn(&UpstreamCounts) -> u64;
+    let families: [(&Family, &str, Value); 5] = [
+        (&catalog::UPSTREAM_UP, "gauge", |server| u64::from(server.up)),
+        (&catalog::UPSTREAM_CONNECTIONS, "gauge", |server| server.connections),
+        (&catalog::UPSTREAM_CONNECTS, "counter", |server| server.connects),
+        (&catalog::UPSTREAM_CONNECT_FAILURES, "counter", |server| server.connect_failures),
+        (&catalog::UPSTREAM_CHECK_FAILURES, "counter", |server| server.check_failures),
+    ];
+    if upstreams.is_empty() {
+        return;
+    }
+    for (family, kind, value) in families {
+        write_head(out, family, kind);
+        for (listener, server) in
+            upstreams.iter().flat_map(|(listener, all)| all.iter().map(move |one| (listener, one)))
+        {
+            let (listener, name) = (sanitize_label_value(listener), sanitize_label_value(&server.server));
+            write_line(out, family.name, "", &format!("listener=\"{listener}\",server=\"{name}\""), value(server));
+        }
+        out.push('\n');
+    }
 }
 
 fn write_head(out: &mut String, family: &Family, kind: &str) {

@@ -55,7 +55,7 @@ mod young;
 pub use accepted::{Accepted, EARLY_DATA_MAX_BYTES, EarlyData, Establish, Negotiated, Refusal, Timestamps, Via};
 pub use admission::{Arrival, LocalAddresses};
 pub use config::{AcceptCookies, ConfigError, ListenConfig};
-pub use cookie::{MasterKey, MasterKeyError};
+pub use cookie::{KeySchedule, MasterKey, MasterKeyError, ScheduleFull};
 pub use held::KernelSockets;
 pub use listen::{Aftermath, Disposition, Listen, ListenShared, WorkerSeat};
 pub use pressure::Mode;

@@ -26,7 +26,7 @@ use crate::accepted::Accepted;
 use crate::admission::{Admission, Arrival, LocalAddresses};
 use crate::budget::Budget;
 use crate::config::ListenConfig;
-use crate::cookie::{CookieJar, Epoch, Family, MasterKey};
+use crate::cookie::{CookieJar, Epoch, Family, KeySchedule};
 use crate::half_open::{Entry, Full, HalfOpen};
 use crate::held::{Held, KernelSockets};
 use crate::pressure::{Mode, Pressure};
@@ -124,7 +124,7 @@ impl Listen {
     pub fn new(
         config: ListenConfig,
         shared: Arc<ListenShared>,
-        master: MasterKey,
+        masters: impl Into<KeySchedule>,
         seat: WorkerSeat,
         epoch: Epoch,
         now: Time,
@@ -136,7 +136,7 @@ impl Listen {
         Listen {
             admission: Admission::new(&config.bind),
             shared,
-            cookies: CookieJar::new(master, epoch),
+            cookies: CookieJar::new(masters, epoch),
             half_open: HalfOpen::new(entries, share, seat.seed, &families(&config.bind)),
             held: Held::new(HELD_CAPACITY),
             young: Young::default(),
@@ -188,6 +188,11 @@ impl Listen {
             (false, true) => self.on_ack(tuple, segment, arrival, host, now),
             (false, false) => Disposition::Drop(DropReason::BadFlags),
         }
+    }
+
+    /// From now on these master keys: see [`CookieJar::set_masters`].
+    pub fn set_masters(&mut self, masters: KeySchedule) {
+        self.cookies.set_masters(masters);
     }
 
     /// The mode this worker turned the listener to since the last call: for one line in the log.

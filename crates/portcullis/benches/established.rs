@@ -169,7 +169,7 @@ impl Lab {
                     hook: BpfHook::Auto,
                     pins: None,
                     fail_closed: false,
-                    master,
+                    master: master.into(),
                     name: None,
                 };
                 let mut engine = BpfEngine::start(config, ()).expect("start the bpf tier");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use connection::{ConnectionStats, KernelListener, RawEstablisher, Rules, accept_queue, adopt};
 use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig, EngineError};
-use listener::{ListenConfig, MasterKey, Via};
+use listener::{KeySchedule, ListenConfig, MasterKey, Via};
 
 use crate::alarm::Alarm;
 use crate::front::{Guard, Listener, Tier};
@@ -48,7 +48,7 @@ pub struct Builder {
     fail_closed: bool,
     accept_queue: usize,
     rules: Rules,
-    master_key: Option<MasterKey>,
+    master_key: Option<KeySchedule>,
     name: Option<String>,
 }
 
@@ -182,8 +182,11 @@ impl Builder {
     }
 
     /// The secret of the SYN cookies. Default: a new one, so that no other process can finish our handshakes.
-    pub fn master_key(mut self, key: MasterKey) -> Builder {
-        self.master_key = Some(key);
+    ///
+    /// A [`MasterKey`], or a [`KeySchedule`] of several, of which each holds from some epoch on. They can be changed while the listener runs:
+    /// [`Control::set_master_keys`](crate::Control::set_master_keys).
+    pub fn master_key(mut self, key: impl Into<KeySchedule>) -> Builder {
+        self.master_key = Some(key.into());
         self
     }
 
@@ -222,7 +225,7 @@ impl Builder {
         if self.datapath == Datapath::Kernel {
             return build_kernel(&guarded, self.accept_queue);
         }
-        let master = self.master_key.take().map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)?;
+        let master = self.key()?;
         match self.datapath {
             Datapath::Bpf => self.build_bpf(guarded, master),
             Datapath::Raw => self.build_raw(guarded, master),
@@ -230,8 +233,13 @@ impl Builder {
         }
     }
 
+    fn key(&mut self) -> Result<KeySchedule, BuildError> {
+        let fresh = || MasterKey::generate().map(KeySchedule::new);
+        self.master_key.take().map_or_else(fresh, Ok).map_err(BuildError::MasterKey)
+    }
+
     /// The bpf tier if this host can have it, else the raw one.
-    fn build_best(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
+    fn build_best(self, guarded: Vec<SocketAddr>, master: KeySchedule) -> Result<Listener, BuildError> {
         let alarm = Alarm::default();
         match self.start_bpf(&guarded, master.clone(), &alarm) {
             Ok(engine) => self.listen_behind(engine, alarm, &guarded),
@@ -244,7 +252,7 @@ impl Builder {
         }
     }
 
-    fn build_raw(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
+    fn build_raw(self, guarded: Vec<SocketAddr>, master: KeySchedule) -> Result<Listener, BuildError> {
         adopt::probe().map_err(|source| engine_error(EngineError::System { what: "adopting connections", source }))?;
         let stats = Arc::new(ConnectionStats::default());
         let (sender, receiver) = accept_queue(self.accept_queue, stats.clone());
@@ -255,7 +263,7 @@ impl Builder {
         Ok(Listener::new(Tier::Raw { receiver, gauge, alarm }, Some(Guard::Raw(engine)), stats))
     }
 
-    fn engine_config(self, guarded: Vec<SocketAddr>, master: MasterKey) -> EngineConfig {
+    fn engine_config(self, guarded: Vec<SocketAddr>, master: KeySchedule) -> EngineConfig {
         EngineConfig {
             interfaces: self.interfaces,
             workers: self.workers,
@@ -265,18 +273,18 @@ impl Builder {
         }
     }
 
-    fn build_bpf(self, guarded: Vec<SocketAddr>, master: MasterKey) -> Result<Listener, BuildError> {
+    fn build_bpf(self, guarded: Vec<SocketAddr>, master: KeySchedule) -> Result<Listener, BuildError> {
         let alarm = Alarm::default();
         let engine = self.start_bpf(&guarded, master, &alarm).map_err(engine_error)?;
         self.listen_behind(engine, alarm, &guarded)
     }
 
     /// The programs keep silent for these addresses until the sockets stand.
-    fn start_bpf(&self, guarded: &[SocketAddr], master: MasterKey, alarm: &Alarm) -> Result<BpfEngine, EngineError> {
+    fn start_bpf(&self, guarded: &[SocketAddr], master: KeySchedule, alarm: &Alarm) -> Result<BpfEngine, EngineError> {
         BpfEngine::start(self.bpf_config(guarded, master), alarm.watch(()))
     }
 
-    fn bpf_config(&self, guarded: &[SocketAddr], master: MasterKey) -> BpfConfig {
+    fn bpf_config(&self, guarded: &[SocketAddr], master: KeySchedule) -> BpfConfig {
         BpfConfig {
             listen: ListenConfig { bind: guarded.to_vec(), ..self.listen.clone() },
             interfaces: self.interfaces.clone(),

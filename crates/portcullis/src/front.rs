@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, KernelGauge, Rules};
+use listener::KeySchedule;
 use listener::io::{BpfEngine, Engine, EngineView};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,13 @@ impl Guard {
         match self {
             Guard::Raw(engine) => engine.drain(),
             Guard::Bpf(engine) => engine.drain(),
+        }
+    }
+
+    fn set_masters(&self, masters: KeySchedule) {
+        match self {
+            Guard::Raw(engine) => engine.set_masters(masters),
+            Guard::Bpf(engine) => engine.set_masters(masters),
         }
     }
 
@@ -350,6 +358,16 @@ impl Control {
     /// `NotConnected` when the listener is closed, or was handed over; when a worker has died.
     pub fn hand_over(&self) -> io::Result<HandedOver> {
         self.door.hand_over()
+    }
+
+    /// Other [master keys](Builder::master_key), in use within a second. With [`Datapath::Kernel`](crate::Datapath::Kernel) there are none, and
+    /// this does nothing.
+    ///
+    /// A [rotation](KeySchedule::rotate) from [`Epoch::rotation`](crate::Epoch::rotation) on costs no handshake.
+    pub fn set_master_keys(&self, keys: impl Into<KeySchedule>) {
+        if let Some(engine) = &*self.door.lock() {
+            engine.set_masters(keys.into());
+        }
     }
 
     /// Who is inside, and who was refused.

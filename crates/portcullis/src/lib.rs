@@ -39,5 +39,8 @@ pub use connection::{
 };
 pub use estate::{Estate, HandedOver};
 pub use front::{Control, Listener};
+pub use listener::cookie::Epoch;
 pub use listener::io::{Bookmark, BpfEstate, BpfHook, TapEstate};
-pub use listener::{AcceptCookies, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via};
+pub use listener::{
+    AcceptCookies, KeySchedule, ListenConfig, MasterKey, MasterKeyError, Negotiated, TcpState, Timestamps, Via,
+};

@@ -89,6 +89,7 @@ pub struct Entry {
     pub opening: Opening,
     pub live: Box<dyn Live>,
     upstream: OnceLock<Arc<str>>,
+    client: OnceLock<SocketAddr>,
 }
 
 impl Entry {
@@ -97,7 +98,12 @@ impl Entry {
         self.upstream.get()
     }
 
-    /// The address of the client, that of an IPv4 client of an IPv6 socket as IPv4.
+    /// Whom the peer speaks for, if it is a proxy and has said so.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.client.get().copied().map(canonical)
+    }
+
+    /// The address of the peer, that of an IPv4 client of an IPv6 socket as IPv4.
     pub fn peer_ip(&self) -> IpAddr {
         self.opening.peer.ip().to_canonical()
     }
@@ -110,6 +116,7 @@ impl Entry {
             listener: listener.clone(),
             id: self.id,
             peer: canonical(*peer),
+            client: self.client(),
             local: canonical(*local),
             via: via(handshake.via),
             handshake_seconds: handshake.duration.map(seconds),
@@ -137,7 +144,8 @@ impl Registry {
 
     /// Registers a connection until the seat is dropped.
     pub fn open(self: &Arc<Registry>, opening: Opening, live: Box<dyn Live>) -> Seat {
-        let entry = Arc::new(Entry { id: live.id(), opening, live, upstream: OnceLock::new() });
+        let entry =
+            Arc::new(Entry { id: live.id(), opening, live, upstream: OnceLock::new(), client: OnceLock::new() });
         self.shard(entry.id).insert(entry.id, entry.clone());
         Seat { entry, registry: self.clone() }
     }
@@ -195,6 +203,13 @@ pub struct Seat {
 }
 
 impl Seat {
+    /// Says whom the peer speaks for. The first word stands; that it speaks for itself is none.
+    pub fn set_client(&self, client: SocketAddr) {
+        if client != self.entry.opening.peer {
+            let _ = self.entry.client.set(client);
+        }
+    }
+
     /// Says which server the connection is passed on to. The first word stands.
     pub fn set_upstream(&self, upstream: &impl std::fmt::Display) {
         let _ = self.entry.upstream.set(upstream.to_string().into());
@@ -313,8 +328,12 @@ mod tests {
         let registry = Registry::new(None);
         let seat = open(&registry, 7);
         seat.set_upstream(&"198.18.0.3:80");
+        seat.set_client("[::ffff:198.18.0.1]:40000".parse().unwrap());
+        assert_eq!(seat.entry.record().client, None, "the peer itself");
+        seat.set_client("[2001:db8::9]:9".parse().unwrap());
         let record = seat.entry.record();
         assert_eq!((record.id, record.peer.to_string()), (7, "198.18.0.1:40000".to_owned()));
+        assert_eq!(record.client, Some("[2001:db8::9]:9".parse().unwrap()));
         assert_eq!((record.via, record.handshake_seconds, record.duration_seconds), ("queue", Some(0.025), 1.5));
         assert_eq!((record.received_bytes, record.sent_bytes, record.close_reason), (3, 4, Some("client_fin")));
         assert_eq!((record.service, record.upstream.as_deref()), (None, Some("198.18.0.3:80")));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use connection::{AcceptGauge, CloseReason, ConnectionStats, Gate, KernelGauge, Refused};
 use exporter::{ConnectionCounts, Source};
 use listener::Stats;
-use listener::io::EngineView;
+use listener::io::{EngineView, ModeSwitch};
 
 /// Outlives its listener: the last counts stay to be read.
 #[derive(Debug)]
@@ -77,6 +77,10 @@ impl Source for ListenerSource {
             received_bytes: self.stats.received_bytes(),
             sent_bytes: self.stats.sent_bytes(),
         }
+    }
+
+    fn switches(&self) -> Vec<ModeSwitch> {
+        self.view.as_ref().map(EngineView::switches).unwrap_or_default()
     }
 
     fn tier(&self) -> &'static str {

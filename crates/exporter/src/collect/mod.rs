@@ -13,7 +13,7 @@ use self::health::Health;
 use self::kernel::KernelCounters;
 use self::process::Process;
 use self::sockets::SocketCensus;
-pub(crate) use self::sockets::{KernelSockets, SocketTable};
+use crate::census::Census;
 use crate::registry::Registry;
 use crate::source::Source;
 
@@ -30,13 +30,18 @@ pub(crate) struct Collectors {
 
 impl Collectors {
     /// Registers every series, and opens what can be kept open: a scrape must work when no descriptors are left.
-    pub(crate) fn new(registry: &Registry, sources: &[Arc<dyn Source>], table: Box<dyn SocketTable>) -> Collectors {
+    pub(crate) fn new(registry: &Registry, sources: &[Arc<dyn Source>], census: Arc<Census>) -> Collectors {
         Collectors {
-            sockets: (Health::register(registry, "sock_diag"), SocketCensus::register(registry, sources, table)),
+            sockets: (Health::register(registry, "sock_diag"), SocketCensus::register(registry, sources, census)),
             kernel: (Health::register(registry, "netstat"), KernelCounters::register(registry)),
             process: (Health::register(registry, "process"), Process::register(registry)),
             collected: None,
         }
+    }
+
+    /// Counts sockets by this census from now on, which is of the same listeners.
+    pub(crate) fn share(&mut self, census: Arc<Census>) {
+        self.sockets.1.follow(census);
     }
 
     /// Whether the last run is younger than [`AGE_MAX`].
@@ -62,6 +67,7 @@ impl Collectors {
     /// Makes the last run older.
     #[cfg(test)]
     pub(crate) fn age(&mut self, by: Duration) {
+        self.sockets.1.age(by);
         self.collected = self.collected.map(|then| then.checked_sub(by).expect("the machine has been up for a second"));
     }
 }
@@ -73,7 +79,8 @@ mod tests {
 
     #[test]
     fn a_run_is_fresh_for_one_second() {
-        let mut collectors = Collectors::new(&Registry::new(), &[], Box::new(FakeSockets::default()));
+        let mut collectors =
+            Collectors::new(&Registry::new(), &[], Census::of(Vec::new(), Box::new(FakeSockets::default())));
         assert!(!collectors.is_fresh(Instant::now()));
         collectors.collect();
         let then = collectors.collected.unwrap();

@@ -363,3 +363,86 @@ fn promtool_check_metrics(text: &str) {
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     assert!(output.status.success() && said.is_empty(), "promtool: {}\n{said}\n{text}", output.status);
 }
+
+// What is around the listeners.
+
+/// A process with a reload in the middle.
+#[derive(Default)]
+struct Around(std::sync::Mutex<Vec<(String, Vec<crate::UpstreamCounts>)>>);
+
+impl crate::Surroundings for Around {
+    fn upstreams(&self) -> Vec<(String, Vec<crate::UpstreamCounts>)> {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn access_log(&self) -> crate::AccessLogCounts {
+        crate::AccessLogCounts { written: 5, dropped: 3 }
+    }
+
+    fn key_rotations(&self) -> crate::KeyRotations {
+        crate::KeyRotations { count: 2, from_unix_seconds: 64 }
+    }
+}
+
+#[tokio::test]
+async fn servers_have_series_for_as_long_as_they_are_there() {
+    let around = Arc::new(Around::default());
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    assert_eq!(Scrape::of(&exporter).await.get("portcullis_access_log_dropped_total"), 0.0, "from the first scrape on");
+    let exporter = exporter.with_surroundings(around.clone());
+    let server = crate::UpstreamCounts {
+        server: "unix:/run/a\"b.sock".to_owned(),
+        up: true,
+        connections: 1,
+        connects: 9,
+        connect_failures: 4,
+        check_failures: 7,
+    };
+    around.0.lock().unwrap().push(("web".to_owned(), vec![server]));
+    let scrape = Scrape::of(&exporter).await;
+    let labels = "{listener=\"web\",server=\"unix:/run/a\\\"b.sock\"}";
+    for (name, value) in [
+        ("up", 1.0),
+        ("connections", 1.0),
+        ("connects_total", 9.0),
+        ("connect_failures_total", 4.0),
+        ("check_failures_total", 7.0),
+    ] {
+        assert_eq!(scrape.get(&format!("portcullis_upstream_{name}{labels}")), value, "{name}");
+    }
+    assert_eq!(scrape.get("portcullis_access_log_dropped_total"), 3.0);
+    assert_eq!(scrape.get("portcullis_key_rotations_total"), 2.0);
+    assert_eq!(scrape.get("portcullis_syncookies_key_rotation_timestamp_seconds"), 64.0);
+    around.0.lock().unwrap().clear();
+    assert!(!Scrape::of(&exporter).await.text.contains("portcullis_upstream_"));
+}
+
+#[tokio::test]
+async fn a_shared_census_walks_once_for_all() {
+    let sockets = FakeSockets::default();
+    let (exporter, _) = exporter(&[web()], &FakeSockets::default());
+    sockets.add("198.18.0.1:80", TcpState::CloseWait);
+    let census = crate::Census::of(vec![web()], Box::new(sockets.clone()));
+    let exporter = exporter.with_census(census.clone()).await;
+    assert_eq!(census.counts().unwrap()[0][TcpState::CloseWait as usize], 1);
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_connections{listener=\"web\",state=\"close_wait\"}"), 1.0);
+    census.counts().unwrap();
+    assert_eq!(sockets.walks(), 1);
+}
+
+#[test]
+fn a_failed_census_is_told_to_everybody_and_tried_again_a_second_later() {
+    let sockets = FakeSockets::default();
+    *sockets.error.lock().unwrap() = Some(std::io::ErrorKind::TimedOut);
+    let source = web();
+    source.set(|values| values.half_open = 7);
+    let census = crate::Census::of(vec![source], Box::new(sockets.clone()));
+    for _ in 0..2 {
+        assert_eq!(census.counts().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    }
+    assert_eq!(sockets.walks(), 1);
+    *sockets.error.lock().unwrap() = None;
+    census.age(std::time::Duration::from_secs(1));
+    assert_eq!(census.counts().unwrap()[0][TcpState::SynReceived as usize], 7, "the half-open queue");
+}

@@ -78,6 +78,11 @@ impl MasterKey {
         text
     }
 
+    /// Whether it is the same. Not for comparing with what a peer says: the time it takes tells where they differ.
+    pub fn is(&self, other: &MasterKey) -> bool {
+        self.0 == other.0
+    }
+
     /// The key of one epoch.
     ///
     /// HKDF-SHA-256 (RFC 5869) without salt, `info` = a fixed label and the epoch number, big-endian: nothing of the
@@ -110,6 +115,18 @@ impl Epoch {
     /// The epoch at this Unix time.
     pub const fn at_unix(seconds: u64) -> Epoch {
         Epoch(seconds / Epoch::SECONDS)
+    }
+
+    /// The Unix time at which it begins, in seconds.
+    pub const fn begins_unix(self) -> u64 {
+        self.0.saturating_mul(Epoch::SECONDS)
+    }
+
+    /// The first epoch that a new master key can have, in this one: the next but one.
+    ///
+    /// Cookies of the next are made already by nodes whose clocks are ahead, and each worker has at least an epoch's length to hear of it.
+    pub const fn rotation(self) -> Epoch {
+        Epoch(self.0.saturating_add(2))
     }
 
     /// The low bits that ride in a cookie.

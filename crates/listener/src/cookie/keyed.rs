@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use super::{CookieJar, Epoch, KeySet, MasterKey};
+use super::{CookieJar, Epoch, KeySet};
 
 /// Slots for keys: four consecutive epochs, each at the index of its low bits, and four from before the clock jumped.
 pub(crate) const KEY_SLOTS: usize = 8;
@@ -25,31 +25,35 @@ pub(crate) struct KeySlots {
     pub current: u8,
     /// What tells these keys from those of another moment.
     #[zeroize(skip)]
-    pub version: (Epoch, Option<Epoch>),
+    pub version: KeyVersion,
 }
+
+/// The current epoch, that of before the clock jumped, and how often the master keys were set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyVersion(Epoch, Option<Epoch>, u64);
 
 impl CookieJar {
     /// What [`KeySlots::version`] would be.
-    pub(crate) fn version(&self) -> (Epoch, Option<Epoch>) {
-        (self.keys.current, self.before_jump.as_ref().map(|(keys, _)| keys.current))
+    pub(crate) fn version(&self) -> KeyVersion {
+        KeyVersion(self.keys.current, self.before_jump.as_ref().map(|(keys, _)| keys.current), self.set_count)
     }
 
     pub(crate) fn key_slots(&self) -> KeySlots {
         let mut slots =
             KeySlots { keys: Default::default(), accepted: [false; KEY_SLOTS], current: 0, version: self.version() };
         slots.current = self.keys.current.bits() as u8;
-        slots.fill(0, &self.master, &self.keys);
+        slots.fill(0, &self.keys);
         if let Some((keys, _)) = &self.before_jump {
-            slots.fill(4, &self.master, keys);
+            slots.fill(4, keys);
         }
         slots
     }
 }
 
 impl KeySlots {
-    fn fill(&mut self, first: usize, master: &MasterKey, keys: &KeySet) {
+    fn fill(&mut self, first: usize, keys: &KeySet) {
         for (index, key) in keys.keys.iter().enumerate() {
-            self.keys[first + index] = *master.epoch_key(key.epoch);
+            self.keys[first + index] = *key.secret;
             self.accepted[first + index] = keys.accepts(key.epoch);
         }
     }
@@ -113,6 +117,7 @@ mod tests {
     use siphasher::sip::SipHasher24;
 
     use super::*;
+    use crate::cookie::MasterKey;
 
     /// The rest of SipHash, for an input that ended with the absorbed words.
     fn finish(mut state: KeyedState, len: u64) -> u64 {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use siphasher::sip::SipHasher24;
 use wire::{Endpoint, FourTuple, SeqNum};
+use zeroize::Zeroizing;
 
 use super::Form;
 use super::key::{Epoch, MasterKey};
@@ -36,6 +37,8 @@ impl Mac {
 /// The key of one epoch, with the hash's state after the part of the input that hardly ever changes.
 pub(super) struct EpochKey {
     pub(super) epoch: Epoch,
+    /// For the programs in the kernel, which have hash states of their own.
+    pub(super) secret: Zeroizing<[u8; 16]>,
     keyed: SipHasher24,
     /// State after our own endpoint, for the endpoint that was asked for last.
     prefix: (Endpoint, SipHasher24),
@@ -43,9 +46,10 @@ pub(super) struct EpochKey {
 
 impl EpochKey {
     pub(super) fn derive(master: &MasterKey, epoch: Epoch) -> EpochKey {
-        let keyed = SipHasher24::new_with_key(&master.epoch_key(epoch));
+        let secret = master.epoch_key(epoch);
+        let keyed = SipHasher24::new_with_key(&secret);
         let nowhere = Endpoint { addr: IpAddr::from([0; 4]), port: 0 };
-        EpochKey { epoch, keyed, prefix: (nowhere, absorb_local(keyed, nowhere)) }
+        EpochKey { epoch, secret, keyed, prefix: (nowhere, absorb_local(keyed, nowhere)) }
     }
 
     /// The MAC over both endpoints, the client's ISN, the form and the encoded options.

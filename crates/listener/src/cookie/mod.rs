@@ -15,16 +15,18 @@ mod key;
 mod keyed;
 mod mac;
 mod options;
+mod schedule;
 
 use std::time::Duration;
 
 use wire::{FourTuple, SeqNum, TimestampOption};
 
 pub use key::{Epoch, MasterKey, MasterKeyError};
-pub(crate) use keyed::{KEY_SLOTS, KeySlots, KeyedState};
+pub(crate) use keyed::{KEY_SLOTS, KeySlots, KeyVersion, KeyedState};
 use mac::EpochKey;
 pub use options::{Family, Offer, Remembered};
 use options::{decode_narrow, decode_wide, encode_narrow, encode_wide};
+pub use schedule::{KeySchedule, ScheduleFull};
 
 use crate::time::{Stamp, Time};
 
@@ -96,7 +98,9 @@ pub enum BadCookie {
 /// The keys: makes cookies with the current epoch's, accepts the previous, the current and the next (a node whose clock
 /// is ahead made that one).
 pub struct CookieJar {
-    master: MasterKey,
+    masters: KeySchedule,
+    /// How often they were set.
+    set_count: u64,
     keys: KeySet,
     /// The keys from before the wall clock jumped, and until when they are still tried.
     before_jump: Option<(KeySet, Time)>,
@@ -104,9 +108,18 @@ pub struct CookieJar {
 
 impl CookieJar {
     /// A jar whose current epoch is `epoch`.
-    pub fn new(master: MasterKey, epoch: Epoch) -> CookieJar {
-        let keys = KeySet::around(&master, epoch);
-        CookieJar { master, keys, before_jump: None }
+    pub fn new(masters: impl Into<KeySchedule>, epoch: Epoch) -> CookieJar {
+        let masters = masters.into();
+        let keys = KeySet::around(&masters, epoch);
+        CookieJar { masters, set_count: 0, keys, before_jump: None }
+    }
+
+    /// From now on these master keys. Cookies of an epoch whose master key is the same as before stay as they are: of a
+    /// [rotation](KeySchedule::rotate) all those that somebody may have.
+    pub fn set_masters(&mut self, masters: KeySchedule) {
+        self.keys = KeySet::around(&masters, self.keys.current);
+        self.masters = masters;
+        self.set_count += 1;
     }
 
     /// Moves on to `epoch`, as the wall clock tells it. Costs nothing when that has not changed.
@@ -122,10 +135,12 @@ impl CookieJar {
         }
         let jumped = epoch.0.abs_diff(self.keys.current.0) > 1;
         if jumped {
-            let old = std::mem::replace(&mut self.keys, KeySet::around(&self.master, epoch));
+            let old = std::mem::replace(&mut self.keys, KeySet::around(&self.masters, epoch));
             self.before_jump = Some((old, now + COOKIE_LIFETIME));
         } else {
-            self.keys.step(&self.master, epoch);
+            self.keys.step(&self.masters, epoch);
+            // Not at a jump: the clock may come back.
+            self.masters.forget_before(oldest_resident(epoch));
         }
     }
 
@@ -177,18 +192,18 @@ struct KeySet {
 }
 
 impl KeySet {
-    fn around(master: &MasterKey, current: Epoch) -> KeySet {
-        let keys = std::array::from_fn(|index| EpochKey::derive(master, resident(current, index as u32)));
+    fn around(masters: &KeySchedule, current: Epoch) -> KeySet {
+        let keys = std::array::from_fn(|index| derive(masters, resident(current, index as u32)));
         KeySet { current, keys }
     }
 
     /// Makes `current` the current epoch and derives what that changes.
-    fn step(&mut self, master: &MasterKey, current: Epoch) {
+    fn step(&mut self, masters: &KeySchedule, current: Epoch) {
         self.current = current;
         for (index, key) in self.keys.iter_mut().enumerate() {
             let epoch = resident(current, index as u32);
             if key.epoch != epoch {
-                *key = EpochKey::derive(master, epoch);
+                *key = derive(masters, epoch);
             }
         }
     }
@@ -217,9 +232,17 @@ impl KeySet {
 /// Which of the epochs `current - 2 ..= current + 1` has these low bits. The oldest accepts nothing any more; it is kept
 /// so that a half-open entry can still repeat its SYN-ACK.
 fn resident(current: Epoch, bits: u32) -> Epoch {
-    let oldest = current.0.wrapping_sub(2);
+    let oldest = oldest_resident(current).0;
     let ahead = u64::from(bits).wrapping_sub(oldest) & 3;
     Epoch(oldest.wrapping_add(ahead))
+}
+
+fn oldest_resident(current: Epoch) -> Epoch {
+    Epoch(current.0.wrapping_sub(2))
+}
+
+fn derive(masters: &KeySchedule, epoch: Epoch) -> EpochKey {
+    EpochKey::derive(masters.master_of(epoch), epoch)
 }
 
 fn make(key: &mut EpochKey, tuple: &FourTuple, irs: SeqNum, offer: &Offer, sent: Stamp) -> Cookie {

@@ -184,6 +184,93 @@ fn another_master_key_accepts_nothing() {
     assert_eq!(other.check(&tuple(false), IRS, cookie.isn, echo(&cookie), NOW), Err(BadCookie::Mac));
 }
 
+/// A jar whose master key is another one from the earliest epoch on, and that epoch.
+fn rotated(mut jar: CookieJar) -> (CookieJar, Epoch) {
+    let from = jar.keys.current.rotation();
+    let mut masters = jar.masters.clone();
+    masters.rotate(from, MasterKey::from_bytes([43; 32])).unwrap();
+    jar.set_masters(masters);
+    (jar, from)
+}
+
+#[test]
+fn a_rotation_refuses_no_cookie_within_its_lifetime() {
+    let (mut jar, _) = rotated(jar());
+    let mut out: Vec<(Epoch, FourTuple, Cookie)> = Vec::new();
+    for epoch in EPOCH.0..EPOCH.0 + 9 {
+        jar.advance(Epoch(epoch), NOW);
+        for (v6, timestamps) in GOLDEN_INPUTS {
+            out.push((Epoch(epoch), tuple(v6), jar.mint(&tuple(v6), IRS, &linux_offer(timestamps), NOW)));
+        }
+        for (made, tuple, cookie) in &out {
+            let ok = jar.check(tuple, IRS, cookie.isn, echo(cookie), NOW).is_ok();
+            assert_eq!(ok, epoch - made.0 <= 1, "made in {made:?}, checked in {epoch}");
+        }
+    }
+}
+
+#[test]
+fn after_a_rotation_the_old_master_makes_nothing_that_is_taken() {
+    let (mut jar, from) = rotated(jar());
+    jar.advance(Epoch(EPOCH.0 + 1), NOW);
+    for epoch in from.0..from.0 + 4 {
+        jar.advance(Epoch(epoch), NOW);
+        for made in epoch - 1..=epoch + 1 {
+            let mut thief = CookieJar::new(MasterKey::from_bytes([42; 32]), Epoch(made));
+            let cookie = thief.mint(&tuple(false), IRS, &linux_offer(true), NOW);
+            let taken = jar.check(&tuple(false), IRS, cookie.isn, echo(&cookie), NOW);
+            assert_eq!(taken.is_ok(), made < from.0, "made in {made}, checked in {epoch}, new from {from:?}");
+        }
+    }
+    assert_eq!(jar.masters.later().count(), 0, "the old master is wiped");
+}
+
+#[test]
+fn nodes_that_rotate_at_the_same_epoch_take_each_others_cookies_all_the_time() {
+    let ((mut ahead, _), (mut behind, _)) = (rotated(jar()), rotated(jar()));
+    for epoch in EPOCH.0..EPOCH.0 + 6 {
+        ahead.advance(Epoch(epoch + 1), NOW);
+        behind.advance(Epoch(epoch), NOW);
+        let (offer, tuple) = (linux_offer(true), tuple(true));
+        let cookie = ahead.mint(&tuple, IRS, &offer, NOW);
+        assert!(behind.check(&tuple, IRS, cookie.isn, echo(&cookie), NOW).is_ok(), "made ahead of {epoch}");
+        let cookie = behind.mint(&tuple, IRS, &offer, NOW);
+        assert!(ahead.check(&tuple, IRS, cookie.isn, echo(&cookie), NOW).is_ok(), "made in {epoch}");
+    }
+}
+
+#[test]
+fn a_clock_that_jumps_over_the_rotation_and_back_rejects_no_valid_cookie() {
+    let (mut jar, from) = rotated(jar());
+    for target in [from.0 + 1000, EPOCH.0] {
+        let cookie = jar.mint(&tuple(true), IRS, &linux_offer(true), NOW);
+        jar.advance(Epoch(target), NOW);
+        assert!(jar.check(&tuple(true), IRS, cookie.isn, echo(&cookie), NOW).is_ok(), "to {target}");
+    }
+    assert!(jar.masters.first().is(&MasterKey::from_bytes([42; 32])), "nothing was forgotten for a jump");
+}
+
+#[test]
+fn twenty_rotations_in_a_row_refuse_no_cookie_within_its_lifetime() {
+    let mut jar = jar();
+    let mut last: Option<Cookie> = None;
+    for step in 0..60u64 {
+        jar.advance(Epoch(EPOCH.0 + step), NOW);
+        if let Some(cookie) = last {
+            assert!(jar.check(&tuple(false), IRS, cookie.isn, echo(&cookie), NOW).is_ok(), "step {step}");
+        }
+        last = Some(jar.mint(&tuple(false), IRS, &linux_offer(true), NOW));
+        // More often than epochs change, and never twice the same.
+        for half in 0..2 {
+            let mut masters = jar.masters.clone();
+            let new = MasterKey::from_bytes([100 + (2 * step + half) as u8 % 150; 32]);
+            masters.rotate(jar.keys.current.rotation(), new).unwrap();
+            jar.set_masters(masters);
+        }
+    }
+    assert!(jar.masters.later().count() <= 5);
+}
+
 #[test]
 fn the_clock_dates_the_syn_ack() {
     let mut jar = jar();

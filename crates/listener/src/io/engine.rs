@@ -18,11 +18,12 @@ use super::interfaces::Watch;
 use super::reserve::{Reserved, probe};
 use super::ring::{Ring, Tap};
 use super::sieve::Sieve;
+use super::switches::{ModeSwitch, SwitchRecord};
 use super::transmit::Transmit;
 use super::worker::{Orders, Station, Taps, Worker, clock, epoch};
 use crate::accepted::Establish;
 use crate::config::{ConfigError, ListenConfig};
-use crate::cookie::MasterKey;
+use crate::cookie::KeySchedule;
 use crate::listen::{Listen, ListenShared, WorkerSeat};
 use crate::pressure::Mode;
 use crate::stats::{SharedStats, Stats};
@@ -38,15 +39,16 @@ pub struct EngineConfig {
     pub workers: Option<NonZeroUsize>,
     /// Whether a crash leaves a rule behind that drops what would be refused (needs `nft`). Default: no.
     pub fail_closed: bool,
-    /// The secret of the cookies.
-    pub master: MasterKey,
+    /// The secrets of the cookies.
+    pub master: KeySchedule,
     /// What log lines call this listener. Default: its addresses.
     pub name: Option<String>,
 }
 
 impl EngineConfig {
     /// Settings with the documented defaults.
-    pub fn new(listen: ListenConfig, master: MasterKey) -> EngineConfig {
+    pub fn new(listen: ListenConfig, master: impl Into<KeySchedule>) -> EngineConfig {
+        let master = master.into();
         EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master, name: None }
     }
 }
@@ -140,6 +142,7 @@ pub struct EngineView {
     shared: Arc<ListenShared>,
     stats: Arc<[Arc<SharedStats>]>,
     half_open_limit: u64,
+    switches: Arc<SwitchRecord>,
     /// Where counts are published only now and then.
     refresh: Option<Arc<Refresh>>,
 }
@@ -222,6 +225,8 @@ impl Engine {
                 },
                 establish: establish(index).map_err(system("preparing to adopt connections"))?,
                 orders: orders.clone(),
+                keys_seen: 0,
+                switches: engine.view.switches.clone(),
                 wake: woken,
                 published: engine.view.stats[index].clone(),
                 leads: index == 0,
@@ -265,6 +270,12 @@ impl Engine {
     /// Stops answering SYNs. Handshakes that were answered already may still complete; connections go on.
     pub fn drain(&self) {
         self.orders.drain.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// From now on these master keys, in every worker within a second: see [`Listen::set_masters`].
+    pub fn set_masters(&self, masters: KeySchedule) {
+        self.orders.keys.tell(masters);
         self.wake();
     }
 
@@ -370,7 +381,8 @@ impl EngineView {
         stats: Arc<[Arc<SharedStats>]>,
         half_open_limit: u64,
     ) -> EngineView {
-        EngineView { endpoints: bind.into(), shared, stats, half_open_limit, refresh: None }
+        let switches = Arc::default();
+        EngineView { endpoints: bind.into(), shared, stats, half_open_limit, switches, refresh: None }
     }
 
     pub(super) fn refreshed_by(self, refresh: Arc<Refresh>) -> EngineView {
@@ -402,6 +414,16 @@ impl EngineView {
     /// The bound of [`half_open`](EngineView::half_open).
     pub fn half_open_limit(&self) -> u64 {
         self.half_open_limit
+    }
+
+    /// The last switches of the mode, at most 16, the oldest first.
+    pub fn switches(&self) -> Vec<ModeSwitch> {
+        self.switches.read()
+    }
+
+    /// What writes [`switches`](EngineView::switches).
+    pub(super) fn switch_record(&self) -> Arc<SwitchRecord> {
+        self.switches.clone()
     }
 
     /// Whether SYNs are answered by cookie alone now.

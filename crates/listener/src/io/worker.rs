@@ -14,7 +14,9 @@ use wire::{FourTuple, Packet};
 
 use super::estate::Bookmark;
 use super::host::Host;
+use super::keys::KeyOrders;
 use super::ring::{Captured, Ring};
+use super::switches::SwitchRecord;
 use super::sys;
 use super::transmit::Transmit;
 use super::urgency::Urgency;
@@ -44,6 +46,7 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Orders {
     pub drain: AtomicBool,
     pub stop: AtomicBool,
+    pub keys: KeyOrders,
 }
 
 /// A worker's two taps: see [`Share`](super::filter::Share).
@@ -69,6 +72,9 @@ pub(super) struct Worker<E> {
     pub station: Station,
     pub establish: E,
     pub orders: Arc<Orders>,
+    /// The last of the orders about keys that was followed.
+    pub keys_seen: u64,
+    pub switches: Arc<SwitchRecord>,
     pub wake: UnixStream,
     pub published: Arc<SharedStats>,
     /// One worker of an engine reviews the mode and counts for all.
@@ -147,10 +153,8 @@ impl<E: Establish> Worker<E> {
     }
 
     fn review(&mut self, since_last: Duration) {
+        self.follow_orders();
         let station = &mut self.station;
-        if self.orders.drain.load(Ordering::Relaxed) {
-            station.listen.drain();
-        }
         if self.leads {
             station.listen.review(since_last);
         }
@@ -160,8 +164,19 @@ impl<E: Establish> Worker<E> {
         station.listen.stats_mut().add(Counter::TransmitErrors, errors);
     }
 
+    fn follow_orders(&mut self) {
+        if self.orders.drain.load(Ordering::Relaxed) {
+            self.station.listen.drain();
+        }
+        if let Some(masters) = self.orders.keys.since(&mut self.keys_seen) {
+            self.station.listen.set_masters(masters);
+        }
+    }
+
     fn log_switch(&mut self) {
-        match self.station.listen.take_switch() {
+        let switched = self.station.listen.take_switch();
+        switched.into_iter().for_each(|mode| self.switches.note(mode));
+        match switched {
             Some(Mode::Cookies) => {
                 warn!(listener = %self.name, "half-open queue at its high watermark: answering with cookies alone");
             }
@@ -184,9 +199,7 @@ impl<E: Establish> Worker<E> {
         if woken {
             let mut sink = [0; 16];
             let _ = io::Read::read(&mut self.wake, &mut sink);
-            if self.orders.drain.load(Ordering::Relaxed) {
-                self.station.listen.drain();
-            }
+            self.follow_orders();
         }
         self.station.now = clock();
     }

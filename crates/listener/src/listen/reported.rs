@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::{FourTuple, Reply, SeqNum};
 
 use super::Listen;
-use crate::cookie::{Epoch, KeySlots, Offer};
+use crate::cookie::{KeySlots, KeyVersion, Offer};
 use crate::half_open::{Entry, Full};
 use crate::pressure::Mode;
 use crate::replies::WINDOW;
@@ -97,7 +97,7 @@ impl Listen {
     }
 
     /// The keys for the programs, if they are others than those of `version`.
-    pub(crate) fn keys_unless(&self, version: Option<(Epoch, Option<Epoch>)>) -> Option<KeySlots> {
+    pub(crate) fn keys_unless(&self, version: Option<KeyVersion>) -> Option<KeySlots> {
         (version != Some(self.cookies.version())).then(|| self.cookies.key_slots())
     }
 }

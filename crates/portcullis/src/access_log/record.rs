@@ -17,6 +17,8 @@ pub struct Record {
     /// The number under which `portcullis ctl conns` showed it.
     pub id: u64,
     pub peer: SocketAddr,
+    /// Whom the peer speaks for, as a header of the PROXY protocol says.
+    pub client: Option<SocketAddr>,
     pub local: SocketAddr,
     /// Who made the handshake: `queue`, `cookie` or `kernel`.
     pub via: &'static str,

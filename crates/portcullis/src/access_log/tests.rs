@@ -57,6 +57,7 @@ fn record(id: u64) -> Record {
         listener: "web".into(),
         id,
         peer: "198.18.0.1:40000".parse().unwrap(),
+        client: None,
         local: "[2001:db8::1]:80".parse().unwrap(),
         via: "cookie",
         handshake_seconds: Some(0.025),
@@ -82,7 +83,7 @@ fn a_record_is_one_json_line_with_every_key() {
     record(7).append_to(&mut line);
     assert_eq!(
         String::from_utf8(line).unwrap(),
-        "{\"time\":\"2026-11-21T13:18:39.998159Z\",\"listener\":\"web\",\"id\":7,\"peer\":\"198.18.0.1:40000\",\
+        "{\"time\":\"2026-11-21T13:18:39.998159Z\",\"listener\":\"web\",\"id\":7,\"peer\":\"198.18.0.1:40000\",\"client\":null,\
          \"local\":\"[2001:db8::1]:80\",\"via\":\"cookie\",\"handshake_seconds\":0.025,\"duration_seconds\":1.5,\
          \"received_bytes\":100,\"sent_bytes\":0,\"service\":null,\"upstream\":\"198.18.0.2:8000\",\
          \"close_reason\":\"client_fin\"}\n"

@@ -8,7 +8,7 @@ use connection::{
     AcceptGauge, AcceptReceiver, ConnectionStats, KernelListener, RawEstablisher, Rules, accept_queue, adopt,
 };
 use listener::io::{Bookmark, BpfEngine, Engine, EngineError, PreparedBpf, PreparedEngine};
-use listener::{MasterKey, Via};
+use listener::Via;
 
 use super::{BuildError, Builder, Datapath, backlog, engine_error, guarded, listen_on};
 use crate::alarm::{Alarm, Watched};
@@ -54,10 +54,6 @@ impl Builder {
             }
         };
         Ok(Successor { tier: tier?, stats, rules })
-    }
-
-    fn key(&mut self) -> Result<MasterKey, BuildError> {
-        self.master_key.take().map_or_else(MasterKey::generate, Ok).map_err(BuildError::MasterKey)
     }
 
     fn prepare_raw(

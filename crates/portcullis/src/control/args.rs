@@ -71,6 +71,19 @@ pub enum Verb {
         #[arg(long, value_name = "CIDR")]
         peer: Option<Prefix>,
     },
+    /// Have another master key make the cookies, without losing a handshake: the one that stands in the key's file now
+    ///
+    /// It is used from the next epoch but one on, which begins in 32 to 64 seconds; cookies that were made before are taken for as long as ever.
+    /// Nodes that share the key are given the same --at.
+    #[command(after_help = EXIT_CODES)]
+    RotateKeys {
+        /// Make a new key and keep it in the state directory; refused if the key comes from elsewhere
+        #[arg(long)]
+        generate: bool,
+        /// Not before this time (Unix seconds), which lies at least 64 seconds and at most a day ahead
+        #[arg(long, value_name = "UNIX_SECONDS")]
+        at: Option<u64>,
+    },
     /// Write the log from this level on, until it is changed again or the process ends
     #[command(after_help = EXIT_CODES)]
     LogLevel {
@@ -90,6 +103,7 @@ impl Verb {
             Verb::Drain => Request::Drain {},
             Verb::Reload => Request::Reload {},
             Verb::Kill { ids, peer } => Request::Kill { ids, peer },
+            Verb::RotateKeys { generate, at } => Request::RotateKeys { generate, at },
             Verb::LogLevel { level } => Request::LogLevel { level },
         }
     }

@@ -21,8 +21,8 @@ pub use operations::Operations;
 pub use place::take;
 pub use prefix::Prefix;
 pub use protocol::{
-    AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Refusal, Reloaded, Status,
-    Top, TopEntry, Traffic,
+    AccessLogStatus, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
+    Reloaded, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
 pub use server::ControlServer;
 pub use socket::ControlSocket;

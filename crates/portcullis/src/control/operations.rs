@@ -1,7 +1,7 @@
 //! What can be asked of a running process.
 
 use super::prefix::Prefix;
-use super::protocol::{Answer, Conns, Drained, Killed, LevelChanged, Refusal, Reloaded, Request, Status, Top};
+use super::protocol::{Answer, Conns, Drained, Killed, LevelChanged, Refusal, Reloaded, Request, Rotated, Status, Top};
 use super::protocol::{CONNS_MAX, KILL_IDS_MAX, TOP_MAX};
 use crate::config::{Choice, LogLevel};
 
@@ -42,6 +42,13 @@ pub trait Operations: Send + Sync + 'static {
     /// # Errors
     /// When there is no log to change.
     fn set_log_level(&self, level: LogLevel) -> Result<LevelChanged, Refusal>;
+
+    /// Has another master key take the place of the last: a new one, or what stands where the first came from; from `at` on, or as soon as
+    /// is possible.
+    ///
+    /// # Errors
+    /// Why the keys are as they were.
+    fn rotate_keys(&self, generate: bool, at: Option<u64>) -> Result<Rotated, Refusal>;
 }
 
 /// Does what a request says.
@@ -55,6 +62,7 @@ pub(super) fn answer(request: Request, operations: &dyn Operations) -> Answer {
         Request::Drain {} => Ok(Answer::Drain(operations.drain())),
         Request::Reload {} => operations.reload().map(Answer::Reload),
         Request::Kill { ids, peer } => kill(&ids, peer, operations).map(Answer::Kill),
+        Request::RotateKeys { generate, at } => operations.rotate_keys(generate, at).map(Answer::RotateKeys),
         Request::LogLevel { level } => log_level(&level, operations).map(Answer::LogLevel),
     };
     done.unwrap_or_else(Answer::Error)

@@ -50,6 +50,14 @@ pub enum Request {
     LogLevel {
         level: String,
     },
+    RotateKeys {
+        /// A new master key, instead of the one that stands where the first one came from.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        generate: bool,
+        /// From when, as Unix time in seconds; as soon as is possible, if it is left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+    },
 }
 
 /// What came of it: `{"status":{...}}`, or `{"error":{"kind":"refused","message":"..."}}`.
@@ -63,6 +71,7 @@ pub enum Answer {
     Reload(Reloaded),
     Kill(Killed),
     LogLevel(LevelChanged),
+    RotateKeys(Rotated),
     Error(Refusal),
 }
 
@@ -108,12 +117,30 @@ pub struct Status {
     pub version: String,
     pub pid: u32,
     pub uptime_seconds: u64,
+    /// The same to the microsecond, by a clock that nobody sets: what rates are computed by. 0 in answers of versions without it.
+    #[serde(default)]
+    pub clock_seconds: f64,
+    /// The time of day, in seconds since 1970.
+    #[serde(default)]
+    pub unix_seconds: u64,
     /// Whether connections are finishing and no new ones are taken.
     pub draining: bool,
     pub log_level: String,
     /// `null`: there is none.
     pub access_log: Option<AccessLogStatus>,
+    /// `null`: there are none, because the kernel answers SYNs.
+    #[serde(default)]
+    pub keys: Option<KeysStatus>,
     pub listeners: Vec<ListenerStatus>,
+}
+
+/// What became of the master key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeysStatus {
+    /// Since the start.
+    pub rotations: u64,
+    /// From when the latest one makes cookies, in seconds since 1970; `null`: it is the first.
+    pub from_unix_seconds: Option<u64>,
 }
 
 /// What became of the access log's lines.
@@ -141,9 +168,17 @@ pub struct ListenerStatus {
     pub accepted: u64,
     /// By reason, zeros included.
     pub closed: BTreeMap<String, u64>,
+    /// Closed as soon as they were accepted, because of a limit or a list, by reason, zeros included.
+    #[serde(default)]
+    pub refused: BTreeMap<String, u64>,
+    /// The kernel's sockets by state, SYN-RECEIVED from the half-open queue; up to a second old. `null`: they could not be counted.
+    #[serde(default)]
+    pub states: Option<BTreeMap<String, u64>>,
     /// Payload from clients and to them.
     pub traffic: Traffic,
     pub syns: u64,
+    #[serde(default)]
+    pub synacks_sent: u64,
     pub cookies_sent: u64,
     pub cookies_valid: u64,
     /// Expired, of a wrong MAC, not expected, or over the budget of their prefix.
@@ -152,6 +187,36 @@ pub struct ListenerStatus {
     pub dropped: BTreeMap<String, u64>,
     /// Frames that came faster than they could be read.
     pub ring_dropped: u64,
+    /// The last ones, the oldest first.
+    #[serde(default)]
+    pub switches: Vec<SwitchStatus>,
+    /// The servers behind it.
+    #[serde(default)]
+    pub upstreams: Vec<UpstreamStatus>,
+}
+
+/// A switch of the mode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchStatus {
+    /// `queue` or `cookies`.
+    pub to: String,
+    pub unix_seconds: u64,
+}
+
+/// A server behind a listener; counts are since it was configured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamStatus {
+    pub server: String,
+    /// Whether clients are sent to it before others.
+    pub up: bool,
+    /// Connections of clients now.
+    pub connections: u64,
+    /// Connects for clients, whatever came of them.
+    pub connects: u64,
+    pub connect_failures: u64,
+    pub check_failures: u64,
+    /// What went wrong last, whether or not it is over.
+    pub last_error: Option<String>,
 }
 
 /// Payload, as the application read and wrote it.
@@ -175,6 +240,9 @@ pub struct Conn {
     /// What `kill` takes.
     pub id: u64,
     pub peer: SocketAddr,
+    /// Whom the peer, a proxy, speaks for; `null`: for itself.
+    #[serde(default)]
+    pub client: Option<SocketAddr>,
     pub local: SocketAddr,
     pub listener: String,
     pub age_seconds: f64,
@@ -235,6 +303,17 @@ pub struct Killed {
     pub killed: usize,
     /// Numbers that no open connection has.
     pub unknown: Vec<u64>,
+}
+
+/// Another master key is on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rotated {
+    /// From when it makes cookies, in seconds since 1970. Cookies of the old one are taken for as long as ever.
+    pub from_unix_seconds: u64,
+    /// How far that is.
+    pub in_seconds: u64,
+    /// Where it was read from, or is kept.
+    pub source: String,
 }
 
 /// The log's level.

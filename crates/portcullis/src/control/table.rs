@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::protocol::{Answer, Changed, Conn, Conns, Drained, Killed, ListenerStatus, Reloaded, Status, Top, Traffic};
+use super::protocol::{
+    Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, ListenerStatus, Reloaded, Rotated, Status, Top, Traffic,
+    UpstreamStatus,
+};
 
 /// The answer as one line of JSON, without the word for what was asked.
 ///
@@ -16,6 +19,7 @@ pub fn json(answer: &Answer) -> Result<String, serde_json::Error> {
         Answer::Drain(answer) => serde_json::to_string(answer),
         Answer::Reload(answer) => serde_json::to_string(answer),
         Answer::Kill(answer) => serde_json::to_string(answer),
+        Answer::RotateKeys(answer) => serde_json::to_string(answer),
         Answer::LogLevel(answer) => serde_json::to_string(answer),
         Answer::Error(answer) => serde_json::to_string(answer),
     };
@@ -31,18 +35,27 @@ pub fn text(answer: &Answer) -> String {
         Answer::Drain(drained) => drained_text(*drained),
         Answer::Reload(reloaded) => reloaded_text(reloaded),
         Answer::Kill(killed) => killed_text(killed),
+        Answer::RotateKeys(rotated) => rotated_text(rotated),
         Answer::LogLevel(changed) => format!("log level {} (was {})\n", changed.new, changed.old),
         Answer::Error(refusal) => format!("{}\n", refusal.message),
     }
 }
 
 fn status_text(status: &Status) -> String {
-    let Status { version, pid, uptime_seconds, draining, log_level, access_log, listeners } = status;
+    let Status { version, pid, uptime_seconds, draining, log_level, access_log, keys, listeners, .. } = status;
     let state = if *draining { "draining" } else { "running" };
     let mut text = format!("portcullis {version}, process {pid}, {state}, up {}\n", span(*uptime_seconds as f64));
     let _ = writeln!(text, "log level {log_level}");
     if let Some(log) = access_log {
         let _ = writeln!(text, "access log: {} lines written, {} dropped", log.written, log.dropped);
+    }
+    if let Some(KeysStatus { rotations, from_unix_seconds: Some(from) }) = keys {
+        let word = if *from > status.unix_seconds { "in" } else { "since" };
+        let _ = writeln!(
+            text,
+            "master key: {rotations} rotations, the last one in use {word} {}",
+            span(from.abs_diff(status.unix_seconds) as f64)
+        );
     }
     for listener in listeners {
         text.push('\n');
@@ -62,7 +75,14 @@ fn listener_text(listener: &ListenerStatus) -> String {
     row("accept queue", format!("{} of {}", listener.accept_queue, listener.accept_queue_max));
     row("connections", format!("{} open, {} accepted", listener.open, listener.accepted));
     row("closed", counts(&listener.closed));
+    if listener.refused.values().any(|count| *count > 0) {
+        row("refused", counts(&listener.refused));
+    }
+    if let Some(states) = &listener.states {
+        row("states", counts(states));
+    }
     row("payload", traffic(listener.traffic));
+    listener.upstreams.iter().for_each(|server| row("upstream", upstream_text(server)));
     if mode == "kernel" {
         return text; // What is below is counted where we answer SYNs.
     }
@@ -75,6 +95,19 @@ fn listener_text(listener: &ListenerStatus) -> String {
     text
 }
 
+fn upstream_text(server: &UpstreamStatus) -> String {
+    let UpstreamStatus { server, up, connections, connects, connect_failures, check_failures, last_error } = server;
+    let state = if *up { "up" } else { "DOWN" };
+    let mut text = format!("{server} {state}, {connections} open, {connects} connects, {connect_failures} failed");
+    if *check_failures > 0 {
+        let _ = write!(text, ", {check_failures} checks failed");
+    }
+    if let (false, Some(error)) = (up, last_error) {
+        let _ = write!(text, " ({error})");
+    }
+    text
+}
+
 /// What occurred, by reason.
 fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
     let occurred: Vec<_> =
@@ -83,7 +116,7 @@ fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
 }
 
 fn conns_text(conns: &Conns) -> String {
-    let heads = ["ID", "PEER", "LOCAL", "LISTENER", "AGE", "RECEIVED", "SENT", "STATE", "VIA", "BEHIND"];
+    let heads = ["ID", "PEER", "CLIENT", "LOCAL", "LISTENER", "AGE", "RECEIVED", "SENT", "STATE", "VIA", "BEHIND"];
     let rows = conns.connections.iter().map(conn_row);
     let mut text = table(heads, rows);
     let shown = conns.connections.len();
@@ -93,11 +126,12 @@ fn conns_text(conns: &Conns) -> String {
     text
 }
 
-fn conn_row(conn: &Conn) -> [String; 10] {
+fn conn_row(conn: &Conn) -> [String; 11] {
     let unknown = || "-".to_owned();
     [
         conn.id.to_string(),
         conn.peer.to_string(),
+        conn.client.map_or_else(unknown, |client| client.to_string()),
         conn.local.to_string(),
         conn.listener.clone(),
         span(conn.age_seconds),
@@ -125,6 +159,11 @@ fn drained_text(drained: Drained) -> String {
     let Drained { already, open, deadline_seconds } = drained;
     let word = if already { "draining already" } else { "draining" };
     format!("{word}: {open} open, closed {deadline_seconds} s after the beginning\n")
+}
+
+fn rotated_text(rotated: &Rotated) -> String {
+    let Rotated { from_unix_seconds, in_seconds, source } = rotated;
+    format!("master key of {source}: in use in {in_seconds} s (Unix time {from_unix_seconds})\n")
 }
 
 fn reloaded_text(reloaded: &Reloaded) -> String {
@@ -210,6 +249,7 @@ mod tests {
         let conn = Conn {
             id: 7,
             peer: "198.18.0.1:40000".parse().unwrap(),
+            client: None,
             local: "198.18.0.2:80".parse().unwrap(),
             listener: "web".into(),
             age_seconds: 65.0,
@@ -221,8 +261,8 @@ mod tests {
         };
         assert_eq!(
             conns_text(&Conns { matching: 5, connections: vec![conn] }),
-            "ID  PEER              LOCAL          LISTENER  AGE    RECEIVED  SENT     STATE        VIA     BEHIND\n\
-             7   198.18.0.1:40000  198.18.0.2:80  web       1m05s  12 B      2.0 KiB  ESTABLISHED  cookie  198.18.0.3:80\n\
+            "ID  PEER              CLIENT  LOCAL          LISTENER  AGE    RECEIVED  SENT     STATE        VIA     BEHIND\n\
+             7   198.18.0.1:40000  -       198.18.0.2:80  web       1m05s  12 B      2.0 KiB  ESTABLISHED  cookie  198.18.0.3:80\n\
              1 of 5 (--limit shows more)\n"
         );
     }

@@ -17,6 +17,15 @@ use crate::rights::shell_quoted;
 /// # Errors
 /// Why not, as the end of a sentence that has named the file.
 pub fn read(path: &Path, environment: &Environment) -> Result<MasterKey, String> {
+    let text = read_text(path, environment)?;
+    MasterKey::from_hex(&text).map_err(|error| error.to_string())
+}
+
+/// Reads the text of such a file.
+///
+/// # Errors
+/// The same.
+pub fn read_text(path: &Path, environment: &Environment) -> Result<Zeroizing<String>, String> {
     let (file, metadata) = open(path).map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         let kind = kind(&metadata);
@@ -42,8 +51,7 @@ pub fn read(path: &Path, environment: &Environment) -> Result<MasterKey, String>
             ));
         }
     }
-    let text = read_bounded(file).map_err(|error| error.to_string())?;
-    MasterKey::from_hex(&text).map_err(|error| error.to_string())
+    read_bounded(file).map_err(|error| error.to_string())
 }
 
 /// Opens whatever it is, without waiting: a FIFO has nobody at its other end, and a terminal has somebody who does not type.

@@ -5,13 +5,25 @@ use super::key_file::{Exposure, exposure};
 use super::*;
 
 /// A directory that is removed with its contents.
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Directory {
+    pub fn new() -> Directory {
         let path = std::env::temp_dir().join(format!("portcullis-{:016x}", getrandom::u64().unwrap()));
         fs::create_dir(&path).unwrap();
         Directory(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// What makes it impossible to keep a new key.
+    pub fn in_the_way_of_the_new_key(&self) -> PathBuf {
+        let path = self.0.join(PREVIOUS_FILE);
+        let _ = fs::remove_file(&path);
+        fs::create_dir(&path).unwrap();
+        path
     }
 
     fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
@@ -26,6 +38,11 @@ impl Drop for Directory {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// The key of the place that is found.
+fn load(named: Option<Named<'_>>, state_dir: Option<&Path>, environment: &Environment) -> Result<MasterKey, Failure> {
+    KeySource::find(named, state_dir, environment.clone())?.load().map(|masters| masters.last().clone())
 }
 
 fn hex(key: &MasterKey) -> String {
@@ -190,4 +207,49 @@ fn a_message_names_what_named_the_key() {
         message(None, None, &state),
         format!("cannot use the master key of the state directory {at}/{STATE_FILE}")
     );
+}
+
+#[test]
+fn a_restart_after_a_rotation_has_the_key_before_for_as_long_as_a_client_may_need_it() {
+    let dir = Directory::new();
+    let source = KeySource::kept_in(&dir.0);
+    let old = source.load().unwrap().last().clone();
+    let new = source.fresh().unwrap();
+    let now = oldest_epoch_now().0 + 2;
+    for (from, both) in [(now + 2, true), (now, true), (now - 1, true), (now - 3, false)] {
+        let mut masters = KeySchedule::new(old.clone());
+        masters.rotate(Epoch(from), new.clone()).unwrap();
+        source.keep(&masters).unwrap();
+        let loaded = source.load().unwrap();
+        assert!(loaded.last().is(&new) && loaded.master_of(Epoch(from)).is(&new));
+        assert_eq!(loaded.master_of(Epoch(from - 1)).is(&old), both, "from {from}, now {now}");
+        assert_eq!(dir.0.join(PREVIOUS_FILE).exists(), both, "what nobody needs is removed");
+    }
+    let mode = |name| fs::metadata(dir.0.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(STATE_FILE), 0o600);
+    let names: Vec<_> = fs::read_dir(&dir.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(names, [STATE_FILE], "nothing temporary is left");
+}
+
+#[test]
+fn previous_keys_that_make_no_sense_are_left_out() {
+    let dir = Directory::new();
+    let source = KeySource::kept_in(&dir.0);
+    let key = source.load().unwrap().last().clone();
+    for (text, mode) in [("garbage", 0o600), ("", 0o666)] {
+        dir.write(PREVIOUS_FILE, text, mode);
+        let loaded = source.load().unwrap();
+        assert!(loaded.last().is(&key) && loaded.later().next().is_none(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_key_of_somebody_elses_is_not_replaced() {
+    let dir = Directory::new();
+    let file = dir.write("key", &new_hex(), 0o600);
+    let source = KeySource::find(Some(by_flag(&file)), Some(&dir.0), Environment::default()).unwrap();
+    let message = source.fresh().unwrap_err().to_string();
+    assert!(message.contains("--master-key-file") && message.contains("without --generate"), "{message}");
+    fs::write(&file, "short").unwrap();
+    assert!(source.read().unwrap_err().to_string().contains("64 hexadecimal digits"));
 }

@@ -2,6 +2,7 @@
 
 mod banner;
 mod descriptors;
+mod keys;
 mod limits;
 mod logging;
 mod operations;
@@ -11,14 +12,15 @@ mod serve;
 mod shortage;
 mod sparse;
 mod stop;
+mod surroundings;
 mod upstream;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporter::{AdminServer, Exporter, Readiness, Reloads, Source};
-use portcullis::{BuildError, Builder, Control, ListenConfig, Listener, MasterKey};
+use exporter::{AdminServer, Census, Exporter, Readiness, Reloads, Source};
+use portcullis::{BuildError, Builder, Control, KeySchedule, ListenConfig, Listener};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -28,15 +30,17 @@ use crate::cli::RunArgs;
 use crate::config::{Config, Datapath, ListenerConfig};
 use crate::control::{self, ControlServer, ControlSocket};
 use crate::failure::Failure;
-use crate::master_key::{self, Environment, Named};
+use crate::master_key::{Environment, KeySource, Named};
 use crate::registry::Registry;
 use crate::{read_config, rights};
 use descriptors::Descriptors;
+use keys::Keys;
 use logging::LevelControl;
 use operations::Running;
 use reload::{Reached, Reloader};
 use serve::Front;
 use stop::{FIN_GRACE, Signals, Stop};
+use surroundings::Insight;
 
 pub use limits::check_lists;
 pub use sparse::Sparse;
@@ -49,24 +53,26 @@ pub fn run(args: &RunArgs) -> Result<(), Failure> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), read_config)?;
     let config = config.with_flags(args).map_err(|error| Failure::Usage(format!("error: {error}")))?;
     let level = Arc::new(logging::init(config.log));
-    let master = match config.datapath {
+    let keys = match config.datapath {
         Datapath::Kernel => None,
         Datapath::Auto | Datapath::Bpf | Datapath::Raw => {
             rights::check(config.datapath, config.listeners.iter().flat_map(|listener| &listener.bind))?;
             let by = if args.master_key_file.is_some() { "--master-key-file" } else { "master_key_file" };
             let named = config.master_key_file.as_deref().map(|file| Named { file, by });
-            Some(master_key::load(named, config.state_dir.as_deref(), &Environment::of_process())?)
+            let source = KeySource::find(named, config.state_dir.as_deref(), Environment::of_process())?;
+            let masters = source.load()?;
+            Some((source, masters))
         }
     };
     let limit = descriptors::raise_limit();
     let runtime = Runtime::new().map_err(|error| Failure::runtime("cannot start the runtime", error))?;
-    runtime.block_on(serve_all(args, &config, master, limit, level))
+    runtime.block_on(serve_all(args, &config, keys, limit, level))
 }
 
 async fn serve_all(
     args: &RunArgs,
     config: &Config,
-    master: Option<MasterKey>,
+    keys: Option<(KeySource, KeySchedule)>,
     limit: u64,
     level: Arc<LevelControl>,
 ) -> Result<(), Failure> {
@@ -77,20 +83,24 @@ async fn serve_all(
     check_lists(config)?;
     let socket = control::take(&config.control, config.bpf_pins.is_some())?;
     let registry = Registry::new(AccessLog::start(&config.access_log)?);
-    let listeners = start_all(config, master, limit).await?;
+    let listeners = start_all(config, keys.as_ref().map(|(_, masters)| masters), limit).await?;
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
-    let admin = Admin::start(config, sources.clone(), readiness.clone(), reloads.clone()).await?;
+    let (census, insight) = (Census::new(sources.clone()), Insight::new(registry.clone()));
+    let admin = Admin::start(config, sources.clone(), readiness.clone(), reloads.clone(), &insight, &census).await?;
     // What stays open to the end is open by now; the rest of the descriptors is for connections.
     let descriptors = Descriptors::now(limit);
     let reached = reach_all(config, &listeners, &descriptors)?;
     let stop = Stop::default();
+    let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
+    let keys = keys.map(|(source, masters)| Arc::new(Keys::new(source, masters, controls.clone())));
+    insight.complete(reached.iter().map(|it| (it.name.clone(), it.served.clone())).collect(), keys);
     let fronts = fronts(&reached, &stop, &registry);
     let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
     let (reloader, drain_asked) = (Arc::new(reloader), CancellationToken::new());
     let running = Running::new(
-        sources.clone(),
+        (sources.clone(), census),
         readiness.clone(),
-        registry.clone(),
+        (registry.clone(), insight),
         level,
         reloader.clone(),
         drain_asked.clone(),
@@ -121,10 +131,10 @@ async fn serve_all(
 }
 
 /// From here on the addresses are guarded; what gets through its handshake waits in the accept queue.
-async fn start_all(config: &Config, master: Option<MasterKey>, limit: u64) -> Result<Vec<Listener>, Failure> {
+async fn start_all(config: &Config, masters: Option<&KeySchedule>, limit: u64) -> Result<Vec<Listener>, Failure> {
     let mut listeners = Vec::new();
     for listener in &config.listeners {
-        listeners.push(start(config, listener, master.clone(), limit).await?);
+        listeners.push(start(config, listener, masters.cloned(), limit).await?);
     }
     Ok(listeners)
 }
@@ -251,7 +261,7 @@ fn outcome(joined: Option<Result<Result<(), Failure>, tokio::task::JoinError>>) 
 async fn start(
     config: &Config,
     listener: &ListenerConfig,
-    master: Option<MasterKey>,
+    master: Option<KeySchedule>,
     limit: u64,
 ) -> Result<Listener, Failure> {
     let accept_queue = descriptors::accept_queue(listener.accept_queue, limit, config.listeners.len());
@@ -266,7 +276,7 @@ async fn start(
     })
 }
 
-fn builder(config: &Config, listener: &ListenerConfig, master: Option<MasterKey>) -> Builder {
+fn builder(config: &Config, listener: &ListenerConfig, master: Option<KeySchedule>) -> Builder {
     let mut builder = Listener::builder()
         .bind(&*listener.bind)
         .datapath(match config.datapath {
@@ -322,12 +332,15 @@ impl Admin {
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
         reloads: Arc<Reloads>,
+        insight: &Arc<Insight>,
+        census: &Arc<Census>,
     ) -> Result<Admin, Failure> {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let Some(addr) = config.admin else { return Ok(Admin { addr: None, stop, tasks }) };
         let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
         let exporter =
             Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
+        let exporter = exporter.with_surroundings(insight.clone()).with_census(census.clone()).await;
         let server = AdminServer::bind(addr, exporter).await.map_err(failed)?;
         let addr = Some(server.local_addr());
         tasks.spawn(server.run(stop.clone().cancelled_owned()));

@@ -1,20 +1,23 @@
 //! What an operator may ask of this process, and how it is done.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use exporter::{KERNEL_TIER, Readiness, Source};
-use listener::{Counter, DropReason};
+use connection::upstream::ServerView;
+use exporter::{Census, KERNEL_TIER, Readiness, Source, StateCounts};
+use listener::io::ModeSwitch;
+use listener::{Counter, DropReason, Mode, TcpState};
 use tokio_util::sync::CancellationToken;
 
 use super::logging::LevelControl;
 use super::reload::Reloader;
+use super::surroundings::Insight;
 use crate::config::diff::Change;
 use crate::config::{Choice, LogLevel};
 use crate::control::{
     AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Operations, Prefix, Refusal,
-    Reloaded, Status, Top, TopEntry, Traffic,
+    Reloaded, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
 use crate::registry::{Entry, Registry, canonical, via};
 
@@ -22,8 +25,10 @@ use crate::registry::{Entry, Registry, canonical, via};
 pub struct Running {
     began: Instant,
     sources: Vec<Arc<dyn Source>>,
+    census: Arc<Census>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
+    insight: Arc<Insight>,
     level: Arc<LevelControl>,
     reloader: Arc<Reloader>,
     drain: CancellationToken,
@@ -32,14 +37,14 @@ pub struct Running {
 impl Running {
     /// `drain` is cancelled when somebody asks for the end.
     pub fn new(
-        sources: Vec<Arc<dyn Source>>,
+        (sources, census): (Vec<Arc<dyn Source>>, Arc<Census>),
         readiness: Arc<Readiness>,
-        registry: Arc<Registry>,
+        (registry, insight): (Arc<Registry>, Arc<Insight>),
         level: Arc<LevelControl>,
         reloader: Arc<Reloader>,
         drain: CancellationToken,
     ) -> Running {
-        Running { began: Instant::now(), sources, readiness, registry, level, reloader, drain }
+        Running { began: Instant::now(), sources, census, readiness, registry, insight, level, reloader, drain }
     }
 
     fn matching(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
@@ -55,17 +60,33 @@ impl Running {
 
 impl Operations for Running {
     fn status(&self) -> Status {
+        // The dearest first, so that the counts are as old as the clock says.
+        let states = self.census.counts().ok();
+        let clock = self.began.elapsed();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
-            uptime_seconds: self.began.elapsed().as_secs(),
+            uptime_seconds: clock.as_secs(),
+            clock_seconds: clock.as_micros() as f64 / 1e6,
+            unix_seconds: unix_seconds(SystemTime::now()),
             draining: self.readiness.is_draining(),
             log_level: self.level.level().word().to_owned(),
             access_log: self
                 .registry
                 .log()
                 .map(|log| AccessLogStatus { written: log.written(), dropped: log.dropped() }),
-            listeners: self.sources.iter().map(|source| listener_status(&**source)).collect(),
+            keys: self.insight.keys().map(|keys| keys.status()),
+            listeners: (0..)
+                .zip(&self.sources)
+                .map(|(index, source)| {
+                    let upstreams = self.insight.upstreams_of(source.name());
+                    listener_status(
+                        &**source,
+                        states.as_ref().and_then(|all: &Vec<StateCounts>| all.get(index)),
+                        upstreams,
+                    )
+                })
+                .collect(),
         }
     }
 
@@ -139,6 +160,16 @@ impl Operations for Running {
         Killed { killed: kill(&found), unknown: Vec::new() }
     }
 
+    fn rotate_keys(&self, generate: bool, at: Option<u64>) -> Result<Rotated, Refusal> {
+        if self.readiness.is_draining() {
+            return Err(Refusal::refused("it is ending: the next process reads the key when it starts"));
+        }
+        match self.insight.keys() {
+            Some(keys) => keys.rotate(generate, at),
+            None => Err(Refusal::refused("the kernel answers SYNs here (datapath kernel): there is no master key")),
+        }
+    }
+
     fn set_log_level(&self, level: LogLevel) -> Result<LevelChanged, Refusal> {
         let old =
             self.level.set(level).map_err(|error| Refusal::refused(format!("cannot change the level: {error}")))?;
@@ -147,7 +178,7 @@ impl Operations for Running {
     }
 }
 
-fn listener_status(source: &dyn Source) -> ListenerStatus {
+fn listener_status(source: &dyn Source, states: Option<&StateCounts>, upstreams: Vec<ServerView>) -> ListenerStatus {
     let (stats, connections) = (source.stats(), source.connections());
     let closed: u64 = connections.closed.iter().map(|(_, count)| count).sum();
     let sum = |counters: &[Counter]| counters.iter().map(|counter| stats.get(*counter)).sum();
@@ -168,8 +199,11 @@ fn listener_status(source: &dyn Source) -> ListenerStatus {
         open: connections.accepted.saturating_sub(closed),
         accepted: connections.accepted,
         closed: connections.closed.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+        refused: connections.refused.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
+        states: states.map(by_name),
         traffic: Traffic { received_bytes: connections.received_bytes, sent_bytes: connections.sent_bytes },
         syns: stats.get(Counter::SynsReceived),
+        synacks_sent: stats.get(Counter::SynAcksSent),
         cookies_sent: stats.get(Counter::CookiesSent),
         cookies_valid: stats.get(Counter::CookiesValid),
         cookies_bad: sum(&[
@@ -184,13 +218,45 @@ fn listener_status(source: &dyn Source) -> ListenerStatus {
             .filter(|(_, count)| *count > 0)
             .collect(),
         ring_dropped: stats.get(Counter::RingDropped),
+        switches: source.switches().into_iter().map(switch).collect(),
+        upstreams: upstreams.into_iter().map(upstream).collect(),
     }
+}
+
+/// All eleven, by their RFC names.
+fn by_name(counts: &StateCounts) -> BTreeMap<String, u64> {
+    TcpState::ALL.into_iter().map(|state| (state.to_string(), counts[state as usize])).collect()
+}
+
+fn switch(ModeSwitch { to, at }: ModeSwitch) -> SwitchStatus {
+    let to = match to {
+        Mode::Queue => "queue",
+        Mode::Cookies => "cookies",
+    };
+    SwitchStatus { to: to.to_owned(), unix_seconds: unix_seconds(at) }
+}
+
+fn upstream(view: ServerView) -> UpstreamStatus {
+    UpstreamStatus {
+        server: view.server.to_string(),
+        up: view.up,
+        connections: view.connections,
+        connects: view.total + view.failures,
+        connect_failures: view.failures,
+        check_failures: view.check_failures,
+        last_error: view.last_error,
+    }
+}
+
+fn unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn conn(entry: &Entry) -> Conn {
     Conn {
         id: entry.id,
         peer: canonical(entry.opening.peer),
+        client: entry.client(),
         local: canonical(entry.opening.local),
         listener: entry.opening.listener.to_string(),
         age_seconds: entry.live.age().as_millis() as f64 / 1e3,
@@ -231,7 +297,9 @@ mod tests {
         let (args, config) = (RunArgs::default(), Config::default());
         let reloader = Reloader::new(args, config, Vec::new(), descriptors, Arc::default(), level.clone());
         let (registry, drain) = (Registry::new(None), CancellationToken::new());
-        Running::new(Vec::new(), Arc::default(), registry, level, Arc::new(reloader), drain)
+        let insight = Insight::new(registry.clone());
+        let listeners = (Vec::new(), Census::new(Vec::new()));
+        Running::new(listeners, Arc::default(), (registry, insight), level, Arc::new(reloader), drain)
     }
 
     /// Each with a number one higher than the one before, in its own process.

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use connection::proxy_protocol::{Client, read_header};
+use connection::upstream::ServerView;
 use portcullis::{CloseReason, Connection, Listener, PrefixList};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -73,6 +74,14 @@ impl Served {
     pub fn replace(&self, new: Served) {
         let new = new.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+    }
+
+    /// The servers behind it, as they are now; none behind a service.
+    pub fn upstreams(&self) -> Vec<ServerView> {
+        match &self.handler().backend {
+            Answerer::Upstream(upstream) => upstream.view(),
+            Answerer::Service(_) => Vec::new(),
+        }
     }
 
     fn handler(&self) -> Arc<Handler> {
@@ -171,6 +180,7 @@ impl Handler {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
         let Some(client) = self.client(&mut connection, stop).await else { return connection.abort() };
+        seat.set_client(client.peer);
         match &self.backend {
             Answerer::Upstream(upstream) => upstream.handle(connection, &client, seat, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,

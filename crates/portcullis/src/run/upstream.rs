@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use connection::proxy_protocol::Client;
 use connection::relay;
-use connection::upstream::{ConnectError, Pool, PoolConfig, Server};
+use connection::upstream::{ConnectError, Pool, PoolConfig, Server, ServerView};
 use portcullis::{CloseReason, Connection};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -84,6 +84,11 @@ impl Upstream {
             outcome = &mut relay => tracing::debug!(listener = self.listener, ?outcome, "relay ended"),
             () = stop.deadline.cancelled() => handle.note_close(CloseReason::Drained),
         }
+    }
+
+    /// The servers, as they are now.
+    pub fn view(&self) -> Vec<ServerView> {
+        self.pool.view()
     }
 
     fn note_failure(&self, error: &ConnectError) {

@@ -19,7 +19,7 @@ use super::rights;
 use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
-use crate::cookie::{COOKIE_LIFETIME, MasterKey};
+use crate::cookie::{COOKIE_LIFETIME, KeySchedule};
 use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system, wake_pair};
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::fail_closed::FailClosed;
@@ -47,8 +47,8 @@ pub struct BpfConfig {
     pub fail_closed: bool,
     /// A directory on a bpffs in which the programs' places are pinned, so that they outlive the process. Default: none.
     pub pins: Option<PathBuf>,
-    /// The secret of the cookies.
-    pub master: MasterKey,
+    /// The secrets of the cookies.
+    pub master: KeySchedule,
     /// What log lines call this listener. Default: its addresses.
     pub name: Option<String>,
 }
@@ -146,11 +146,14 @@ impl BpfEngine {
         let (wake, woken) = wake_pair()?;
         let published = Arc::new(SharedStats::default());
         let orders = Arc::new(Orders::default());
+        let bind = config.listen.bind.clone();
+        let refresh = Arc::new(Refresh::new(&wake).map_err(system("copying a descriptor"))?);
+        let view = EngineView::new(&bind, shared, Arc::new([published.clone()]), config.listen.half_open_max as u64)
+            .refreshed_by(refresh.clone());
         let outlives = pins.is_some();
         let inherited = pins.as_ref().is_some_and(Pins::inherited);
-        let refresh = Arc::new(Refresh::new(&wake).map_err(system("copying a descriptor"))?);
         let duties = Duties {
-            refresh: refresh.clone().promise(),
+            refresh: refresh.promise(),
             programs,
             attached: Attached::new(passing, pins),
             placement,
@@ -169,16 +172,15 @@ impl BpfEngine {
             watch,
             only: config.interfaces,
             hook: config.hook,
-            bind: config.listen.bind.clone(),
+            bind: config.listen.bind,
             orders: orders.clone(),
+            switches: view.switch_record(),
             woken,
-            published: published.clone(),
+            published,
             name,
         };
-        let bind = config.listen.bind;
         let engine = BpfEngine {
-            view: EngineView::new(&bind, shared, Arc::new([published]), config.listen.half_open_max as u64)
-                .refreshed_by(refresh),
+            view,
             orders,
             wake,
             thread: None,
@@ -247,6 +249,12 @@ impl BpfEngine {
     /// dropped. Dropped without having been told to drain, it takes even them away.
     pub fn drain(&self) {
         self.orders.drain.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// From now on these master keys, within a second: see [`Listen::set_masters`].
+    pub fn set_masters(&self, masters: KeySchedule) {
+        self.orders.keys.tell(masters);
         self.wake();
     }
 

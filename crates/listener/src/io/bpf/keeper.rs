@@ -27,6 +27,8 @@ use crate::held::KernelSockets;
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
+use crate::io::keys::KeyOrders;
+use crate::io::switches::SwitchRecord;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::Listen;
@@ -65,6 +67,7 @@ pub(super) struct Orders {
     pub leave: AtomicBool,
     /// Somebody wants to know where a successor finds the places.
     pub lend: Mutex<Option<Sender<io::Result<BpfEstate>>>>,
+    pub keys: KeyOrders,
 }
 
 /// What is left of a keeper that was told to stop. The programs stay in their places as long as this lives.
@@ -91,6 +94,7 @@ pub(super) struct Duties {
     pub hook: BpfHook,
     pub bind: Vec<SocketAddr>,
     pub orders: Arc<Orders>,
+    pub switches: Arc<SwitchRecord>,
     pub woken: UnixStream,
     pub published: Arc<SharedStats>,
     pub refresh: Promise,
@@ -100,6 +104,8 @@ pub(super) struct Duties {
 pub(super) struct Keeper {
     has: Duties,
     keys: KeySlots,
+    /// The last of the orders about keys that was followed.
+    keys_seen: u64,
     sleeper: Sleeper,
     /// What stands in the table of targets.
     table: Table,
@@ -131,6 +137,7 @@ impl Keeper {
         let mut keeper = Keeper {
             has,
             keys,
+            keys_seen: 0,
             sleeper,
             table,
             written: None,
@@ -195,6 +202,10 @@ impl Keeper {
     }
 
     fn follow_orders(&mut self) {
+        // The programs get the keys that come of it at the next tick.
+        if let Some(masters) = self.has.orders.keys.since(&mut self.keys_seen) {
+            self.has.listen.set_masters(masters);
+        }
         let Orders { drain, open, .. } = &*self.has.orders;
         let open = open.load(Ordering::Acquire);
         // Seen once: what is told to the programs is what is answered.
@@ -349,7 +360,9 @@ impl Keeper {
     }
 
     fn log_switch(&mut self) {
-        match self.has.listen.take_switch() {
+        let switched = self.has.listen.take_switch();
+        switched.into_iter().for_each(|mode| self.has.switches.note(mode));
+        match switched {
             Some(Mode::Cookies) => {
                 warn!(listener = %self.has.name, "half-open queue at its high watermark: answering with cookies alone");
             }

@@ -19,6 +19,7 @@ mod properties;
 use super::*;
 use crate::accepted::{Negotiated, Refusal, Via};
 use crate::config::AcceptCookies;
+use crate::cookie::MasterKey;
 use crate::cookie::Offer;
 
 const LOCAL: &str = "198.18.0.1:80";

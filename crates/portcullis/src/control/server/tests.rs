@@ -2,7 +2,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::LogLevel;
-use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Reloaded, Status, Top};
+use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Reloaded, Rotated, Status, Top};
 
 /// A process with more to say than a socket holds, and a bug.
 struct Talkative;
@@ -13,9 +13,12 @@ impl Operations for Talkative {
             version: "x".repeat(4 * 1024 * 1024),
             pid: 1,
             uptime_seconds: 0,
+            clock_seconds: 0.0,
+            unix_seconds: 0,
             draining: false,
             log_level: "info".to_owned(),
             access_log: None,
+            keys: None,
             listeners: Vec::new(),
         }
     }
@@ -45,6 +48,10 @@ impl Operations for Talkative {
     }
 
     fn set_log_level(&self, _: LogLevel) -> Result<LevelChanged, Refusal> {
+        Err(Refusal::refused("no"))
+    }
+
+    fn rotate_keys(&self, _: bool, _: Option<u64>) -> Result<Rotated, Refusal> {
         Err(Refusal::refused("no"))
     }
 }

@@ -50,6 +50,42 @@ fn another_masters_cookie_is_refused() {
     });
 }
 
+/// Across a rotation of the master key: at each epoch, the previous', the current's and the next one's cookies, each of the master
+/// that holds for it, and no others.
+#[test]
+fn each_epochs_cookies_are_taken_if_made_by_the_master_that_holds_for_it() {
+    on_bench(LOOKS_UP, |bench| {
+        let _listening = listen();
+        let masters = [MasterKey::from_bytes([7; 32]), MasterKey::from_bytes([9; 32])];
+        let from = EPOCH.rotation();
+        let mut schedule = KeySchedule::new(masters[0].clone());
+        schedule.rotate(from, masters[1].clone()).unwrap();
+        let version = bench.jar.version();
+        bench.jar.set_masters(schedule);
+        assert_ne!(bench.jar.version(), version, "the keeper has to notice");
+        for current in EPOCH.0..from.0 + 3 {
+            bench.jar.advance(Epoch(current), NOW);
+            bench.give_keys();
+            for (client, server) in PAIRS {
+                let flow = tuple(client, server);
+                for (offer, epoch) in OFFERS.into_iter().flat_map(|o| (current - 1..=current + 1).map(move |e| (o, e)))
+                {
+                    for (index, master) in masters.iter().enumerate() {
+                        let mut maker = CookieJar::new(master.clone(), Epoch(epoch));
+                        let ack = third_ack(&flow, IRS, &maker.mint(&flow, IRS, &offer, NOW), &[]);
+                        let told = format!("master {index}, epoch {epoch} at {current}, new from {from:?}");
+                        if index == usize::from(Epoch(epoch) >= from) {
+                            assert!(is_taken(bench, &ack), "{told}");
+                        } else {
+                            assert_refused(bench, &ack, &told);
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_jump_of_the_clock_refuses_no_cookie_that_was_valid() {
     on_bench(LOOKS_UP, |bench| {

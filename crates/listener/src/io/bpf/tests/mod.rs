@@ -26,7 +26,7 @@ use super::layout::{
 };
 use super::programs::{Constants, Programs};
 use super::targets::Placement;
-use crate::cookie::{CookieJar, Epoch, MasterKey};
+use crate::cookie::{CookieJar, Epoch, KeySchedule, MasterKey};
 use crate::time::Time;
 use namespace::{WIRE, on_bench, on_bench_for};
 
