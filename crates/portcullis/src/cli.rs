@@ -103,6 +103,10 @@ pub struct RunArgs {
     /// Read the master cookie key from this file (64 hexadecimal digits, as `portcullis keygen` writes)
     #[arg(long, value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
+    /// Take over from the process that runs, without a lost connection; it is found by its control socket (`control` of the config file),
+    /// or by this one. If none runs there, this is an ordinary start
+    #[arg(long, value_name = "SOCKET", value_parser = socket, num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub takeover: Option<Socket>,
     /// How log lines look on standard error [default: text]
     #[arg(long, value_name = "text|json", value_parser = word::<LogFormat>)]
     pub log_format: Option<LogFormat>,
@@ -111,6 +115,14 @@ pub struct RunArgs {
 /// The value of `--admin`. clap takes an `Option` for "may be absent", which this is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Admin(pub Option<SocketAddr>);
+
+/// The value of `--takeover`: a path, or none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Socket(pub Option<PathBuf>);
+
+fn socket(text: &str) -> Result<Socket, std::convert::Infallible> {
+    Ok(Socket(Some(PathBuf::from(text)).filter(|_| !text.is_empty())))
+}
 
 fn admin(text: &str) -> Result<Admin, String> {
     admin_address(text).map(Admin)

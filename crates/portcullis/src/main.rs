@@ -12,6 +12,7 @@ mod registry;
 mod rights;
 mod run;
 mod service;
+mod takeover;
 
 use std::fs;
 use std::io::{self, Write};

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -35,6 +36,11 @@ impl Acceptor {
         let mut acceptor = Acceptor { listener, reserve: None, pause_until: None, exhausted: false };
         acceptor.refill();
         acceptor
+    }
+
+    /// The listening socket, for another process.
+    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// The next client. May be dropped and called again without losing one.

@@ -5,7 +5,9 @@ mod connection;
 mod routes;
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +45,36 @@ impl AdminServer {
     pub async fn bind(addr: SocketAddr, exporter: Exporter) -> Result<AdminServer, ExporterError> {
         let failed = |source| ExporterError::Bind { addr, source };
         let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        AdminServer::on(listener, exporter).map_err(failed)
+    }
+
+    /// Goes on with the socket of a predecessor, in another process, which was to listen on `addr`; and with the clients that wait there.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError::Bind`] if that is no listening socket.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime with I/O and time enabled.
+    pub fn inherit(left: OwnedFd, addr: SocketAddr, exporter: Exporter) -> Result<AdminServer, ExporterError> {
+        let failed = |source| ExporterError::Bind { addr, source };
+        let listener = std::net::TcpListener::from(left);
+        listener.set_nonblocking(true).map_err(failed)?;
+        TcpListener::from_std(listener).and_then(|listener| AdminServer::on(listener, exporter)).map_err(failed)
+    }
+
+    /// The socket, for a successor to [`inherit`](AdminServer::inherit).
+    ///
+    /// # Errors
+    ///
+    /// Of dup(2).
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.acceptor.share()
+    }
+
+    fn on(listener: TcpListener, exporter: Exporter) -> io::Result<AdminServer> {
+        let local_addr = listener.local_addr()?;
         let acceptor = Acceptor::new(listener);
         Ok(AdminServer { acceptor, local_addr, exporter: Arc::new(exporter), limits: ROOMY })
     }

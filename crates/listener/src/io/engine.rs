@@ -133,6 +133,8 @@ pub struct PreparedEngine<E> {
     watch: Watch,
     interfaces: Arc<SharedInterfaces>,
     wants_fail_closed: bool,
+    /// The taps are a predecessor's: without its word nobody knows where in the rings to begin.
+    inherited: bool,
 }
 
 /// What is to be seen of an engine from outside. Cheap to clone; reading it costs packet workers nothing.
@@ -178,6 +180,7 @@ impl Engine {
         let watch = Watch::open().map_err(system("watching the interfaces"))?;
 
         let Estate { reserved: left, taps } = left.unwrap_or_default();
+        let inherited = !taps.is_empty();
         let taps = match taps.len() {
             0 => open_taps(worker_count(&config)).map_err(system("opening a packet socket"))?,
             _ => inherit_taps(taps).map_err(system("taking over a packet socket"))?,
@@ -234,7 +237,16 @@ impl Engine {
             });
         }
         let wants_fail_closed = config.fail_closed;
-        Ok(PreparedEngine { engine, workers: prepared, sieve, segment_max, watch, interfaces, wants_fail_closed })
+        Ok(PreparedEngine {
+            engine,
+            workers: prepared,
+            sieve,
+            segment_max,
+            watch,
+            interfaces,
+            wants_fail_closed,
+            inherited,
+        })
     }
 
     /// What a successor needs to [`prepare`](Engine::prepare). Nothing changes here.
@@ -342,14 +354,25 @@ impl<E: Establish> PreparedEngine<E> {
     /// # Errors
     /// [`EngineError`]: of the fail-closed rule and of setfilter, which a predecessor had; of threads.
     pub fn start(self, bookmarks: &[Bookmark]) -> Result<Engine, EngineError> {
-        let PreparedEngine { mut engine, mut workers, mut sieve, segment_max, watch, interfaces, wants_fail_closed } =
-            self;
-        let bind = engine.view.endpoints();
-        if !wants_fail_closed {
-            FailClosed::clear_leftover(&bind);
+        let PreparedEngine {
+            mut engine,
+            mut workers,
+            mut sieve,
+            segment_max,
+            watch,
+            interfaces,
+            wants_fail_closed,
+            inherited,
+        } = self;
+        if inherited && bookmarks.len() != workers.len() {
+            let error = io::Error::other(format!("{} workers, and {} bookmarks", workers.len(), bookmarks.len()));
+            return Err(system("going on where a predecessor stopped")(error));
         }
-        let fail_closed = wants_fail_closed.then(|| FailClosed::install(&bind)).transpose();
-        engine.fail_closed = fail_closed.map_err(system("setting the fail-closed rule"))?;
+        let bind = engine.view.endpoints();
+        // Which takes its time: a predecessor's rule stands, if it had one, and its clients wait.
+        if !inherited {
+            engine.fail_closed = fail_closed(&bind, wants_fail_closed)?;
+        }
         for (worker, bookmark) in workers.iter_mut().zip(bookmarks) {
             worker.station.begin_at(bookmark);
         }
@@ -365,6 +388,9 @@ impl<E: Establish> PreparedEngine<E> {
             engine.workers.push(thread.map_err(system("starting a thread"))?);
         }
         engine.watch(watch, interfaces)?;
+        if inherited {
+            engine.fail_closed = fail_closed(&bind, wants_fail_closed)?;
+        }
         Ok(engine)
     }
 
@@ -471,6 +497,14 @@ fn reserve(
         }
     };
     bind.iter().map(reserve).collect()
+}
+
+/// The rule of these ports, which must be reserved; or none, and none of an earlier run.
+pub(super) fn fail_closed(bind: &[SocketAddr], wanted: bool) -> Result<Option<FailClosed>, EngineError> {
+    if !wanted {
+        FailClosed::clear_leftover(bind);
+    }
+    wanted.then(|| FailClosed::install(bind)).transpose().map_err(system("setting the fail-closed rule"))
 }
 
 /// The filter that spares established connections the tap, where the kernel lets us.

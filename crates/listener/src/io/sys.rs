@@ -293,8 +293,7 @@ pub(super) fn receive_byte(socket: BorrowedFd<'_>) -> io::Result<Option<Option<O
     let mut byte = [0];
     let mut bytes = [io::IoSliceMut::new(&mut byte)];
     let mut room = nix::cmsg_space!(RawFd);
-    let message =
-        socket::recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let message = socket::recvmsg::<()>(socket.as_raw_fd(), &mut bytes, Some(&mut room), MsgFlags::MSG_CMSG_CLOEXEC)?;
     if message.bytes == 0 {
         return Ok(None);
     }

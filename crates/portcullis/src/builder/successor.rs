@@ -7,8 +7,8 @@ use std::sync::Arc;
 use connection::{
     AcceptGauge, AcceptReceiver, ConnectionStats, KernelListener, RawEstablisher, Rules, accept_queue, adopt,
 };
-use listener::io::{Bookmark, BpfEngine, Engine, EngineError, PreparedBpf, PreparedEngine};
 use listener::Via;
+use listener::io::{Bookmark, BpfEngine, Engine, EngineError, PreparedBpf, PreparedEngine};
 
 use super::{BuildError, Builder, Datapath, backlog, engine_error, guarded, listen_on};
 use crate::alarm::{Alarm, Watched};

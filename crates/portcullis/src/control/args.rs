@@ -61,6 +61,10 @@ pub enum Verb {
     /// Read the configuration file and the lists again, as at SIGHUP: all of it comes into force, or nothing
     #[command(after_help = EXIT_CODES)]
     Reload,
+    /// Start the program anew, as it is on disk now and with its configuration as it is now; it takes over without a lost connection, and
+    /// the old process finishes those that are open. If it cannot, the old one goes on
+    #[command(after_help = EXIT_CODES)]
+    Restart,
     /// End connections with RST, by their numbers (`conns` shows them) or by client
     #[command(after_help = EXIT_CODES)]
     Kill {
@@ -102,6 +106,7 @@ impl Verb {
             Verb::Top { limit } => Request::Top { limit },
             Verb::Drain => Request::Drain {},
             Verb::Reload => Request::Reload {},
+            Verb::Restart => Request::Restart {},
             Verb::Kill { ids, peer } => Request::Kill { ids, peer },
             Verb::RotateKeys { generate, at } => Request::RotateKeys { generate, at },
             Verb::LogLevel { level } => Request::LogLevel { level },

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::args::CtlArgs;
+use super::args::{CtlArgs, Verb};
 use super::place;
 use super::protocol::{ANSWER_BYTES_MAX, Answer, RefusalKind, Request};
 use super::socket::{connect, owner};
@@ -15,12 +15,16 @@ use crate::failure::Failure;
 /// From the first attempt to the last byte of the answer. The process may be busy with a flood, and others may be before us.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A new process loads its programs, and reads its lists.
+const RESTART_PATIENCE: Duration = Duration::from_secs(150);
+
 /// Asks, and returns what is to be printed.
 ///
 /// # Errors
 /// When nobody is there, or says no.
 pub fn ctl(args: CtlArgs) -> Result<String, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = if matches!(args.verb, Verb::Restart) { RESTART_PATIENCE } else { PATIENCE };
+    let deadline = Instant::now() + patience;
     let (stream, path) = match args.socket {
         Some(path) => (connect(&path, PATIENCE).map_err(|error| unreachable_at(&path, &error))?, path),
         None => find(&place::of_client())?,
@@ -40,7 +44,7 @@ pub fn ctl(args: CtlArgs) -> Result<String, Failure> {
     }
 }
 
-fn unreachable_at(path: &Path, error: &io::Error) -> Failure {
+pub(super) fn unreachable_at(path: &Path, error: &io::Error) -> Failure {
     let path = path.display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
@@ -55,7 +59,7 @@ fn unreachable_at(path: &Path, error: &io::Error) -> Failure {
 }
 
 /// The one process that has its socket in a directory.
-fn find(directory: &Path) -> Result<(UnixStream, PathBuf), Failure> {
+pub(super) fn find(directory: &Path) -> Result<(UnixStream, PathBuf), Failure> {
     let mut alive = Vec::new();
     let mut barred = None;
     for path in place::slots(directory) {
@@ -100,7 +104,7 @@ fn ask(mut stream: UnixStream, request: &Request, deadline: Instant) -> io::Resu
             Ok(len) => answer.extend_from_slice(&piece[..len]),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                return Err(io::Error::new(ErrorKind::TimedOut, format!("no answer in {} s", PATIENCE.as_secs())));
+                return Err(io::Error::new(ErrorKind::TimedOut, "no answer in time".to_owned()));
             }
             Err(error) => return Err(error),
         }

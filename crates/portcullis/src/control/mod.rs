@@ -18,11 +18,11 @@ mod table;
 pub use args::CtlArgs;
 pub use client::ctl;
 pub use operations::Operations;
-pub use place::take;
+pub use place::{running, take};
 pub use prefix::Prefix;
 pub use protocol::{
     AccessLogStatus, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
-    Reloaded, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
+    Reloaded, Request, Restarted, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
-pub use server::ControlServer;
-pub use socket::ControlSocket;
+pub use server::{ControlServer, Succession};
+pub use socket::{ControlSocket, Share, owner};

@@ -1,7 +1,9 @@
 //! What can be asked of a running process.
 
 use super::prefix::Prefix;
-use super::protocol::{Answer, Conns, Drained, Killed, LevelChanged, Refusal, Reloaded, Request, Rotated, Status, Top};
+use super::protocol::{
+    Answer, Conns, Drained, Killed, LevelChanged, Refusal, Reloaded, Request, Restarted, Rotated, Status, Top,
+};
 use super::protocol::{CONNS_MAX, KILL_IDS_MAX, TOP_MAX};
 use crate::config::{Choice, LogLevel};
 
@@ -30,6 +32,12 @@ pub trait Operations: Send + Sync + 'static {
     /// # Errors
     /// Why the old one is still in force.
     fn reload(&self) -> Result<Reloaded, Refusal>;
+
+    /// Starts the program anew, and returns when that has taken over.
+    ///
+    /// # Errors
+    /// Why it has not; this process goes on then.
+    fn restart(&self) -> Result<Restarted, Refusal>;
 
     /// Ends the connections with these numbers with RST.
     fn kill_ids(&self, ids: &[u64]) -> Killed;
@@ -61,6 +69,9 @@ pub(super) fn answer(request: Request, operations: &dyn Operations) -> Answer {
         Request::Top { limit } => within("limit", limit, TOP_MAX).map(|()| Answer::Top(operations.top(limit))),
         Request::Drain {} => Ok(Answer::Drain(operations.drain())),
         Request::Reload {} => operations.reload().map(Answer::Reload),
+        Request::Restart {} => operations.restart().map(Answer::Restart),
+        // The server has taken that for itself.
+        Request::TakeOver { .. } => Err(Refusal::usage("take-over: no process asks for it here")),
         Request::Kill { ids, peer } => kill(&ids, peer, operations).map(Answer::Kill),
         Request::RotateKeys { generate, at } => operations.rotate_keys(generate, at).map(Answer::RotateKeys),
         Request::LogLevel { level } => log_level(&level, operations).map(Answer::LogLevel),

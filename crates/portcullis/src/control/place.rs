@@ -7,11 +7,13 @@
 use std::ffi::OsStr;
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::socket::{ControlSocket, TakeError};
+use super::client::{find, unreachable_at};
+use super::socket::{ControlSocket, Share, TakeError, connect};
 use crate::config::ControlPath;
 use crate::failure::Failure;
 
@@ -23,12 +25,43 @@ const RUN_DIRECTORY: &str = "/run/portcullis";
 /// How long a predecessor may take to let go, when it has handed its programs on and is finishing its connections.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Takes the socket's place; `None` if there is to be none. `patient`: a predecessor is about to let go of it.
+/// A connection to the process that is to be succeeded, if one runs. `named`: by its control socket; else by where ours is to be.
+///
+/// # Errors
+/// When it cannot be said which, or when it does not let us in.
+pub fn running(named: Option<&Path>, path: &ControlPath) -> Result<Option<UnixStream>, Failure> {
+    let own = match path {
+        ControlPath::At(path) => Some(&**path),
+        ControlPath::Usual | ControlPath::None => None,
+    };
+    let found = match (named.or(own), path) {
+        (Some(path), _) => connect(path, PATIENCE).map_err(|error| unreachable_at(path, &error)),
+        (None, ControlPath::None) => {
+            let text = "--takeover: the configuration has control = \"none\"; legal: --takeover=PATH, of the control socket of \
+                        the process that runs";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        (None, _) => find(&of_client()).map(|(stream, _)| stream),
+    };
+    match found {
+        Ok(stream) => Ok(Some(stream)),
+        Err(Failure::Unavailable(_)) => Ok(None),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// Takes the socket's place; `None` if there is to be none. `patient`: a predecessor is about to let go of it; or it has left it to us.
 ///
 /// # Errors
 /// When a path was given and cannot be had. Of the usual place, that is one line in the log: nobody has asked for it.
-pub fn take(path: &ControlPath, patient: bool) -> Result<Option<ControlSocket>, Failure> {
+pub fn take(path: &ControlPath, patient: bool, left: Option<Share>) -> Result<Option<ControlSocket>, Failure> {
+    let left = left.filter(|share| match path {
+        ControlPath::None => false,
+        ControlPath::At(path) => *path == share.path,
+        ControlPath::Usual => true,
+    });
     match path {
+        _ if left.is_some() => Ok(left.map(ControlSocket::inherit)),
         ControlPath::None => Ok(None),
         ControlPath::At(path) => {
             let named = |error| Failure::Runtime(format!("control: {error}; legal: another path, or \"none\""));
@@ -125,11 +158,11 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("portcullis-place-{:016x}", getrandom::u64().unwrap()));
         std::fs::create_dir(&directory).unwrap();
         let path = ControlPath::At(directory.join("c"));
-        let predecessor = take(&path, false).unwrap();
-        let refusal = take(&path, false).unwrap_err().to_string();
+        let predecessor = take(&path, false, None).unwrap();
+        let refusal = take(&path, false, None).unwrap_err().to_string();
         assert!(refusal.starts_with("control: ") && refusal.contains("legal: another path, or \"none\""), "{refusal}");
         thread::scope(|scope| {
-            let successor = scope.spawn(|| take(&path, true));
+            let successor = scope.spawn(|| take(&path, true, None));
             drop(predecessor);
             assert!(successor.join().unwrap().unwrap().is_some());
         });

@@ -39,6 +39,12 @@ pub enum Request {
     },
     Drain {},
     Reload {},
+    Restart {},
+    /// Of a process that wants to go on in place of this one: what follows is no line any more.
+    TakeOver {
+        /// Of what follows.
+        version: u32,
+    },
     /// Those of these numbers, or those of these clients; not both.
     Kill {
         /// At most [`KILL_IDS_MAX`].
@@ -69,6 +75,7 @@ pub enum Answer {
     Top(Top),
     Drain(Drained),
     Reload(Reloaded),
+    Restart(Restarted),
     Kill(Killed),
     LogLevel(LevelChanged),
     RotateKeys(Rotated),
@@ -287,6 +294,17 @@ pub struct Drained {
 pub struct Reloaded {
     /// Keys whose value is another one.
     pub changes: Vec<Changed>,
+}
+
+/// Another process has taken over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarted {
+    /// The new process.
+    pub pid: u32,
+    /// Connections that the old one finishes.
+    pub open: usize,
+    /// Time they have before they are closed.
+    pub deadline_seconds: u64,
 }
 
 /// A key of the configuration whose value has changed.

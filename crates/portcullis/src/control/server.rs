@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::operations::{Operations, answer};
-use super::protocol::{Answer, REQUEST_BYTES_MAX, Refusal};
+use super::protocol::{Answer, REQUEST_BYTES_MAX, Refusal, Request};
 use super::socket::{ControlSocket, Place};
 
 /// Clients that are served at a time. Each costs a descriptor and, while it is answered, up to some MiB of memory; further ones wait.
@@ -30,11 +30,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// For answers under way, once the server is to stop.
 const FINISH_TIME: Duration = Duration::from_secs(1);
 
+/// A process that can go on in place of this one speaks with it.
+pub trait Succession: Send + Sync + 'static {
+    /// To the end of their conversation, on a thread that may block.
+    fn serve(&self, stream: std::os::unix::net::UnixStream, version: u32);
+}
+
 /// Answers on a control socket.
 pub struct ControlServer {
     listener: UnixListener,
     place: Place,
     operations: Arc<dyn Operations>,
+    succession: Arc<dyn Succession>,
     /// Who may ask, beside root.
     owner: u32,
 }
@@ -47,11 +54,15 @@ impl ControlServer {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn new(socket: ControlSocket, operations: Arc<dyn Operations>) -> io::Result<ControlServer> {
+    pub fn new(
+        socket: ControlSocket,
+        operations: Arc<dyn Operations>,
+        succession: Arc<dyn Succession>,
+    ) -> io::Result<ControlServer> {
         let ControlSocket { listener, place } = socket;
         listener.set_nonblocking(true)?;
         let listener = UnixListener::from_std(listener)?;
-        Ok(ControlServer { listener, place, operations, owner: nix::unistd::geteuid().as_raw() })
+        Ok(ControlServer { listener, place, operations, succession, owner: nix::unistd::geteuid().as_raw() })
     }
 
     /// Where it listens.
@@ -69,7 +80,10 @@ impl ControlServer {
                 accepted = self.listener.accept(), if clients.len() < CLIENTS_MAX => accepted,
             };
             match accepted {
-                Ok((stream, _)) => drop(clients.spawn(serve(stream, self.operations.clone(), self.owner))),
+                Ok((stream, _)) => {
+                    let (operations, succession) = (self.operations.clone(), self.succession.clone());
+                    clients.spawn(serve(stream, operations, succession, self.owner));
+                }
                 Err(error) => {
                     tracing::debug!(%error, "control socket: a client could not be accepted");
                     tokio::time::sleep(PAUSE).await;
@@ -84,14 +98,18 @@ impl ControlServer {
 }
 
 /// One client: one line, one line back. Whatever goes wrong is the client's doing, and nobody else's concern.
-async fn serve(mut stream: UnixStream, operations: Arc<dyn Operations>, owner: u32) {
+async fn serve(mut stream: UnixStream, operations: Arc<dyn Operations>, succession: Arc<dyn Succession>, owner: u32) {
     let answer = match stream.peer_cred() {
         Ok(client) if client.uid() == 0 || client.uid() == owner => {
             let Ok(Ok(line)) = timeout(REQUEST_TIME, read_line(&mut stream)).await else { return };
             if line.is_empty() {
                 return; // It only looked whether somebody lives here.
             }
-            reply(line, operations).await
+            match parse(&line) {
+                Ok(Request::TakeOver { version }) => return succeed(stream, succession, version).await,
+                Ok(request) => reply(request, operations).await,
+                Err(refusal) => Answer::Error(refusal),
+            }
         }
         _ => Answer::Error(Refusal::rights("only root and the user of the process may ask")),
     };
@@ -104,6 +122,12 @@ async fn serve(mut stream: UnixStream, operations: Arc<dyn Operations>, owner: u
     .await;
 }
 
+/// The rest of the conversation has a form of its own.
+async fn succeed(stream: UnixStream, succession: Arc<dyn Succession>, version: u32) {
+    let Ok(stream) = stream.into_std() else { return };
+    let _ = tokio::task::spawn_blocking(move || succession.serve(stream, version)).await;
+}
+
 /// Up to the newline or the end; one byte more than is allowed, if there is more.
 async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let mut line = Vec::new();
@@ -111,22 +135,21 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     Ok(line)
 }
 
-async fn reply(line: Vec<u8>, operations: Arc<dyn Operations>) -> Answer {
+fn parse(line: &[u8]) -> Result<Request, Refusal> {
     if line.len() > REQUEST_BYTES_MAX {
-        return Answer::Error(Refusal::usage(format!(
-            "the request is too long; legal: at most {REQUEST_BYTES_MAX} bytes"
-        )));
+        return Err(Refusal::usage(format!("the request is too long; legal: at most {REQUEST_BYTES_MAX} bytes")));
     }
-    match serde_json::from_slice(&line) {
-        Err(error) => Answer::Error(Refusal::usage(format!(
-            "portcullis {} does not understand the request: {error}",
-            env!("CARGO_PKG_VERSION")
-        ))),
-        // It walks over all connections and asks the kernel: not on a thread that serves them.
-        Ok(request) => match tokio::task::spawn_blocking(move || answer(request, &*operations)).await {
-            Ok(answer) => answer,
-            Err(error) => Answer::Error(Refusal::refused(format!("it failed: {error}"))),
-        },
+    serde_json::from_slice(line).map_err(|error| {
+        let version = env!("CARGO_PKG_VERSION");
+        Refusal::usage(format!("portcullis {version} does not understand the request: {error}"))
+    })
+}
+
+/// It walks over all connections and asks the kernel: not on a thread that serves them.
+async fn reply(request: Request, operations: Arc<dyn Operations>) -> Answer {
+    match tokio::task::spawn_blocking(move || answer(request, &*operations)).await {
+        Ok(answer) => answer,
+        Err(error) => Answer::Error(Refusal::refused(format!("it failed: {error}"))),
     }
 }
 

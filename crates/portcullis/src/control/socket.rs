@@ -1,16 +1,18 @@
 //! The Unix socket: taken from the dead, never from the living.
 
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use listener::io::lock_file;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::stat::{Mode, fchmod};
 use nix::sys::time::{TimeVal, TimeValLike};
@@ -32,7 +34,19 @@ pub struct ControlSocket {
 #[derive(Debug)]
 pub struct Place {
     pub(super) path: PathBuf,
-    _lock: Flock<File>,
+    lock: OwnedFd,
+    left: Arc<AtomicBool>,
+}
+
+/// What a successor needs to [`inherit`](ControlSocket::inherit) a control socket.
+#[derive(Debug)]
+pub struct Share {
+    /// Where it is.
+    pub path: PathBuf,
+    /// It.
+    pub socket: OwnedFd,
+    /// The lock of its place.
+    pub lock: OwnedFd,
 }
 
 /// Why a place could not be taken.
@@ -74,21 +88,47 @@ impl ControlSocket {
         let lock = lock(path)?;
         clear(path)?;
         // Made before the socket: what is removed when that fails has just been found not to be there.
-        let place = Place { path: path.to_owned(), _lock: lock };
+        let place = Place { path: path.to_owned(), lock, left: Arc::default() };
         let listener = listen(path).map_err(failed("listen on"))?;
         Ok(ControlSocket { listener, place })
+    }
+
+    /// A predecessor's, which listens too until it stops.
+    pub fn inherit(Share { path, socket, lock }: Share) -> ControlSocket {
+        ControlSocket { listener: socket.into(), place: Place { path, lock, left: Arc::default() } }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.place.path
+    }
+
+    /// For a successor.
+    ///
+    /// # Errors
+    /// Of dup(2).
+    pub fn share(&self) -> io::Result<Share> {
+        let socket = self.listener.try_clone()?.into();
+        Ok(Share { path: self.place.path.clone(), socket, lock: self.place.lock.try_clone()? })
+    }
+
+    /// Set, it leaves the socket where it is: it is a successor's.
+    pub fn left(&self) -> Arc<AtomicBool> {
+        self.place.left.clone()
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        // It is ours: the lock is still held.
-        let _ = fs::remove_file(&self.path);
+        if !self.left.load(Ordering::Relaxed) {
+            // It is ours: the lock is still held.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
 /// Of two processes that start at once one alone gets the lock, and only who has it touches the socket.
-fn lock(path: &Path) -> Result<Flock<File>, TakeError> {
+fn lock(path: &Path) -> Result<OwnedFd, TakeError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
     let lock = PathBuf::from(name);
@@ -96,11 +136,11 @@ fn lock(path: &Path) -> Result<Flock<File>, TakeError> {
     // Not truncated, not read: it is there to be locked.
     options.append(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
     let file = options.open(&lock).map_err(|error| TakeError::Io { doing: "open", path: lock.clone(), error })?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno)| match errno {
-        Errno::EWOULDBLOCK => {
+    lock_file(file).map_err(|(_, error)| match error.kind() {
+        io::ErrorKind::WouldBlock => {
             TakeError::Alive { path: path.to_owned(), pid: connect(path, PROBE).ok().and_then(|it| owner(&it)) }
         }
-        errno => TakeError::Io { doing: "lock", path: lock, error: errno.into() },
+        _ => TakeError::Io { doing: "lock", path: lock, error },
     })
 }
 

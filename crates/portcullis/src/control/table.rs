@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::protocol::{
-    Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, ListenerStatus, Reloaded, Rotated, Status, Top, Traffic,
-    UpstreamStatus,
+    Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, ListenerStatus, Reloaded, Restarted, Rotated, Status,
+    Top, Traffic, UpstreamStatus,
 };
 
 /// The answer as one line of JSON, without the word for what was asked.
@@ -19,6 +19,7 @@ pub fn json(answer: &Answer) -> Result<String, serde_json::Error> {
         Answer::Drain(answer) => serde_json::to_string(answer),
         Answer::Reload(answer) => serde_json::to_string(answer),
         Answer::Kill(answer) => serde_json::to_string(answer),
+        Answer::Restart(answer) => serde_json::to_string(answer),
         Answer::RotateKeys(answer) => serde_json::to_string(answer),
         Answer::LogLevel(answer) => serde_json::to_string(answer),
         Answer::Error(answer) => serde_json::to_string(answer),
@@ -35,6 +36,7 @@ pub fn text(answer: &Answer) -> String {
         Answer::Drain(drained) => drained_text(*drained),
         Answer::Reload(reloaded) => reloaded_text(reloaded),
         Answer::Kill(killed) => killed_text(killed),
+        Answer::Restart(restarted) => restarted_text(*restarted),
         Answer::RotateKeys(rotated) => rotated_text(rotated),
         Answer::LogLevel(changed) => format!("log level {} (was {})\n", changed.new, changed.old),
         Answer::Error(refusal) => format!("{}\n", refusal.message),
@@ -159,6 +161,12 @@ fn drained_text(drained: Drained) -> String {
     let Drained { already, open, deadline_seconds } = drained;
     let word = if already { "draining already" } else { "draining" };
     format!("{word}: {open} open, closed {deadline_seconds} s after the beginning\n")
+}
+
+fn restarted_text(Restarted { pid, open, deadline_seconds }: Restarted) -> String {
+    format!(
+        "process {pid} has taken over; {open} open connections have {deadline_seconds} s to finish with the old one\n"
+    )
 }
 
 fn rotated_text(rotated: &Rotated) -> String {

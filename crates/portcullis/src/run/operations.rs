@@ -10,6 +10,7 @@ use listener::io::ModeSwitch;
 use listener::{Counter, DropReason, Mode, TcpState};
 use tokio_util::sync::CancellationToken;
 
+use super::heritage::Heritage;
 use super::logging::LevelControl;
 use super::reload::Reloader;
 use super::surroundings::Insight;
@@ -17,7 +18,7 @@ use crate::config::diff::Change;
 use crate::config::{Choice, LogLevel};
 use crate::control::{
     AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Operations, Prefix, Refusal,
-    Reloaded, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
+    Reloaded, Restarted, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
 use crate::registry::{Entry, Registry, canonical, via};
 
@@ -31,6 +32,7 @@ pub struct Running {
     insight: Arc<Insight>,
     level: Arc<LevelControl>,
     reloader: Arc<Reloader>,
+    heritage: Arc<Heritage>,
     drain: CancellationToken,
 }
 
@@ -41,10 +43,11 @@ impl Running {
         readiness: Arc<Readiness>,
         (registry, insight): (Arc<Registry>, Arc<Insight>),
         level: Arc<LevelControl>,
-        reloader: Arc<Reloader>,
+        (reloader, heritage): (Arc<Reloader>, Arc<Heritage>),
         drain: CancellationToken,
     ) -> Running {
-        Running { began: Instant::now(), sources, census, readiness, registry, insight, level, reloader, drain }
+        let began = Instant::now();
+        Running { began, sources, census, readiness, registry, insight, level, reloader, heritage, drain }
     }
 
     fn matching(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
@@ -142,6 +145,19 @@ impl Operations for Running {
         let changes = self.reloader.reload().map_err(Refusal::refused)?;
         let told = |Change { key, from, to, .. }: Change| Changed { key, from, to };
         Ok(Reloaded { changes: changes.into_iter().map(told).collect() })
+    }
+
+    fn restart(&self) -> Result<Restarted, Refusal> {
+        if self.readiness.is_draining() {
+            return Err(Refusal::refused("it is ending already"));
+        }
+        let done = self.reloader.check().and_then(|()| self.heritage.restart());
+        let done = done.inspect_err(|why| tracing::error!("ctl restart failed, this process goes on: {why}"));
+        Ok(Restarted {
+            pid: done.map_err(Refusal::refused)?,
+            open: self.registry.len(),
+            deadline_seconds: self.reloader.config().shutdown_deadline.as_secs(),
+        })
     }
 
     fn kill_ids(&self, ids: &[u64]) -> Killed {

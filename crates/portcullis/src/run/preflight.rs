@@ -13,12 +13,13 @@ use portcullis::guard::expand_wildcards;
 use crate::config::{Backend, Config, Datapath, ListenerConfig};
 use crate::failure::Failure;
 use crate::rights;
+use crate::takeover::Predecessor;
 
-/// Checks what only this host can tell.
+/// Checks what only this host can tell. What a predecessor has is as good as free.
 ///
 /// # Errors
 /// An address that is taken, or an upstream that is Portcullis itself.
-pub fn check(config: &Config) -> Result<(), Failure> {
+pub fn check(config: &Config, predecessor: Option<&Predecessor>) -> Result<(), Failure> {
     for listener in &config.listeners {
         no_circle(config, listener)?;
     }
@@ -28,7 +29,8 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             config.listeners.iter().flat_map(|listener| &listener.interfaces).for_each(|name| warn_of_master(name));
             for listener in &config.listeners {
                 let named = |error| Failure::Runtime(format!("listener \"{}\": {error}", listener.name));
-                let addrs = expand_wildcards(&listener.bind);
+                let mut addrs = expand_wildcards(&listener.bind);
+                addrs.retain(|addr| !predecessor.is_some_and(|predecessor| predecessor.guards(*addr)));
                 let in_use = |error: &EngineError| match error {
                     EngineError::Reserve { source, .. } => source.kind() == ErrorKind::AddrInUse,
                     _ => false,
@@ -37,7 +39,8 @@ pub fn check(config: &Config) -> Result<(), Failure> {
             }
         }
     }
-    let Some(admin) = config.admin else { return Ok(()) };
+    let free = |admin: &SocketAddr| !predecessor.is_some_and(|predecessor| predecessor.has_admin(*admin));
+    let Some(admin) = config.admin.filter(free) else { return Ok(()) };
     let bind = || TcpListener::bind(admin).map(drop);
     once_free(config, |error: &io::Error| error.kind() == ErrorKind::AddrInUse, bind).map_err(|error| {
         let runtime = || Failure::runtime(format!("cannot listen on {admin} (--admin)"), &error);

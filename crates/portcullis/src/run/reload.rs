@@ -6,7 +6,7 @@ use exporter::Reloads;
 use portcullis::{Control, Rules};
 
 use super::descriptors::Descriptors;
-use super::limits::rules;
+use super::limits::{check_lists, rules};
 use super::logging::LevelControl;
 use super::preflight::no_circle;
 use super::serve::{Served, places};
@@ -93,6 +93,18 @@ impl Reloader {
         done
     }
 
+    /// Whether a process that is started now would understand its configuration.
+    ///
+    /// # Errors
+    /// Every fault of the file or a list.
+    pub fn check(&self) -> Result<(), String> {
+        let Some(file) = &self.args.config else { return Ok(()) };
+        let checked = read_config(file)
+            .and_then(|config| config.with_flags(&self.args).map_err(|error| Failure::Usage(format!("error: {error}"))))
+            .and_then(|config| check_lists(&config));
+        checked.map_err(|failure| failure.to_string())
+    }
+
     fn replace(&self) -> Result<Vec<Change>, Failure> {
         let Some(file) = &self.args.config else {
             return Err(Failure::Usage("there is no configuration file: it was started without --config".to_owned()));
@@ -144,5 +156,8 @@ fn refuse_restarts(changes: &[Change]) -> Result<(), Failure> {
     if told.is_empty() {
         return Ok(());
     }
-    Err(Failure::Usage(format!("these changes take a restart, and nothing was changed: {}", told.join("; "))))
+    Err(Failure::Usage(format!(
+        "these changes take a restart (`portcullis ctl restart`), and nothing was changed: {}",
+        told.join("; ")
+    )))
 }

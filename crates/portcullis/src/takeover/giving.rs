@@ -58,8 +58,8 @@ impl Giving {
         receiver
     }
 
-    /// Speaks with a process that wants to take over, to the end. Blocks.
-    pub fn serve(&self, stream: UnixStream, version: u32) {
+    /// Speaks with a process that wants to take over, to the end; whether it has. Blocks.
+    pub fn serve(&self, stream: UnixStream, version: u32) -> bool {
         let pid = owner(&stream).and_then(|pid| u32::try_from(pid).ok()).unwrap_or_default();
         let outcome = Channel::new(stream, PATIENCE).map_err(|error| error.to_string()).and_then(|channel| {
             let given = self.give(&channel, pid, version);
@@ -73,11 +73,13 @@ impl Giving {
             Ok(()) => tracing::info!("process {pid} has taken over"),
             Err(message) => tracing::warn!("process {pid} has not taken over: {message}"),
         }
+        let taken = outcome.is_ok();
         let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(waiting) = waiting {
             let outcome = outcome.map_or_else(|message| Outcome::Failed { message }, |()| Outcome::Taken { pid });
             let _ = waiting.send(outcome);
         }
+        taken
     }
 
     fn give(&self, channel: &Channel, pid: u32, version: u32) -> Result<(), String> {
@@ -140,9 +142,9 @@ fn manifest(name: &str, estate: &Estate) -> Option<ListenerManifest> {
     })
 }
 
-/// Without a bookmark the successor begins anew with what comes.
+/// Without a bookmark the successor gives up.
 fn hand_over(name: &str, control: &Control) -> Option<HandedOver> {
-    let failed = |error| tracing::error!("listener \"{name}\": {error}, so its successor begins where it does");
+    let failed = |error| tracing::error!("listener \"{name}\": {error}, so nobody can go on with it");
     control.hand_over().map_err(failed).ok()
 }
 

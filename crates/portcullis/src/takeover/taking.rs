@@ -128,7 +128,7 @@ fn receive_estate(channel: &Channel, of: ListenerManifest) -> io::Result<Estate>
     let sockets = sockets.into_iter().map(socket).collect::<io::Result<_>>()?;
     let mut pairs = Vec::new();
     for shapes in taps {
-        let mut tap = |shape: super::message::TapShape| {
+        let tap = |shape: super::message::TapShape| {
             let socket = channel.recv_descriptor()?;
             Ok::<_, io::Error>(TapEstate { socket, frames: shape.frames, frame_size: shape.frame_size })
         };

@@ -20,7 +20,7 @@ use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
 use crate::cookie::{COOKIE_LIFETIME, KeySchedule};
-use crate::io::engine::{EngineError, EngineView, fresh_seed, names, spawn, system, wake_pair};
+use crate::io::engine::{EngineError, EngineView, fail_closed, fresh_seed, names, spawn, system, wake_pair};
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::fail_closed::FailClosed;
 use crate::io::host::{Host, SharedInterfaces};
@@ -227,12 +227,7 @@ impl BpfEngine {
     /// # Errors
     /// Of `nft`, with `fail_closed`.
     pub fn open(&mut self) -> Result<(), EngineError> {
-        if self.wants_fail_closed {
-            let rule = FailClosed::install(&self.bind).map_err(system("setting the fail-closed rule"))?;
-            self.fail_closed = Some(rule);
-        } else {
-            FailClosed::clear_leftover(&self.bind);
-        }
+        self.fail_closed = fail_closed(&self.bind, self.wants_fail_closed)?;
         self.orders.open.store(true, Ordering::Release);
         self.wake();
         Ok(())

@@ -1,0 +1,97 @@
+//! The two servers for operators.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use exporter::{AdminServer, Census, Exporter, Readiness, Reloads, Source};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::heritage::Heritage;
+use super::operations::Running;
+use super::surroundings::Insight;
+use crate::config::Config;
+use crate::control::{ControlServer, ControlSocket};
+use crate::failure::Failure;
+
+/// The admin server, if there is one. It answers to the end, so that the end can be watched.
+pub struct Admin {
+    pub addr: Option<SocketAddr>,
+    /// The listening socket, for a successor, and the address that was configured.
+    pub share: Option<(SocketAddr, OwnedFd)>,
+    pub stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Admin {
+    /// With the socket that a predecessor left for its address, if it did.
+    ///
+    /// # Errors
+    /// When it cannot listen.
+    pub async fn start(
+        config: &Config,
+        sources: Vec<Arc<dyn Source>>,
+        readiness: Arc<Readiness>,
+        reloads: Arc<Reloads>,
+        insight: &Arc<Insight>,
+        census: &Arc<Census>,
+        left: Option<OwnedFd>,
+    ) -> Result<Admin, Failure> {
+        let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
+        let Some(addr) = config.admin else { return Ok(Admin { addr: None, share: None, stop, tasks }) };
+        let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
+        let exporter =
+            Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
+        let exporter = exporter.with_surroundings(insight.clone()).with_census(census.clone()).await;
+        let server = match left {
+            Some(left) => AdminServer::inherit(left, addr, exporter).map_err(failed)?,
+            None => AdminServer::bind(addr, exporter).await.map_err(failed)?,
+        };
+        let share = server.share().map_err(|error| Failure::runtime("cannot copy a descriptor", error))?;
+        let local = server.local_addr();
+        tasks.spawn(server.run(stop.clone().cancelled_owned()));
+        Ok(Admin { addr: Some(local), share: Some((addr, share)), stop, tasks })
+    }
+
+    /// Gives answers under way their time, and ends.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// The control server, if there is one. It answers to the end, as the admin server does.
+pub struct Ctl {
+    pub path: Option<PathBuf>,
+    pub stop: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Ctl {
+    /// Until `stop` is cancelled.
+    ///
+    /// # Errors
+    /// When the socket cannot be registered with the runtime.
+    pub fn start(
+        socket: Option<ControlSocket>,
+        running: Running,
+        succession: Arc<Heritage>,
+        stop: CancellationToken,
+    ) -> Result<Ctl, Failure> {
+        let mut tasks = JoinSet::new();
+        let Some(socket) = socket else { return Ok(Ctl { path: None, stop, tasks }) };
+        let server = ControlServer::new(socket, Arc::new(running), succession)
+            .map_err(|error| Failure::runtime("cannot serve the control socket", error))?;
+        let path = Some(server.path().to_owned());
+        tasks.spawn(server.run(stop.clone()));
+        Ok(Ctl { path, stop, tasks })
+    }
+
+    /// Gives answers under way their time, and ends.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
