@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
-use listener::io::{self, Bookmark, BpfEstate, BpfRemains, TapEstate};
+use listener::io::{self, Bookmark, BpfEstate, BpfRemains, Engine, TapEstate};
 
 use crate::Datapath;
 
@@ -37,5 +37,13 @@ pub struct HandedOver {
     /// Of each worker; empty where the kernel keeps all there is to know.
     pub bookmarks: Vec<Bookmark>,
     /// To be kept until the successor says that it has started.
-    pub(crate) _remains: Option<BpfRemains>,
+    pub(crate) _remains: Remains,
+}
+
+/// What is let go of in its own time.
+#[derive(Debug)]
+pub(crate) enum Remains {
+    None,
+    Raw(#[expect(dead_code, reason = "held for its drop")] Box<Engine>),
+    Bpf(#[expect(dead_code, reason = "held for its drop")] BpfRemains),
 }

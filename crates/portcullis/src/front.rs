@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::alarm::Alarm;
 use crate::builder::{Builder, Datapath};
 use crate::drain::{handed_on, handshakes_settled};
-use crate::estate::{Estate, HandedOver};
+use crate::estate::{Estate, HandedOver, Remains};
 use crate::kernel::KernelListeners;
 use crate::source::{ListenerSource, Queue};
 
@@ -89,10 +89,14 @@ impl Guard {
 
     fn hand_over(self) -> io::Result<HandedOver> {
         match self {
-            Guard::Raw(engine) => engine.hand_over().map(|bookmarks| HandedOver { bookmarks, _remains: None }),
-            Guard::Bpf(engine) => engine
-                .hand_over()
-                .map(|(bookmark, remains)| HandedOver { bookmarks: vec![bookmark], _remains: Some(remains) }),
+            Guard::Raw(mut engine) => {
+                let bookmarks = engine.hand_over()?;
+                Ok(HandedOver { bookmarks, _remains: Remains::Raw(Box::new(engine)) })
+            }
+            Guard::Bpf(engine) => {
+                let (bookmark, programs) = engine.hand_over()?;
+                Ok(HandedOver { bookmarks: vec![bookmark], _remains: Remains::Bpf(programs) })
+            }
         }
     }
 }
@@ -395,7 +399,7 @@ impl Door {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.handed_over.cancel();
-        engine.map_or(Ok(HandedOver { bookmarks: Vec::new(), _remains: None }), Guard::hand_over)
+        engine.map_or(Ok(HandedOver { bookmarks: Vec::new(), _remains: Remains::None }), Guard::hand_over)
     }
 
     fn drain(&self) {

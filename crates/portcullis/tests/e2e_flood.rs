@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use support::battlefield::Battlefield;
 use support::{Door, Lab, PATIENCE, V4, V6, connect_from, exchange};
-use testnet::{Flood, FloodKind, FloodSpec, Interface, Namespace, Sources, eventually, isolated, take_turns, veth};
+use testnet::{Flood, FloodKind, Sources, eventually, isolated, take_turns};
 
 /// Entries of the half-open queue: few, so that the flood meets the bound at once.
 const HALF_OPEN_MAX: f64 = 1024.0;
@@ -17,32 +18,6 @@ const CLIENTS: usize = 200;
 const FLOOD_MIN: Duration = Duration::from_secs(2);
 /// What a process may grow by without leaking: a few connections' buffers, not a flood's worth of entries.
 const RSS_GROWTH_MAX_BYTES: u64 = 4 << 20;
-
-/// A lab with a second cable, from which the flood comes.
-struct Battlefield {
-    lab: Lab,
-    near: Interface,
-    far: Interface,
-}
-
-impl Battlefield {
-    fn new() -> Battlefield {
-        let lab = Lab::new();
-        let attacker = Namespace::new();
-        let (far, near) = veth(
-            (&lab.server, "srv1", &["198.18.255.1/30", "2001:db8:ffff::1/64"]),
-            (&attacker, "fld0", &["198.18.255.2/30", "2001:db8:ffff::2/64"]),
-        );
-        // The sources of the flood lie behind a router, as they would: no neighbour entry for each of them.
-        lab.server.ip("route add 198.19.0.0/16 via 198.18.255.2");
-        lab.server.ip("route add 2001:db8:bad::/48 via 2001:db8:ffff::2");
-        Battlefield { lab, near, far }
-    }
-
-    fn flood(&self, kind: FloodKind, target: std::net::SocketAddr, sources: Sources) -> Flood {
-        Flood::start(&self.near, &self.far, FloodSpec { kind, target, sources, seed: 42 })
-    }
-}
 
 /// What was seen of the door while a flood ran.
 #[derive(Debug, Default)]

@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 
 use super::bpf::Refresh;
@@ -113,13 +114,21 @@ pub struct Engine {
     view: EngineView,
     orders: Arc<Orders>,
     wakes: Vec<UnixStream>,
-    workers: Vec<JoinHandle<Bookmark>>,
+    workers: Vec<Working>,
     links: Option<JoinHandle<()>>,
     /// What a successor would get.
     taps: Vec<[Tap; 2]>,
     // In this order: the ports last, so that the kernel never answers for a port before its rule is gone.
     fail_closed: Option<FailClosed>,
     reserved: Vec<(SocketAddr, Reserved)>,
+}
+
+/// A worker's thread.
+#[derive(Debug)]
+struct Working {
+    thread: JoinHandle<()>,
+    /// Where it stopped, told before it closes its sockets, which takes the kernel its time.
+    stopped: Receiver<Bookmark>,
 }
 
 /// A raw tier that has all it needs, and judges no packet yet.
@@ -260,18 +269,18 @@ impl Engine {
     }
 
     /// Stops the workers, in the middle of whatever comes, and says where: there a successor goes on. Its are the ports, and the
-    /// fail-closed rule.
+    /// fail-closed rule. What is left here is best dropped when it does.
     ///
     /// # Errors
     /// When a worker has panicked: where it was, nobody knows.
-    pub fn hand_over(mut self) -> io::Result<Vec<Bookmark>> {
+    pub fn hand_over(&mut self) -> io::Result<Vec<Bookmark>> {
         self.orders.stop.store(true, Ordering::Relaxed);
         self.wake();
-        let bookmarks = self.workers.drain(..).map(JoinHandle::join).collect::<Result<_, _>>();
         if let Some(rule) = self.fail_closed.take() {
             rule.leave();
         }
-        bookmarks.map_err(|_| io::Error::other("a packet worker has died"))
+        let bookmarks = self.workers.iter().map(|worker| worker.stopped.recv());
+        bookmarks.collect::<Result<_, _>>().map_err(|_| io::Error::other("a packet worker has died"))
     }
 
     /// What is to be seen from outside.
@@ -338,7 +347,7 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.orders.stop.store(true, Ordering::Relaxed);
         self.wake();
-        let workers = self.workers.drain(..).map(|worker| worker.join().is_ok());
+        let workers = self.workers.drain(..).map(|worker| worker.thread.join().is_ok());
         let links = self.links.take().map(|links| links.join().is_ok());
         if workers.chain(links).any(|well| !well) {
             tracing::error!("a worker had panicked");
@@ -376,7 +385,7 @@ impl<E: Establish> PreparedEngine<E> {
         for (worker, bookmark) in workers.iter_mut().zip(bookmarks) {
             worker.station.begin_at(bookmark);
         }
-        for (index, worker) in workers.into_iter().enumerate() {
+        for (index, mut worker) in workers.into_iter().enumerate() {
             for tap in [&worker.station.taps.others, &worker.station.taps.syns] {
                 let opened = match &mut sieve {
                     Some(sieve) => tap.open_with(sieve),
@@ -384,8 +393,12 @@ impl<E: Establish> PreparedEngine<E> {
                 };
                 opened.map_err(system("attaching the tap's filter"))?;
             }
-            let thread = spawn(&format!("portcullis-{index}"), move || worker.run());
-            engine.workers.push(thread.map_err(system("starting a thread"))?);
+            let (tell, stopped) = mpsc::channel();
+            let thread = spawn(&format!("portcullis-{index}"), move || {
+                // If nobody wants to know, it was not stopped for a successor.
+                let _ = tell.send(worker.run());
+            });
+            engine.workers.push(Working { thread: thread.map_err(system("starting a thread"))?, stopped });
         }
         engine.watch(watch, interfaces)?;
         if inherited {

@@ -84,7 +84,7 @@ pub(super) struct Worker<E> {
 
 impl<E: Establish> Worker<E> {
     /// Until it is told to stop; says where.
-    pub(super) fn run(mut self) -> Bookmark {
+    pub(super) fn run(&mut self) -> Bookmark {
         let (mut ticked, mut reviewed) = (self.station.now, self.station.now);
         let mut urgency = Urgency::of_this_thread();
         if let (true, Some(error)) = (self.leads, urgency.refused()) {

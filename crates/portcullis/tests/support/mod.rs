@@ -1,6 +1,8 @@
 //! A server and a client in two namespaces, a cable between them, and the door at the server's end.
 #![allow(dead_code)] // Each test binary uses its part of this.
 
+pub mod battlefield;
+
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::io::{ErrorKind, Read, Write};
@@ -27,7 +29,7 @@ pub const BOTH: [SocketAddr; 2] = [V4, V6];
 /// Nothing here takes longer, unless it hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
+pub const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 
@@ -45,7 +47,8 @@ pub fn is_kernel() -> bool {
     datapath() == "kernel"
 }
 
-fn datapath() -> String {
+/// The datapath under test.
+pub fn datapath() -> String {
     std::env::var(DATAPATH).unwrap_or_else(|_| "raw".to_owned())
 }
 
@@ -332,6 +335,11 @@ impl Door {
         }
     }
 
+    /// The process number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     pub fn rss_bytes(&self) -> u64 {
         self.process.rss_bytes()
     }
@@ -384,6 +392,7 @@ impl Drop for Door {
     }
 }
 
-fn kernel_resets(namespace: &Namespace) -> i64 {
+/// RSTs that the server's kernel has sent.
+pub fn kernel_resets(namespace: &Namespace) -> i64 {
     Counters::of(namespace).get("TcpOutRsts")
 }

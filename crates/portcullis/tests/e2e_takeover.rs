@@ -1,0 +1,325 @@
+//! One process goes on in place of another: no client notices, and what fails leaves everything as it was.
+
+mod support;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+
+use nix::sys::signal::kill;
+use nix::unistd::Pid;
+use support::battlefield::Battlefield;
+use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, connect_from, echo, exchange, is_raw};
+use testnet::{FloodKind, Namespace, Signal, Sources, eventually, isolated, states, take_turns};
+
+/// Restarts in a row. The programs of the bpf tier take a second to load.
+fn restarts() -> usize {
+    if is_raw() { 100 } else { 25 }
+}
+
+/// A server whose process changes.
+struct Site<'a> {
+    lab: &'a Lab,
+    config: PathBuf,
+    control: PathBuf,
+    /// Of the processes that nobody here has started; they are ended with this.
+    successors: Vec<u32>,
+    _scratch: Scratch,
+}
+
+impl<'a> Site<'a> {
+    fn new(lab: &'a Lab) -> Site<'a> {
+        let scratch = Scratch::new();
+        let control = scratch.dir("run").join("control.sock");
+        let mut site = Site {
+            lab,
+            config: scratch.file("portcullis.toml", ""),
+            control,
+            successors: Vec::new(),
+            _scratch: scratch,
+        };
+        site.configure("");
+        site
+    }
+
+    /// With these lines more, for the listener.
+    fn configure(&mut self, more: &str) {
+        let text = format!(
+            "control = \"{}\"\nshutdown_deadline_seconds = 600\n\
+             [[listener]]\nname = \"web\"\nbind = [\"[::]:{PORT}\"]\nservice = \"echo\"\n{more}",
+            self.control.display()
+        );
+        fs::write(&self.config, text).expect("write the configuration");
+    }
+
+    fn open(&self, arguments: &[&str]) -> Door {
+        Door::with_stderr(self.lab, std::io::stderr(), &self.config, arguments)
+    }
+
+    fn ctl(&self, verb: &[&str]) -> Output {
+        let mut command = self.lab.server.command(BINARY);
+        command.arg("ctl").args(verb).arg("--json").arg("--socket").arg(&self.control);
+        command.output().expect("run ctl")
+    }
+
+    /// Has another process take over.
+    fn restart(&mut self) -> u32 {
+        let output = self.ctl(&["restart"]);
+        let text = String::from_utf8(output.stdout).expect("text");
+        assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        let pid = answer["pid"].as_u64().expect("a process number") as u32;
+        self.successors.push(pid);
+        pid
+    }
+
+    /// What keeps it from restarting.
+    fn refused(&self) -> String {
+        let output = self.ctl(&["restart"]);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+        String::from_utf8(output.stderr).expect("text")
+    }
+
+    /// Ends the process that serves now, and what is still connected to it.
+    fn end(&mut self) {
+        let last = self.successors.last().copied().expect("a successor");
+        eventually("the last process ends", PATIENCE, || {
+            // The second signal ends connections that nobody closes.
+            let told = kill(pid(last), Signal::SIGTERM);
+            told.is_err() || !lives(last)
+        });
+    }
+}
+
+impl Drop for Site<'_> {
+    fn drop(&mut self) {
+        for &successor in &self.successors {
+            // Most have ended. A number that is somebody else's by now is not this program's.
+            if lives(successor) {
+                let _ = kill(pid(successor), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+fn pid(number: u32) -> Pid {
+    Pid::from_raw(number as i32)
+}
+
+/// Whether a process of this number runs this program.
+fn lives(number: u32) -> bool {
+    let is_ours = |file: PathBuf| file.file_name() == Path::new(BINARY).file_name();
+    fs::read_link(format!("/proc/{number}/exe")).is_ok_and(is_ours)
+}
+
+/// Clients that come one after the other, on each of a few threads, until they are told to stop.
+fn clients<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    client: &'scope Namespace,
+    stop: &'scope AtomicBool,
+    served: &'scope AtomicUsize,
+) {
+    for server in BOTH.into_iter().chain(BOTH) {
+        scope.spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                let back = connect_from(client, server)
+                    .and_then(|mut stream| exchange(&mut stream, b"hello"))
+                    .unwrap_or_else(|error| panic!("client {} of {server}: {error}", served.load(Ordering::Relaxed)));
+                assert_eq!(back, b"hello");
+                served.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+    }
+}
+
+/// Stops the clients, also when something fails.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn a_hundred_restarts_under_a_flood_cost_no_client_anything() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let field = Battlefield::new();
+        let mut site = Site::new(&field.lab);
+        let mut door = site.open(&[]);
+        let resets = support::kernel_resets(&field.lab.server);
+        let mut held = field.lab.connect(V4);
+        let flood = field.flood(FloodKind::Syn, V4, Sources::random("198.19.0.0/16"));
+        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let until = Stop(&stop);
+            clients(scope, &field.lab.client, &stop, &served);
+            for _ in 0..restarts() {
+                let before = served.load(Ordering::Relaxed);
+                eventually("clients are served", PATIENCE, || served.load(Ordering::Relaxed) > before + 4);
+                site.restart();
+            }
+            drop(until);
+        });
+        println!("{} clients, {:.0} SYNs/s of the flood", served.load(Ordering::Relaxed), flood.stop().rate());
+        if is_raw() {
+            assert_eq!(support::kernel_resets(&field.lab.server) - resets, 0, "the server's kernel sent RST");
+        }
+        // The first process still serves what it accepted, and ends with it.
+        assert_eq!(echo(&mut held, b"all the while").expect("a held client"), b"all the while");
+        assert!(!door.has_ended());
+        drop(held);
+        assert!(door.wait(PATIENCE).success());
+        site.end();
+    });
+}
+
+#[test]
+fn a_handshake_under_way_is_finished_by_the_successor() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let _door = site.open(&[]);
+        for (number, server) in (0..).zip(BOTH) {
+            let host = lab.raw_host(server);
+            let script = |port: u16| host.script(port + number, server);
+            let (mut eager, mut silent) = (script(2000).with_timestamps(1_000_000), script(3000));
+            for script in [&mut eager, &mut silent] {
+                script.syn();
+                script.expect_syn_ack();
+            }
+            site.restart();
+            eager.data(b"eager");
+            assert_eq!(eager.expect_data(5), b"eager", "{server}");
+            // It has an entry, which the successor has now, and its timer: the SYN-ACK comes again.
+            silent.expect("the SYN-ACK once more", |frame| frame.flags.is_syn_ack());
+            silent.ack();
+            silent.data(b"at last");
+            assert_eq!(silent.expect_data(7), b"at last", "{server}");
+        }
+        site.end();
+    });
+}
+
+#[test]
+fn whoever_cannot_take_over_leaves_everything_as_it_was() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let mut door = site.open(&[]);
+        let serves = || exchange(&mut lab.connect(V4), b"hello").is_ok_and(|back| back == b"hello");
+        // A configuration with a fault is found before anything is started.
+        site.configure("accept_queue = 0\n");
+        let why = site.refused();
+        assert!(why.contains("accept_queue") && why.contains(":7:16"), "{why}");
+        assert!(serves());
+        // One that only the start finds: another listener's address is taken.
+        let taken = lab.server.run(|| std::net::TcpListener::bind("127.0.0.1:8099")).expect("bind");
+        site.configure("[[listener]]\nname = \"other\"\nbind = [\"127.0.0.1:8099\"]\nservice = \"echo\"\n");
+        let why = site.refused();
+        assert!(why.contains("8099"), "{why}");
+        assert!(serves());
+        // One that asks, gets everything, and is gone; one that talks nonsense; one of another time.
+        for (request, answer) in [
+            ("{\"verb\":\"take-over\",\"version\":1}\n", "{\"take-over\""),
+            ("{\"verb\":\"take-over\",\"version\":1}\nxxxxxxxxxxxxxxxx", "{\"take-over\""),
+            ("{\"verb\":\"take-over\",\"version\":99}\n", "version 99"),
+        ] {
+            let mut stream = UnixStream::connect(&site.control).expect("connect");
+            stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+            stream.write_all(request.as_bytes()).expect("ask");
+            let mut said = [0; 200];
+            let read = stream.read(&mut said).expect("an answer");
+            assert!(
+                String::from_utf8_lossy(&said[..read]).contains(answer),
+                "{}",
+                String::from_utf8_lossy(&said[..read])
+            );
+            drop(stream);
+            assert!(serves());
+        }
+        assert!(!door.has_ended() && door.is_ready());
+        // And then it works.
+        drop(taken);
+        let successor = site.restart();
+        assert!(door.wait(PATIENCE).success());
+        assert!(lives(successor) && serves());
+        assert_eq!(states(&lab.server, 8099).get("listen"), Some(&1), "{:?}", states(&lab.server, 8099));
+        site.end();
+        assert!(!site.control.exists(), "the last one takes its control socket away");
+    });
+}
+
+#[test]
+fn a_supervisor_starts_the_new_process_itself() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let site = Site::new(&lab);
+        // With nobody there it is an ordinary start.
+        let mut old = site.open(&["--takeover"]);
+        let mut held = lab.connect(V4);
+        assert_eq!(echo(&mut held, b"before").expect("a served client"), b"before");
+        let mut new = Door::begin(&lab, std::io::stderr(), &site.config, &["--takeover"]);
+        // The old one gives up its place in the moment in which the new one has it.
+        let status = || site.ctl(&["status"]).stdout;
+        let is_new = || String::from_utf8_lossy(&status()).contains(&format!("\"pid\":{}", new.pid()));
+        eventually("the new process answers", PATIENCE, is_new);
+        assert_eq!(exchange(&mut lab.connect(V4), b"hello").expect("a served client"), b"hello");
+        assert_eq!(echo(&mut held, b"after").expect("the old process serves its own"), b"after");
+        assert!(!old.has_ended());
+        drop(held);
+        assert!(old.wait(PATIENCE).success());
+        new.wait_until_ready();
+        new.signal(Signal::SIGTERM);
+        assert!(new.wait(PATIENCE).success());
+        assert_eq!(states(&lab.server, PORT).get("listen"), None, "the last one gives the ports back");
+    });
+}
+
+#[test]
+fn addresses_come_and_go_with_a_restart() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let _door = site.open(&[]);
+        let other = || {
+            lab.client.run(|| std::net::TcpStream::connect_timeout(&"198.18.0.1:8099".parse().expect("ours"), PATIENCE))
+        };
+        assert!(other().is_err(), "nobody listens there yet");
+        site.configure("[[listener]]\nname = \"other\"\nbind = [\"198.18.0.1:8099\"]\nservice = \"echo\"\n");
+        site.restart();
+        assert_eq!(exchange(&mut other().expect("connect"), b"hello").expect("a served client"), b"hello");
+        site.configure("");
+        site.restart();
+        eventually("nobody listens there any more", PATIENCE, || other().is_err());
+        assert_eq!(exchange(&mut lab.connect(V4), b"hello").expect("a served client"), b"hello");
+        site.end();
+    });
+}
+
+#[test]
+fn the_kernels_own_listeners_change_hands_too() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let mut door = site.open(&["--datapath", "kernel"]);
+        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            let until = Stop(&stop);
+            clients(scope, &lab.client, &stop, &served);
+            for _ in 0..20 {
+                let before = served.load(Ordering::Relaxed);
+                eventually("clients are served", PATIENCE, || served.load(Ordering::Relaxed) > before + 4);
+                site.restart();
+            }
+            drop(until);
+        });
+        assert!(door.wait(PATIENCE).success());
+        site.end();
+    });
+}
