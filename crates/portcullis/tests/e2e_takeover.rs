@@ -50,7 +50,8 @@ impl<'a> Site<'a> {
     fn configure(&mut self, more: &str) {
         let text = format!(
             "control = \"{}\"\nshutdown_deadline_seconds = 600\n\
-             [[listener]]\nname = \"web\"\nbind = [\"[::]:{PORT}\"]\nservice = \"echo\"\n{more}",
+             [[listener]]\nname = \"web\"\nbind = [\"[::]:{PORT}\"]\nservice = \"echo\"\n\
+             timeouts = {{ drain_idle_seconds = 0 }}\n{more}",
             self.control.display()
         );
         fs::write(&self.config, text).expect("write the configuration");

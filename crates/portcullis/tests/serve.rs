@@ -2,6 +2,7 @@
 
 mod binary;
 
+use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
@@ -77,7 +78,7 @@ fn echo_returns_every_byte_and_then_fin() {
 #[test]
 fn discard_takes_everything_and_returns_fin() {
     let server = Server::start(&["--service", "discard"]);
-    assert_eq!(echoed(server.connect(), &[1; 1_000_000]), []);
+    assert_eq!(echoed(server.connect(), &[1; 1_000_000]), b"");
 }
 
 #[test]
@@ -167,6 +168,34 @@ fn a_drain_ends_kept_alive_connections_at_once() {
     assert_eq!(rest(&mut stream), b"", "FIN, not RST");
     drop(stream);
     assert_eq!(server.exit_code(), 0);
+}
+
+#[test]
+fn a_drain_half_closes_an_idle_connection_and_hears_what_it_says_yet() {
+    let upstream = TcpListener::bind(own_addr(0)).unwrap();
+    let addr = own_addr(8080);
+    let log = TempFile::new("");
+    let config = TempFile::new(&format!(
+        "datapath = \"kernel\"\nadmin = \"127.0.0.1:0\"\nshutdown_deadline_seconds = 86400\naccess_log = {{ path = \"{}\" }}\n\
+         [[listener]]\nbind = [\"{addr}\"]\nupstream = \"{}\"\ntimeouts = {{ drain_idle_seconds = 1 }}\n",
+        log.path(),
+        upstream.local_addr().unwrap()
+    ));
+    let mut server = Server::spawn(portcullis(&["run", "--config", config.path()]), addr);
+    let mut client = server.connect();
+    let (mut behind, _) = upstream.accept().unwrap();
+    server.process.signal(Signal::SIGTERM);
+    assert_eq!(client.read(&mut [0; 8]).unwrap(), 0, "FIN, and no RST");
+    client.write_all(b"my last").unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut heard = String::new();
+    behind.read_to_string(&mut heard).unwrap();
+    assert_eq!(heard, "my last");
+    assert!(!server.process.has_ended(), "the other direction is open");
+    drop(behind);
+    assert_eq!(server.exit_code(), 0);
+    let line = fs::read_to_string(log.path()).unwrap();
+    assert!(line.contains("\"drained\""), "{line}");
 }
 
 /// A server whose shutdown deadline passes at once.

@@ -93,6 +93,17 @@ impl ConnectionHandle {
         self.with_socket(|inner| inner.account.note(reason));
     }
 
+    /// Half-closes the connection from our side, whatever its task is doing: what was written goes out, then FIN. Reads go on until the
+    /// client's FIN; writes fail with `BrokenPipe`. `reason` is counted, unless another stands already. False if the application had let
+    /// go of it.
+    pub fn half_close(&self, reason: CloseReason) -> bool {
+        let half_close = |inner: &Inner| {
+            inner.account.note(reason);
+            inner.shutdown_write().is_ok()
+        };
+        self.with_socket(half_close).unwrap_or(false)
+    }
+
     /// Ends the connection with RST, whatever its task is doing: reads and writes fail with
     /// [`ConnectionAborted`](std::io::ErrorKind::ConnectionAborted), also those that wait, and what was in the socket's queues is
     /// thrown away. `reason` is counted, unless the connection was broken already. False if the application had let go of it.

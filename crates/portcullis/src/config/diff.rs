@@ -114,7 +114,7 @@ impl ListenerConfig {
             half_open: HalfOpen { max, high_percent, low_percent, prefix_share_percent, synack_retries },
             cookies: Cookies { accept, bad_per_prefix },
             limits: Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit },
-            timeouts: Timeouts { connect, first_byte, idle, half_close, header, user, keepalive },
+            timeouts: Timeouts { connect, first_byte, idle, half_close, drain_idle, header, user, keepalive },
         } = self;
         vec![
             restart("bind", bind),
@@ -146,6 +146,7 @@ impl ListenerConfig {
             reload("timeouts.first_byte_seconds", first_byte),
             reload("timeouts.idle_seconds", idle),
             reload("timeouts.half_close_seconds", half_close),
+            reload("timeouts.drain_idle_seconds", drain_idle),
             reload("timeouts.header_seconds", header),
             reload("timeouts.user_timeout_seconds", user),
             reload("timeouts.keepalive_*", keepalive),

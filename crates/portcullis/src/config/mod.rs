@@ -174,6 +174,8 @@ pub struct Timeouts {
     pub idle: Option<Duration>,
     /// `None`: for ever.
     pub half_close: Option<Duration>,
+    /// What counts as idle at the drain.
+    pub drain_idle: Option<Duration>,
     pub header: Duration,
     /// `None`: the kernel's own.
     pub user: Option<Duration>,
@@ -321,6 +323,7 @@ impl Default for ListenerConfig {
                 first_byte: None,
                 idle: Some(Duration::from_secs(600)),
                 half_close: Some(Duration::from_secs(60)),
+                drain_idle: Some(Duration::from_secs(5)),
                 header: Duration::from_secs(10),
                 user: None,
                 keepalive: None,

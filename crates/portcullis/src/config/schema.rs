@@ -247,6 +247,7 @@ fn read_timeouts(mut section: Section<'_, '_>, default: Timeouts) -> Timeouts {
         first_byte: seconds_or_never(&mut section, "first_byte_seconds", default.first_byte),
         idle: seconds_or_never(&mut section, "idle_seconds", default.idle),
         half_close: seconds_or_never(&mut section, "half_close_seconds", default.half_close),
+        drain_idle: seconds_or_never(&mut section, "drain_idle_seconds", default.drain_idle),
         header: seconds(&mut section, "header_seconds", 1, default.header),
         user: seconds_or_never(&mut section, "user_timeout_seconds", default.user),
         keepalive: read_keepalive(&mut section),

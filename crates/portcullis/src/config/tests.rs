@@ -95,7 +95,7 @@ fn every_value_of_a_full_file_arrives() {
         half_open = { max = 4, high_percent = 90, low_percent = 0, prefix_share_percent = 100, synack_retries = 5 }
         cookies = { accept = "always", bad_per_prefix = 50 }
         limits = { new_per_second = 60, per_prefix = 7, allow_files = ["/a"], deny_files = ["/d", "/e"], at_limit = "silent" }
-        timeouts = { connect_seconds = 1, first_byte_seconds = 3, idle_seconds = 0, half_close_seconds = 0, header_seconds = 2, user_timeout_seconds = 4, keepalive_seconds = 5, keepalive_interval_seconds = 6, keepalive_probes = 7 }
+        timeouts = { connect_seconds = 1, first_byte_seconds = 3, idle_seconds = 0, half_close_seconds = 0, drain_idle_seconds = 8, header_seconds = 2, user_timeout_seconds = 4, keepalive_seconds = 5, keepalive_interval_seconds = 6, keepalive_probes = 7 }
         [[listener]]
         bind = ["127.0.0.1:81"]
         "#,
@@ -139,6 +139,7 @@ fn every_value_of_a_full_file_arrives() {
             first_byte: Some(Duration::from_secs(3)),
             idle: None,
             half_close: None,
+            drain_idle: Some(Duration::from_secs(8)),
             header: Duration::from_secs(2),
             user: Some(Duration::from_secs(4)),
             keepalive: Some(Keepalive { idle: Duration::from_secs(5), interval: Duration::from_secs(6), count: 7 }),

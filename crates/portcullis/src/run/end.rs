@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::reload::Reloader;
 use super::servers::{Admin, Ctl};
 use super::stop::{FIN_GRACE, Signals, Stop};
+use super::supervisor;
 use crate::failure::Failure;
 use crate::registry::Registry;
 
@@ -30,6 +31,9 @@ async fn pre_stop(by: &str, pre_stop: Duration, signals: &mut Signals, stop: &St
 
 /// How long the end may wait for the access log.
 const LOG_GRACE: Duration = Duration::from_secs(2);
+
+/// What comes behind the deadline takes no longer: the last FINs, answers under way, the access log, the workers.
+const END_MAX: Duration = Duration::from_secs(10);
 
 /// What runs, and how it is told to end.
 pub struct Serving {
@@ -95,7 +99,9 @@ impl Serving {
                     Asked::Taken => tracing::info!("taken over from: connections that are open have {} s to finish", deadline()),
                     Asked::By(by) => {
                         self.readiness.set_draining(true);
-                        pre_stop(by, self.reloader.config().pre_stop, signals, &self.stop).await;
+                        let config = self.reloader.config();
+                        supervisor::stopping("finishing connections", config.pre_stop + config.shutdown_deadline + END_MAX);
+                        pre_stop(by, config.pre_stop, signals, &self.stop).await;
                         tracing::info!(
                             "{by}: no new connections; those open have {} s to finish, and end at once at a second signal",
                             deadline()
@@ -123,7 +129,7 @@ impl Serving {
             () = stop.deadline.cancelled() => {}
             () = stop.failed.cancelled() => {}
             () = tokio::time::sleep(self.reloader.config().shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
-            signal = signals.next(no_reload) => {
+            signal = told_again(signals, self.taken.is_cancelled()) => {
                 tracing::info!("{signal} again: ending at once");
                 stop.everything();
             }
@@ -149,7 +155,7 @@ async fn asked_to_end(
     tokio::select! {
         biased;
         () = taken.cancelled() => Asked::Taken,
-        signal = signals.next(|| drop(reloader.reload())) => Asked::By(signal),
+        signal = signals.next(|| drop(supervisor::reloading(|| reloader.reload()))) => Asked::By(signal),
         () = drain_asked.cancelled() => Asked::By("ctl drain"),
     }
 }
@@ -157,6 +163,16 @@ async fn asked_to_end(
 /// At the end there is nothing left for a new configuration.
 fn no_reload() {
     tracing::warn!("SIGHUP ignored: it is ending");
+}
+
+/// The signal that ends it at once: the second one. Whoever was taken over from has had none yet; a service manager sends the first to
+/// all processes of a service.
+async fn told_again(signals: &mut Signals, taken: bool) -> &'static str {
+    if taken {
+        let signal = signals.next(no_reload).await;
+        tracing::info!("{signal}: finishing already; a second signal ends it at once");
+    }
+    signals.next(no_reload).await
 }
 
 async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {

@@ -16,6 +16,7 @@ mod shortage;
 mod sparse;
 mod start;
 mod stop;
+mod supervisor;
 mod surroundings;
 mod upstream;
 
@@ -93,7 +94,10 @@ async fn serve_all(
             Err(failure) => predecessor.failed(&failure.to_string()),
         }
     }
-    begun?.to_the_end(&mut signals).await
+    let serving = begun?;
+    let count = config.listeners.len();
+    supervisor::ready(&format!("guarding {count} listener{}", if count == 1 { "" } else { "s" }));
+    serving.to_the_end(&mut signals).await
 }
 
 /// Whom we are to take over from.
@@ -178,7 +182,8 @@ fn giving(
     let share = socket.map(ControlSocket::share).transpose().map_err(failed)?;
     let (left, taken, stop) = (socket.map(ControlSocket::left), taken.clone(), stop.clone());
     let admin_stop = admin.stop.clone();
-    Ok(Giving::new(listeners, admin.share.take(), share, move |_pid| {
+    Ok(Giving::new(listeners, admin.share.take(), share, move |pid| {
+        supervisor::succeeded_by(pid);
         // In this order: what ends because of the others has to know why.
         taken.cancel();
         stop.drain.cancel();
@@ -200,7 +205,9 @@ fn fronts(reached: &[Reached], stop: &Stop, registry: &Arc<Registry>) -> Vec<Fro
 
 /// They end when the set is dropped.
 fn watch_all(sources: Vec<Arc<dyn Source>>) -> JoinSet<()> {
-    sources.into_iter().map(shortage::watch).collect()
+    let mut watches: JoinSet<()> = sources.into_iter().map(shortage::watch).collect();
+    watches.spawn(supervisor::watchdog());
+    watches
 }
 
 fn run_all(fronts: Vec<Front>, listeners: Vec<Listener>) -> JoinSet<Result<(), Failure>> {

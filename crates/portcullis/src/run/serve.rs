@@ -1,12 +1,13 @@
 //! One listener's connections, from accept to the end.
 
+use std::future::pending;
 use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use connection::proxy_protocol::{Client, read_header};
 use connection::upstream::ServerView;
-use portcullis::{CloseReason, Connection, Listener, PrefixList};
+use portcullis::{CloseReason, Connection, ConnectionHandle, Listener, PrefixList};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -181,8 +182,20 @@ impl Handler {
         }
         let Some(client) = self.client(&mut connection, stop).await else { return connection.abort() };
         seat.set_client(client.peer);
+        let handle = connection.handle();
+        let mut conversation = pin!(self.converse(connection, &client, seat, stop));
+        tokio::select! {
+            () = &mut conversation => return,
+            () = idle_at_the_drain(&handle, stop, self.timeouts.drain_idle) => {}
+        }
+        // The client learns that there is nothing more to wait for; what it says yet is heard.
+        handle.half_close(CloseReason::Drained);
+        conversation.await;
+    }
+
+    async fn converse(&self, connection: Connection, client: &Client, seat: &Seat, stop: &Stop) {
         match &self.backend {
-            Answerer::Upstream(upstream) => upstream.handle(connection, &client, seat, stop).await,
+            Answerer::Upstream(upstream) => upstream.handle(connection, client, seat, stop).await,
             Answerer::Service(service) => self.serve(*service, connection, stop).await,
         }
     }
@@ -236,6 +249,18 @@ impl Handler {
             }
         }
         finish(connection, stop).await;
+    }
+}
+
+/// Returns when, during the drain, nothing has passed for so long.
+async fn idle_at_the_drain(handle: &ConnectionHandle, stop: &Stop, idle: Option<Duration>) {
+    let Some(idle) = idle else { return pending().await };
+    stop.drain.cancelled().await;
+    let passed = || (handle.received_bytes(), handle.sent_bytes());
+    let mut before = None;
+    while before != Some(passed()) {
+        before = Some(passed());
+        tokio::time::sleep(idle).await;
     }
 }
 
