@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use prefix_list::{PrefixList, PrefixListError, parse_prefix};
 use prefixes::Prefixes;
+pub use prefixes::source_prefix;
 use rate::Rate;
 
 use crate::connection::Refuse;
@@ -204,11 +205,6 @@ impl Gate {
     /// Connections refused for this reason.
     pub fn refused(&self, reason: Refused) -> u64 {
         self.lock().refused[reason as usize]
-    }
-
-    /// The source prefixes with the most connections inside, most first.
-    pub fn top(&self, count: usize) -> Vec<(IpAddr, u32)> {
-        self.lock().prefixes.top(count)
     }
 
     fn lock(&self) -> MutexGuard<'_, Inside> {
