@@ -151,7 +151,8 @@ impl Connection {
     }
 
     /// Keeps a place that a [`Gate`](crate::Gate) has granted until the connection ends. The first one stands.
-    pub fn keep(&self, ticket: Ticket) {
+    pub fn keep(&self, mut ticket: Ticket) {
+        ticket.hold(self.handle());
         // A second one goes back at once.
         let _ = self.inner.ticket.set(ticket);
     }

@@ -58,7 +58,9 @@ pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
 pub use close::{CloseOutcome, FirstFin};
 pub use connection::{Connection, ConnectionHandle, Handshake, ReadHalf, Refuse, ReuniteError, WriteHalf};
 pub use kernel_listener::{KernelGauge, KernelListener};
-pub use limits::{AtLimit, Gate, PrefixList, PrefixListError, Refused, Rules, Ticket, parse_prefix};
+pub use limits::{
+    AtLimit, DISPLACED_MAX, Gate, PrefixList, PrefixListError, Refused, Rules, Ticket, parse_prefix, source_prefix,
+};
 pub use record::CloseSummary;
 pub use relay::{RELAY_BUFFER_BYTES, RelayEnd, RelayOutcome, relay};
 pub use stats::{CloseReason, ConnectionStats};

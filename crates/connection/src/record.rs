@@ -179,7 +179,8 @@ fn is_orderly(reason: CloseReason) -> bool {
         | CloseReason::UserTimeout
         | CloseReason::Deadline
         | CloseReason::Drained
-        | CloseReason::Refused => false,
+        | CloseReason::Refused
+        | CloseReason::Overload => false,
     }
 }
 

@@ -35,11 +35,13 @@ pub enum CloseReason {
     Drained,
     /// It was over a limit: [`Connection::refuse`](crate::Connection::refuse).
     Refused,
+    /// It was idle, and made room for another in a full listener: [`AtLimit::Displace`](crate::AtLimit::Displace).
+    Overload,
 }
 
 impl CloseReason {
     /// Every reason, in the order of the enum; `ALL[reason as usize] == reason`.
-    pub const ALL: [CloseReason; 13] = [
+    pub const ALL: [CloseReason; 14] = [
         CloseReason::ClientFin,
         CloseReason::LocalClose,
         CloseReason::ClientReset,
@@ -53,6 +55,7 @@ impl CloseReason {
         CloseReason::Deadline,
         CloseReason::Drained,
         CloseReason::Refused,
+        CloseReason::Overload,
     ];
 
     /// The value of a `reason` label.
@@ -71,6 +74,7 @@ impl CloseReason {
             CloseReason::Deadline => "deadline",
             CloseReason::Drained => "drained",
             CloseReason::Refused => "refused",
+            CloseReason::Overload => "overload",
         }
     }
 }

@@ -6,6 +6,7 @@
 use std::io;
 use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use libc::{c_int, c_void, socklen_t};
 use listener::TcpState;
@@ -172,6 +173,12 @@ pub(crate) fn tcp_state(socket: &impl AsFd) -> io::Result<TcpState> {
     TcpState::from_linux(number).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
+/// Since payload last came or was sent: the less of `tcpi_last_data_sent` and `tcpi_last_data_recv` of `TCP_INFO`, which are milliseconds.
+pub(crate) fn quiet(socket: &impl AsFd) -> io::Result<Duration> {
+    let words = get::<[u32; 14]>(socket, TCP_INFO)?;
+    Ok(Duration::from_millis(words[11].min(words[13]).into()))
+}
+
 /// Bytes that came in and were not read, a FIN not counted (`SIOCINQ`).
 pub(crate) fn unread_bytes(socket: &impl AsFd) -> io::Result<u32> {
     queued_bytes(socket, libc::FIONREAD)
@@ -276,6 +283,7 @@ fn get<T: Plain>(socket: &impl AsFd, name: c_int) -> io::Result<T> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
+    use std::time::Instant;
 
     use super::*;
 
@@ -292,6 +300,27 @@ mod tests {
         assert_eq!(tcp_state(&listener).unwrap(), TcpState::Listen);
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         assert_eq!(tcp_state(&client).unwrap(), TcpState::Established);
+    }
+
+    #[test]
+    fn quiet_begins_anew_with_each_byte_in_either_direction() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap().0;
+        let both_quiet = |client: &TcpStream| quiet(client).unwrap().min(quiet(&server).unwrap());
+        testnet::eventually("some silence", Duration::from_secs(10), || {
+            both_quiet(&client) >= Duration::from_millis(100)
+        });
+        let before = Instant::now();
+        client.write_all(b"x").unwrap();
+        server.peek(&mut [0]).unwrap();
+        for socket in [&client, &server] {
+            let quiet = quiet(socket).unwrap();
+            assert!(
+                quiet <= before.elapsed() + Duration::from_millis(10),
+                "{quiet:?}; a tick of the kernel's is 10 ms at most"
+            );
+        }
     }
 
     #[test]

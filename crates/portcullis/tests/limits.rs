@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 
 use binary::{PATIENCE, Server, TempFile, own_addr, portcullis};
 use socket2::{Domain, Socket, Type};
+use testnet::{Metrics, Namespace, http_get};
 
 /// An echo server with these lines in its listener's table.
 fn server(lines: &str) -> Server {
@@ -68,6 +69,37 @@ fn one_too_many_is_reset_where_the_limit_says_so() {
     drop(first);
     // The place is free once the server has seen the end of the first.
     while served_from(HERE, &server).is_none() {}
+}
+
+/// Connections of the server that ended for this reason.
+fn closed(server: &Server, reason: &str) -> f64 {
+    let (status, text) = http_get(&Namespace::current(), server.admin, "/metrics").unwrap();
+    assert_eq!(status, 200);
+    let labels = [("listener", "default"), ("reason", reason)];
+    Metrics::parse(&text).get("portcullis_connections_closed_total", &labels).unwrap()
+}
+
+#[test]
+fn who_fills_the_listener_and_does_nothing_makes_room_for_others() {
+    let server = server("connections_max = 4\nlimits = { at_limit = \"displace\", displace_idle_seconds = 1 }");
+    let mut attackers: Vec<_> = (1..5).map(|host| served_from([127, 1, 1, host], &server).unwrap()).collect();
+    // They are spared for a second.
+    let mut client = None;
+    testnet::eventually("a client of another prefix gets in", PATIENCE, || {
+        client = served_from([127, 1, 2, 1], &server);
+        client.is_some()
+    });
+    testnet::eventually("who made room has gone", PATIENCE, || closed(&server, "overload") == 1.0);
+    let mut second = served_from([127, 1, 3, 1], &server).expect("the others have been idle for as long");
+    for host in 5..20 {
+        assert!(served_from([127, 1, 1, host], &server).is_none(), "their prefix has more than any other");
+    }
+    for stream in [client.as_mut().unwrap(), &mut second] {
+        echo(stream).expect("who came in stays");
+    }
+    testnet::eventually("who made room has gone", PATIENCE, || closed(&server, "overload") == 2.0);
+    let reset = attackers.iter_mut().filter_map(|attacker| echo(attacker).err()).count();
+    assert_eq!(reset, 2);
 }
 
 #[test]

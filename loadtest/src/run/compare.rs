@@ -1,5 +1,7 @@
 //! All rounds of some scenarios, interleaved.
 
+use std::collections::VecDeque;
+
 use super::{Keep, Progress, RunError, Setting, run_round};
 use crate::results::ScenarioResults;
 use crate::scenario::{RoundPlan, Scenario};
@@ -23,6 +25,15 @@ pub struct Outcome {
     pub stopped: Option<RunError>,
 }
 
+/// What an alternative that cannot be had here means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The end.
+    Fails,
+    /// The others go on without it, which is said.
+    IsLeftOut,
+}
+
 /// Asks the scenario's first alternative once.
 pub fn run(
     scenario: &Scenario,
@@ -32,27 +43,8 @@ pub fn run(
     keep: &mut Keep<'_>,
 ) -> Outcome {
     let first = asked.alternatives.first().unwrap_or(&scenario.alternatives[0]);
-    let mut plans = Vec::new();
-    for repetition in 0..asked.repetitions.unwrap_or(1) {
-        plans.extend(scenario.rounds(*first, repetition));
-    }
-    let (mut rounds, mut stopped) = (Vec::new(), None);
-    for (index, plan) in plans.iter().enumerate() {
-        progress.begin(index + 1, plans.len(), &title(scenario, plan));
-        let kept = run_round(plan, scenario, setting, progress).and_then(|round| {
-            rounds.push(round);
-            Ok(keep(&results(scenario, rounds.clone()))?)
-        });
-        match kept {
-            Ok(()) => {}
-            Err(error) => {
-                stopped = Some(error);
-                break;
-            }
-        }
-    }
-    progress.end();
-    Outcome { results: results(scenario, rounds), stopped }
+    let plans = (0..asked.repetitions.unwrap_or(1)).flat_map(|repetition| scenario.rounds(*first, repetition));
+    ask(scenario, plans.collect(), Missing::Fails, setting, progress, keep)
 }
 
 /// Asks all of them, as often as the scenario says, each rate one after the other by all alternatives: what drifts on the machine
@@ -64,11 +56,20 @@ pub fn compare(
     progress: &mut Progress,
     keep: &mut Keep<'_>,
 ) -> Outcome {
-    let mut plans = interleaved(scenario, asked);
+    ask(scenario, interleaved(scenario, asked), Missing::IsLeftOut, setting, progress, keep)
+}
+
+fn ask(
+    scenario: &Scenario,
+    mut plans: VecDeque<RoundPlan>,
+    missing: Missing,
+    setting: &Setting,
+    progress: &mut Progress,
+    keep: &mut Keep<'_>,
+) -> Outcome {
     let (mut rounds, mut stopped) = (Vec::new(), None);
     let (mut number, all) = (0, plans.len());
-    while !plans.is_empty() {
-        let plan = plans.remove(0);
+    while let Some(plan) = plans.pop_front() {
         number += 1;
         progress.begin(number, all, &title(scenario, &plan));
         let kept = run_round(&plan, scenario, setting, progress).and_then(|round| {
@@ -77,7 +78,7 @@ pub fn compare(
         });
         match kept {
             Ok(()) => {}
-            Err(RunError::Target(error @ (TargetError::NotInstalled { .. } | TargetError::DoesNotServe { .. }))) => {
+            Err(error) if missing == Missing::IsLeftOut && is_of_the_alternative(&error) => {
                 progress.say(&error.to_string());
                 plans.retain(|other| other.alternative != plan.alternative);
             }
@@ -91,10 +92,15 @@ pub fn compare(
     Outcome { results: results(scenario, rounds), stopped }
 }
 
-fn interleaved(scenario: &Scenario, asked: &Asked) -> Vec<RoundPlan> {
+/// Whether others can still be asked.
+fn is_of_the_alternative(error: &RunError) -> bool {
+    matches!(error, RunError::Target(TargetError::NotInstalled { .. } | TargetError::DoesNotServe { .. }))
+}
+
+fn interleaved(scenario: &Scenario, asked: &Asked) -> VecDeque<RoundPlan> {
     let alternatives = if asked.alternatives.is_empty() { &scenario.alternatives } else { &asked.alternatives };
     let repetitions = asked.repetitions.unwrap_or(scenario.repetitions);
-    let mut plans = Vec::new();
+    let mut plans = VecDeque::new();
     for repetition in 0..repetitions {
         let each: Vec<Vec<RoundPlan>> = (0..alternatives.len())
             .map(|step| (step + repetition as usize) % alternatives.len()) // Nobody is always the first.

@@ -78,6 +78,13 @@ impl ConnectionHandle {
         self.with_socket(|inner| sys::tcp_state(&inner.stream).ok()).flatten()
     }
 
+    /// How long no byte has come or gone, as the kernel has it: since it was accepted at most, and also for what passes by our account.
+    /// What the kernel sends again counts; an ACK, a probe and a FIN do not. `None` when the application has let go of it.
+    pub fn idle(&self) -> Option<Duration> {
+        let quiet = self.with_socket(|inner| sys::quiet(&inner.stream).ok()).flatten()?;
+        Some(quiet.min(self.age()))
+    }
+
     /// Why the connection ends or has ended, as far as is known; `None` while nothing points to an end.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.record.reason()

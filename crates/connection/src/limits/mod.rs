@@ -3,6 +3,7 @@
 //! A [`Gate`] knows the rules and how many are inside. It is asked for each connection that was accepted and gives a [`Ticket`], which
 //! is kept as long as the connection, or says why not. Rules can be changed while it stands; who is inside stays.
 
+mod displace;
 mod prefix_list;
 mod prefixes;
 mod rate;
@@ -10,15 +11,18 @@ mod rate;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
+pub use displace::DISPLACED_MAX;
 pub use prefix_list::{PrefixList, PrefixListError, parse_prefix};
 use prefixes::Prefixes;
+pub use prefixes::source_prefix;
 use rate::Rate;
 
-use crate::connection::Refuse;
+use crate::connection::{ConnectionHandle, Refuse};
 
 /// What a listener grants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct Rules {
     pub deny: PrefixList,
     /// What becomes of a connection that is one too many for `connections_max` or `per_second`.
     pub at_limit: AtLimit,
+    /// [`AtLimit::Displace`] spares whom a byte has come from or gone to in this time. 10 s by default.
+    pub displace_idle_min: Duration,
 }
 
 /// What becomes of a connection that finds no place, or comes too soon.
@@ -47,6 +53,13 @@ pub enum AtLimit {
     Reset,
     /// It is closed without a word.
     Silent,
+    /// It takes the place of one that is idle, of a source prefix that has more connections than its own would then have. That one gets
+    /// RST, and counts as [`CloseReason::Overload`](crate::CloseReason::Overload). Where there is none such, or it comes too soon
+    /// for `per_second`, it is refused with RST.
+    ///
+    /// Looked at are the four prefixes with the most connections and eight connections of each, in turn; of the largest prefix that has
+    /// any idle enough among them, the idlest goes. So a newcomer costs 32 looks at most, of less than a microsecond each.
+    Displace,
 }
 
 impl Default for Rules {
@@ -66,6 +79,7 @@ impl Rules {
             allow: PrefixList::default(),
             deny: PrefixList::default(),
             at_limit: AtLimit::default(),
+            displace_idle_min: Duration::from_secs(10),
         }
     }
 
@@ -74,7 +88,9 @@ impl Rules {
     pub fn manner(&self, refused: Refused) -> Refuse {
         match (refused, self.at_limit) {
             (Refused::Connections | Refused::Rate, AtLimit::Silent) => Refuse::Silent,
-            (Refused::Connections | Refused::Rate, AtLimit::Queue | AtLimit::Reset) => Refuse::Reset,
+            (Refused::Connections | Refused::Rate, AtLimit::Queue | AtLimit::Reset | AtLimit::Displace) => {
+                Refuse::Reset
+            }
             (Refused::Denied | Refused::Prefix, _) => Refuse::Reset,
         }
     }
@@ -110,7 +126,8 @@ impl Refused {
 
 /// Counts who is inside, and lets in whom the rules allow.
 ///
-/// Memory: some 50 bytes for each source prefix that has a connection inside, so for `connections_max` of them at most; and the lists.
+/// Memory: some 100 bytes for each connection inside, and as many for each source prefix that has one, so for `connections_max` of them
+/// at most; and the lists.
 #[derive(Debug)]
 pub struct Gate {
     inside: Mutex<Inside>,
@@ -124,6 +141,10 @@ struct Inside {
     rate: Option<Rate>,
     connections: usize,
     prefixes: Prefixes,
+    /// The number of the next ticket; they begin at 1.
+    next_number: u64,
+    /// Tickets whose places others have taken already: [`DISPLACED_MAX`] at most.
+    displaced: Vec<u64>,
     refused: [u64; Refused::ALL.len()],
 }
 
@@ -132,6 +153,7 @@ struct Inside {
 pub struct Ticket {
     gate: Arc<Gate>,
     peer: IpAddr,
+    number: u64,
 }
 
 impl Gate {
@@ -142,6 +164,8 @@ impl Gate {
             rules: Arc::new(rules),
             connections: 0,
             prefixes: Prefixes::default(),
+            next_number: 1,
+            displaced: Vec::new(),
             refused: [0; Refused::ALL.len()],
         };
         Arc::new(Gate { inside: Mutex::new(inside), changed: Notify::new() })
@@ -170,11 +194,16 @@ impl Gate {
     /// # Errors
     /// The first rule that is against it.
     pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Result<Ticket, Refused> {
-        let mut inside = self.lock();
-        match inside.admit(peer, Instant::now()) {
-            Ok(()) => Ok(Ticket { gate: self.clone(), peer }),
+        let now = Instant::now();
+        let mut admitted = self.lock().admit(peer, now);
+        if admitted == Err(Refused::Connections) {
+            self.make_room(peer, now);
+            admitted = self.lock().admit(peer, now);
+        }
+        match admitted {
+            Ok(number) => Ok(Ticket { gate: self.clone(), peer, number }),
             Err(refused) => {
-                inside.refused[refused as usize] += 1;
+                self.lock().refused[refused as usize] += 1;
                 Err(refused)
             }
         }
@@ -206,11 +235,6 @@ impl Gate {
         self.lock().refused[reason as usize]
     }
 
-    /// The source prefixes with the most connections inside, most first.
-    pub fn top(&self, count: usize) -> Vec<(IpAddr, u32)> {
-        self.lock().prefixes.top(count)
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inside> {
         // Nothing under the lock leaves it half done.
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
@@ -226,13 +250,14 @@ enum Wait {
 impl Inside {
     fn wait(&mut self, now: Instant) -> Wait {
         match self.rules.at_limit {
-            AtLimit::Reset | AtLimit::Silent => Wait::No,
+            AtLimit::Reset | AtLimit::Silent | AtLimit::Displace => Wait::No,
             AtLimit::Queue if self.connections >= self.rules.connections_max.max(1) => Wait::ForPlace,
             AtLimit::Queue => self.rate.as_ref().and_then(|rate| rate.wait(now)).map_or(Wait::No, Wait::Until),
         }
     }
 
-    fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<(), Refused> {
+    /// The number of the ticket.
+    fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<u64, Refused> {
         let rules = &self.rules;
         if rules.deny.contains(peer) || (!rules.allow.is_empty() && !rules.allow.contains(peer)) {
             return Err(Refused::Denied);
@@ -249,16 +274,33 @@ impl Inside {
         }
         self.connections += 1;
         self.prefixes.enter(peer);
-        Ok(())
+        self.next_number += 1;
+        Ok(self.next_number - 1)
+    }
+
+    fn leave(&mut self, peer: IpAddr, number: u64) {
+        match self.displaced.iter().position(|displaced| *displaced == number) {
+            Some(index) => {
+                self.displaced.swap_remove(index);
+            }
+            None => {
+                self.connections -= 1;
+                self.prefixes.leave(peer, number);
+            }
+        }
+    }
+}
+
+impl Ticket {
+    /// Tells the gate which connection it is for.
+    pub(crate) fn hold(&mut self, handle: ConnectionHandle) {
+        self.gate.lock().prefixes.know(self.peer, self.number, handle);
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut inside = self.gate.lock();
-        inside.connections -= 1;
-        inside.prefixes.leave(self.peer);
-        drop(inside);
+        self.gate.lock().leave(self.peer, self.number);
         self.gate.changed.notify_waiters();
     }
 }

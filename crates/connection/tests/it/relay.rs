@@ -2,18 +2,20 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
-use std::sync::Arc;
+use std::os::fd::AsFd;
+use std::sync::{Arc, Barrier};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use ::connection::{CloseReason, ConnectionStats, KernelListener, RelayEnd, RelayOutcome, relay};
+use ::connection::{CloseReason, ConnectionStats, RelayEnd, RelayOutcome, relay};
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::JoinHandle;
 
-use crate::support::{PATIENCE, block_on};
+use crate::support::{PATIENCE, block_on, connected, ends, read_all};
 
 /// Far more than sockets buffer on both sides together.
-const BULK: usize = 24 << 20;
+pub const BULK: usize = 24 << 20;
 const SHORT: Duration = Duration::from_millis(150);
 
 /// A relay at work, with plain blocking sockets at both ends.
@@ -25,18 +27,12 @@ struct Bench {
 }
 
 async fn bench(idle: Option<Duration>, half_close: Option<Duration>) -> Bench {
-    let stats = Arc::new(ConnectionStats::default());
-    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
-    let client = net::TcpStream::connect(door.local_addr()).unwrap();
-    let connection = door.accept().await.unwrap();
-
+    let (client, connection, stats) = connected().await;
     let behind = net::TcpListener::bind("127.0.0.1:0").unwrap();
     let to_upstream = TcpStream::connect(behind.local_addr().unwrap()).await.unwrap();
     let upstream = behind.accept().unwrap().0;
-    for stream in [&client, &upstream] {
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-    }
+    upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+    upstream.set_write_timeout(Some(PATIENCE)).unwrap();
     let relay = tokio::spawn(relay(connection, to_upstream, idle, half_close));
     Bench { client, upstream, relay, stats }
 }
@@ -45,15 +41,35 @@ fn reset(stream: net::TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).unwrap();
 }
 
-fn read_all(stream: &mut net::TcpStream) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes)?;
-    Ok(bytes)
+/// Passes bulk both ways at once. Receivers begin when both senders have sent so much that the relay holds some back.
+pub fn bulk_both_ways<A, B>(a: &A, b: &B)
+where
+    A: AsFd + Sync,
+    B: AsFd + Sync,
+    for<'s> &'s A: Read + Write,
+    for<'s> &'s B: Read + Write,
+{
+    let pattern: &Vec<u8> = &(0..BULK).map(|at| (at * 31 % 251) as u8).collect();
+    let full = &Barrier::new(4);
+    thread::scope(|scope| {
+        scope.spawn(move || send_bulk(a, SockRef::from(a), pattern, full));
+        scope.spawn(move || send_bulk(b, SockRef::from(b), pattern, full));
+        scope.spawn(move || receive_bulk(a, pattern, full));
+        scope.spawn(move || receive_bulk(b, pattern, full));
+    });
 }
 
-/// Runs blocking code of the two ends while the relay runs.
-async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(body).await.unwrap()
+fn send_bulk(mut writer: impl Write, socket: SockRef<'_>, pattern: &[u8], full: &Barrier) {
+    let (first, rest) = pattern.split_at(1 << 20);
+    writer.write_all(first).unwrap();
+    full.wait();
+    writer.write_all(rest).unwrap();
+    socket.shutdown(Shutdown::Write).unwrap();
+}
+
+fn receive_bulk(mut reader: impl Read, pattern: &[u8], full: &Barrier) {
+    full.wait();
+    assert!(read_all(&mut reader).unwrap() == pattern);
 }
 
 #[test]
@@ -99,26 +115,7 @@ fn upstream_that_closes_first_still_hears_the_client() {
 fn bulk_passes_both_ways_at_once_with_slow_receivers() {
     block_on(async {
         let Bench { client, upstream, relay, .. } = bench(Some(PATIENCE), Some(PATIENCE)).await;
-        ends(move || {
-            let pattern: Arc<Vec<u8>> = Arc::new((0..BULK).map(|at| (at * 31 % 251) as u8).collect());
-            std::thread::scope(|scope| {
-                for stream in [&client, &upstream] {
-                    let (pattern, mut writer, mut reader) = (&pattern, stream, stream);
-                    scope.spawn(move || {
-                        writer.write_all(pattern).unwrap();
-                        writer.shutdown(Shutdown::Write).unwrap();
-                    });
-                    scope.spawn(move || {
-                        // Both start to read when the buffers are long full.
-                        std::thread::sleep(Duration::from_millis(200));
-                        let mut bytes = Vec::new();
-                        reader.read_to_end(&mut bytes).unwrap();
-                        assert!(bytes == **pattern);
-                    });
-                }
-            });
-        })
-        .await;
+        ends(move || bulk_both_ways(&client, &upstream)).await;
         let outcome = relay.await.unwrap();
         assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
         assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (BULK as u64, BULK as u64));
@@ -172,7 +169,7 @@ fn reset_behind_a_fin_is_passed_on_although_nobody_reads_or_writes() {
                     Err(error) => return error,
                     Ok(_) => assert!(start.elapsed() < PATIENCE),
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                thread::sleep(Duration::from_millis(1));
             }
         })
         .await;
@@ -219,7 +216,7 @@ fn progress_in_either_direction_holds_off_the_idle_limit() {
             while start.elapsed() < 3 * limit {
                 upstream.write_all(b"tick").unwrap();
                 client.read_exact(&mut [0; 4]).unwrap();
-                std::thread::sleep(SHORT / 3);
+                thread::sleep(SHORT / 3);
             }
             client.write_all(b"late").unwrap();
             upstream.read_exact(&mut [0; 4]).unwrap();
@@ -265,7 +262,7 @@ fn pipe_ends() -> usize {
 
 /// Sends bulk that consists of one byte while the other side reads it, and says whether all of it arrived.
 fn bulk_passes(client: &net::TcpStream, upstream: &mut net::TcpStream, byte: u8) -> bool {
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         let received = scope.spawn(|| read_all(upstream).unwrap());
         let mut writer = client;
         writer.write_all(&vec![byte; BULK]).unwrap();
@@ -348,7 +345,7 @@ fn urgent_mark_within_bulk_holds_nothing_up() {
     block_on(async {
         let Bench { mut client, mut upstream, relay, .. } = bench(Some(PATIENCE), Some(PATIENCE)).await;
         let received = ends(move || {
-            std::thread::scope(|scope| {
+            thread::scope(|scope| {
                 let received = scope.spawn(|| read_all(&mut upstream).unwrap());
                 for _ in 0..8 {
                     client.write_all(&[7; 1 << 20]).unwrap();

@@ -36,6 +36,17 @@ impl Pair {
         pair
     }
 
+    /// Both ends have sent FIN, and are deaf to the other's.
+    async fn closed_by_both_at_once() -> Pair {
+        let mut pair = Pair::new().await;
+        deafen(&pair.client);
+        deafen(&pair.connection);
+        pair.connection.shutdown_write().await.unwrap();
+        pair.client.shutdown(Shutdown::Write).unwrap();
+        pair.expect(TcpState::FinWait1, "FIN-WAIT-1");
+        pair
+    }
+
     /// Waits until both ends are in these states. What has no socket any more is CLOSED for us, and "" for `ss`.
     fn expect(&self, ours: TcpState, theirs: &str) {
         eventually(&format!("{ours} here and {theirs} there"), PATIENCE, || {
@@ -133,12 +144,7 @@ fn client_closes_first_and_we_go_by_way_of_close_wait_and_last_ack() {
 fn both_close_at_once_and_we_hear_of_it_first() {
     isolated!(|| {
         block_on(async {
-            let mut pair = Pair::new().await;
-            deafen(&pair.client);
-            deafen(&pair.connection);
-            pair.connection.shutdown_write().await.unwrap();
-            pair.client.shutdown(Shutdown::Write).unwrap();
-            pair.expect(TcpState::FinWait1, "FIN-WAIT-1");
+            let mut pair = Pair::closed_by_both_at_once().await;
             undeafen(&pair.connection);
             pair.expect(TcpState::Closing, "FIN-WAIT-1");
             undeafen(&pair.client);
@@ -155,12 +161,7 @@ fn both_close_at_once_and_we_hear_of_it_first() {
 fn both_close_at_once_and_the_client_hears_of_it_first() {
     isolated!(|| {
         block_on(async {
-            let mut pair = Pair::new().await;
-            deafen(&pair.client);
-            deafen(&pair.connection);
-            pair.connection.shutdown_write().await.unwrap();
-            pair.client.shutdown(Shutdown::Write).unwrap();
-            pair.expect(TcpState::FinWait1, "FIN-WAIT-1");
+            let pair = Pair::closed_by_both_at_once().await;
             undeafen(&pair.client);
             pair.expect(TcpState::FinWait1, "CLOSING");
             undeafen(&pair.connection);

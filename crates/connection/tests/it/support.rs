@@ -10,6 +10,7 @@ use ::connection::{CloseReason, Connection, ConnectionStats, KernelListener, ado
 use listener::{Accepted, EarlyData, Negotiated, Refusal, Timestamps, Via};
 use socket2::SockRef;
 use testnet::{Interface, Namespace, RawHost, Script, eventually, veth};
+use tokio::task::spawn_blocking;
 use wire::{FourTuple, SeqNum};
 
 /// How long a test waits for what must happen.
@@ -128,13 +129,23 @@ pub fn read_exactly(stream: &mut TcpStream, len: usize) -> Vec<u8> {
     bytes
 }
 
-/// Reads to the peer's FIN.
-pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
-    stream.set_nonblocking(false).unwrap();
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+/// Runs blocking code beside the runtime.
+pub async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
+    spawn_blocking(body).await.unwrap()
+}
+
+/// Reads a blocking stream to the peer's FIN.
+pub fn read_all(stream: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     stream.read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Reads a non-blocking stream to the peer's FIN.
+pub fn read_to_end(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    stream.set_nonblocking(false).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    read_all(stream)
 }
 
 /// Asserts that there is nothing to read, now and for a while.
@@ -152,6 +163,7 @@ pub async fn connected() -> (TcpStream, Connection, Arc<ConnectionStats>) {
     let mut listener = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, Arc::clone(&stats)).unwrap();
     let client = TcpStream::connect(listener.local_addr()).unwrap();
     client.set_read_timeout(Some(PATIENCE)).unwrap();
+    client.set_write_timeout(Some(PATIENCE)).unwrap();
     let connection = listener.accept().await.unwrap();
     assert_eq!((stats.accepted(), stats.open()), (1, 1));
     (client, connection, stats)

@@ -1,10 +1,11 @@
 //! The limits on how long a client may take.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
-use ::connection::{CloseReason, Expired, Keepalive, Timeouts};
+use ::connection::{CloseReason, Connection, ConnectionStats, Expired, Keepalive, Timeouts};
 use socket2::SockRef;
 use testnet::{Flags, isolated};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,6 +30,13 @@ fn half_close() -> Timeouts {
     Timeouts { idle: Some(100 * LIMIT), half_close: Some(LIMIT), ..Timeouts::default() }
 }
 
+/// A client, and a connection to it under these limits.
+async fn limited(timeouts: Timeouts) -> (TcpStream, Connection, Arc<ConnectionStats>) {
+    let (client, mut connection, stats) = connected().await;
+    connection.set_timeouts(&timeouts).unwrap();
+    (client, connection, stats)
+}
+
 fn expired<T: std::fmt::Debug>(outcome: io::Result<T>) -> Expired {
     let error = outcome.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TimedOut);
@@ -37,8 +45,7 @@ fn expired<T: std::fmt::Debug>(outcome: io::Result<T>) -> Expired {
 
 #[tokio::test(start_paused = true)]
 async fn silence_from_the_first_is_over_at_the_first_byte_limit() {
-    let (_client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&Timeouts { idle: Some(2 * LIMIT), ..first_byte() }).unwrap();
+    let (_client, mut connection, stats) = limited(Timeouts { idle: Some(2 * LIMIT), ..first_byte() }).await;
     let began = Instant::now();
     assert_eq!(expired(connection.read_u8().await), Expired::FirstByte(LIMIT));
     assert!(began.elapsed() <= LIMIT + Duration::from_millis(1), "counted from the accept");
@@ -48,8 +55,7 @@ async fn silence_from_the_first_is_over_at_the_first_byte_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn first_byte_ends_the_limit_for_it() {
-    let (mut client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&first_byte()).unwrap();
+    let (mut client, mut connection, stats) = limited(first_byte()).await;
     client.write_all(b"x").unwrap();
     assert_eq!(connection.read_u8().await.unwrap(), b'x');
     assert!(tokio::time::timeout(1000 * LIMIT, connection.read_u8()).await.is_err(), "nothing limits this");
@@ -59,16 +65,14 @@ async fn first_byte_ends_the_limit_for_it() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_we_write_do_not_count_as_the_first() {
-    let (_client, mut connection, _stats) = connected().await;
-    connection.set_timeouts(&first_byte()).unwrap();
+    let (_client, mut connection, _stats) = limited(first_byte()).await;
     connection.write_all(b"220 who are you\r\n").await.unwrap();
     assert_eq!(expired(connection.read_u8().await), Expired::FirstByte(LIMIT));
 }
 
 #[tokio::test(start_paused = true)]
 async fn each_byte_begins_the_idle_limit_anew() {
-    let (mut client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&idle()).unwrap();
+    let (mut client, mut connection, stats) = limited(idle()).await;
     let began = Instant::now();
     for _ in 0..5 {
         // Waits as a server does, which sets the timer, and is interrupted by a byte.
@@ -85,8 +89,7 @@ async fn each_byte_begins_the_idle_limit_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn client_that_takes_nothing_is_idle_once_the_buffers_are_full() {
-    let (_client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&idle()).unwrap();
+    let (_client, mut connection, stats) = limited(idle()).await;
     assert_eq!(expired(connection.write_all(&vec![0; BULK]).await), Expired::Idle(LIMIT));
     drop(connection);
     assert_closed(&stats, CloseReason::IdleTimeout);
@@ -95,8 +98,7 @@ async fn client_that_takes_nothing_is_idle_once_the_buffers_are_full() {
 
 #[tokio::test(start_paused = true)]
 async fn our_fin_puts_the_half_close_limit_in_the_place_of_the_idle_limit() {
-    let (_client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&half_close()).unwrap();
+    let (_client, mut connection, stats) = limited(half_close()).await;
     assert!(tokio::time::timeout(2 * LIMIT, connection.read_u8()).await.is_err(), "not half-closed yet");
     connection.shutdown_write().await.unwrap();
     let began = Instant::now();
@@ -108,8 +110,7 @@ async fn our_fin_puts_the_half_close_limit_in_the_place_of_the_idle_limit() {
 
 #[tokio::test(start_paused = true)]
 async fn fin_of_the_client_limits_what_we_still_write() {
-    let (client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&half_close()).unwrap();
+    let (client, mut connection, stats) = limited(half_close()).await;
     client.shutdown(Shutdown::Write).unwrap();
     assert_eq!(connection.read(&mut [0]).await.unwrap(), 0);
     assert_eq!(expired(connection.write_all(&vec![0; BULK]).await), Expired::HalfClose(LIMIT));
@@ -119,8 +120,7 @@ async fn fin_of_the_client_limits_what_we_still_write() {
 
 #[tokio::test(start_paused = true)]
 async fn bytes_begin_the_half_close_limit_anew() {
-    let (mut client, mut connection, _stats) = connected().await;
-    connection.set_timeouts(&half_close()).unwrap();
+    let (mut client, mut connection, _stats) = limited(half_close()).await;
     connection.shutdown_write().await.unwrap();
     let began = Instant::now();
     for _ in 0..3 {
@@ -134,8 +134,7 @@ async fn bytes_begin_the_half_close_limit_anew() {
 
 #[tokio::test(start_paused = true)]
 async fn half_that_waits_learns_of_the_fin_of_the_other() {
-    let (_client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&half_close()).unwrap();
+    let (_client, connection, stats) = limited(half_close()).await;
     let (mut read, write) = connection.into_split();
     let reader = tokio::spawn(async move { (expired(read.read_u8().await), Instant::now()) });
     tokio::time::sleep(Duration::from_secs(1)).await; // It waits now, under the idle limit.
@@ -149,8 +148,7 @@ async fn half_that_waits_learns_of_the_fin_of_the_other() {
 
 #[tokio::test(start_paused = true)]
 async fn reunited_halves_keep_their_limits() {
-    let (_client, mut connection, _stats) = connected().await;
-    connection.set_timeouts(&idle()).unwrap();
+    let (_client, connection, _stats) = limited(idle()).await;
     let (read, write) = connection.into_split();
     let mut connection = read.reunite(write).unwrap();
     assert_eq!(expired(connection.read_u8().await), Expired::Idle(LIMIT));
@@ -158,8 +156,7 @@ async fn reunited_halves_keep_their_limits() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_timeout_the_client_can_still_be_told() {
-    let (mut client, mut connection, stats) = connected().await;
-    connection.set_timeouts(&idle()).unwrap();
+    let (mut client, mut connection, stats) = limited(idle()).await;
     expired(connection.read_u8().await);
     connection.write_all(b"too slow").await.unwrap();
     drop(connection);
@@ -203,6 +200,14 @@ fn value_out_of_range_changes_nothing() {
     });
 }
 
+/// The end of a connection that the kernel has given up, at its application and in the counters.
+fn assert_given_up(error: &io::Error, connection: Connection, stats: &ConnectionStats) {
+    assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
+    assert!(error.get_ref().is_none(), "it is the kernel's");
+    drop(connection);
+    assert_closed(stats, CloseReason::UserTimeout);
+}
+
 fn given_up_soon() -> Timeouts {
     Timeouts { user_timeout: Some(Duration::from_millis(300)), ..Timeouts::default() }
 }
@@ -217,10 +222,7 @@ fn client_that_acknowledges_nothing_is_given_up_after_the_user_timeout() {
             connection.set_timeouts(&given_up_soon()).unwrap();
             connection.write_all(b"nobody listens").await.unwrap();
             let error = connection.read_u8().await.unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
-            assert!(error.get_ref().is_none(), "it is the kernel's");
-            drop(connection);
-            assert_closed(&stats, CloseReason::UserTimeout);
+            assert_given_up(&error, connection, &stats);
             script.drain(Duration::from_millis(10));
         });
     });
@@ -249,10 +251,8 @@ fn client_that_keeps_its_window_shut_and_answers_probes_is_given_up_after_the_us
                     script.send(&shut);
                 }
             };
-            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
             assert!(probes > 0);
-            drop(connection);
-            assert_closed(&stats, CloseReason::UserTimeout);
+            assert_given_up(&error, connection, &stats);
         });
     });
 }
@@ -268,12 +268,10 @@ fn client_that_vanished_is_found_out_by_keepalive() {
             let keepalive = Some(Keepalive { idle: second, interval: second, count: 1 });
             connection.set_timeouts(&Timeouts { keepalive, ..Timeouts::default() }).unwrap();
             let error = connection.read_u8().await.unwrap_err();
-            assert_eq!(error.raw_os_error(), Some(libc::ETIMEDOUT));
             // RFC 9293 §3.8.4: a probe lies one below the next sequence number.
             let before = script.rcv_nxt.wrapping_sub(1);
             script.expect("a probe", |frame| frame.seq == before);
-            drop(connection);
-            assert_closed(&stats, CloseReason::UserTimeout);
+            assert_given_up(&error, connection, &stats);
         });
     });
 }

@@ -3,17 +3,18 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::{self, Shutdown};
 use std::os::unix::net::UnixStream;
-use std::sync::{Arc, Barrier};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::connection::upstream::Pool;
-use ::connection::{Connection, ConnectionStats, KernelListener, RelayEnd, RelayOutcome, relay};
+use ::connection::{RelayEnd, RelayOutcome, relay};
 use socket2::SockRef;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, block_on};
-use crate::upstream::{SocketPath, connect, connections, ends, pool_of, read_all, server};
+use crate::relay::{BULK, bulk_both_ways};
+use crate::support::{PATIENCE, block_on, connected, ends, read_all};
+use crate::upstream::{SocketPath, connect, connections, pool_of, server};
 
 /// A relay at work between a TCP client and a server on a Unix socket, out of a pool.
 struct UnixBench {
@@ -24,19 +25,10 @@ struct UnixBench {
     _path: SocketPath,
 }
 
-async fn accepted() -> (net::TcpStream, Connection) {
-    let stats = Arc::new(ConnectionStats::default());
-    let mut door = KernelListener::bind("127.0.0.1:0".parse().unwrap(), 16, stats).unwrap();
-    let client = net::TcpStream::connect(door.local_addr()).unwrap();
-    client.set_read_timeout(Some(PATIENCE)).unwrap();
-    client.set_write_timeout(Some(PATIENCE)).unwrap();
-    (client, door.accept().await.unwrap())
-}
-
 async fn unix_bench(idle: Option<Duration>, half_close: Option<Duration>) -> UnixBench {
     let path = SocketPath::new();
     let listener = path.listen();
-    let (client, connection) = accepted().await;
+    let (client, connection, _stats) = connected().await;
     let pool = pool_of(vec![path.server()]);
     let to_upstream = connect(&pool).await;
     let upstream = listener.accept().unwrap().0;
@@ -54,10 +46,10 @@ fn unix_relay_passes_the_clients_half_close_on() {
         ends(move || {
             client.write_all(b"question").unwrap();
             client.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&mut upstream), b"question");
+            assert_eq!(read_all(&mut upstream).unwrap(), b"question");
             upstream.write_all(b"the answer").unwrap();
             drop(upstream);
-            assert_eq!(read_all(&mut client), b"the answer");
+            assert_eq!(read_all(&mut client).unwrap(), b"the answer");
         })
         .await;
         let outcome = relay.await.unwrap();
@@ -74,10 +66,10 @@ fn unix_relay_passes_the_servers_half_close_on() {
         ends(move || {
             upstream.write_all(b"banner").unwrap();
             upstream.shutdown(Shutdown::Write).unwrap();
-            assert_eq!(read_all(&mut client), b"banner");
+            assert_eq!(read_all(&mut client).unwrap(), b"banner");
             client.write_all(b"goes on").unwrap();
             drop(client);
-            assert_eq!(read_all(&mut upstream), b"goes on");
+            assert_eq!(read_all(&mut upstream).unwrap(), b"goes on");
         })
         .await;
         assert!(matches!(relay.await.unwrap().end, RelayEnd::Complete));
@@ -87,41 +79,12 @@ fn unix_relay_passes_the_servers_half_close_on() {
 #[test]
 fn bulk_passes_both_ways_over_unix_with_slow_receivers() {
     block_on(async {
-        /// Far more than sockets buffer on both sides together.
-        const BULK: usize = 24 << 20;
         let UnixBench { client, upstream, relay, .. } = unix_bench(Some(PATIENCE), Some(PATIENCE)).await;
-        ends(move || {
-            let pattern: Vec<u8> = (0..BULK).map(|at| (at * 31 % 251) as u8).collect();
-            let (pattern, client, upstream) = (&pattern, &client, &upstream);
-            // Readers start when the writers of both have filled all buffers.
-            let full = &Barrier::new(4);
-            std::thread::scope(|scope| {
-                scope.spawn(move || send_bulk(client, pattern, full, || client.shutdown(Shutdown::Write).unwrap()));
-                scope.spawn(move || send_bulk(upstream, pattern, full, || upstream.shutdown(Shutdown::Write).unwrap()));
-                scope.spawn(move || receive_bulk(client, pattern, full));
-                scope.spawn(move || receive_bulk(upstream, pattern, full));
-            });
-        })
-        .await;
+        ends(move || bulk_both_ways(&client, &upstream)).await;
         let outcome = relay.await.unwrap();
         assert!(matches!(outcome.end, RelayEnd::Complete), "{outcome:?}");
         assert_eq!((outcome.to_upstream_bytes, outcome.to_client_bytes), (BULK as u64, BULK as u64));
     });
-}
-
-fn send_bulk(mut writer: impl Write, pattern: &[u8], full: &Barrier, finish: impl FnOnce()) {
-    let (first, rest) = pattern.split_at(1 << 20);
-    writer.write_all(first).unwrap();
-    full.wait();
-    writer.write_all(rest).unwrap();
-    finish();
-}
-
-fn receive_bulk(mut reader: impl Read, pattern: &[u8], full: &Barrier) {
-    full.wait();
-    let mut bytes = Vec::new();
-    reader.read_to_end(&mut bytes).unwrap();
-    assert!(bytes == pattern);
 }
 
 #[test]
@@ -133,7 +96,7 @@ fn unix_server_that_answers_without_reading_all_is_heard_to_the_end() {
             client.write_all(b"more than it wants").unwrap();
             upstream.write_all(b"too large").unwrap();
             drop(upstream);
-            assert_eq!(read_all(&mut client), b"too large");
+            assert_eq!(read_all(&mut client).unwrap(), b"too large");
             client.write_all(b"and on").unwrap();
         })
         .await;
@@ -212,7 +175,7 @@ fn lease_is_given_back_when_a_relay_is_dropped() {
     block_on(async {
         let (_listener, address) = server();
         let pool = pool_of(vec![address]);
-        let (_client, connection) = accepted().await;
+        let (_client, connection, _stats) = connected().await;
         let joined = relay(connection, connect(&pool).await, None, None);
         assert_eq!(connections(&pool), [1]);
         assert!(timeout(Duration::from_millis(1), joined).await.is_err(), "nobody closed");

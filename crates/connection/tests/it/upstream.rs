@@ -1,6 +1,6 @@
 //! Pools of servers: whose turn it is, what happens when one is gone, and how it comes back.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::net::{self, SocketAddr};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -14,11 +14,10 @@ use ::connection::upstream::{
 };
 use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
-use tokio::task::spawn_blocking;
 use tokio::time::{self, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{PATIENCE, block_on};
+use crate::support::{PATIENCE, block_on, ends, read_all};
 
 fn some_client() -> Client {
     Client { peer: "192.0.2.7:49152".parse().unwrap(), local: "198.51.100.1:443".parse().unwrap() }
@@ -302,7 +301,7 @@ fn server_is_told_by_either_version_who_the_client_is() {
             let mut accepted = listener.accept().unwrap().0;
             upstream.shutdown().await.unwrap();
             let expected = [encode_header(version, Some(&some_client())), b"question".to_vec()].concat();
-            assert_eq!(read_all(&mut accepted), expected);
+            assert_eq!(read_all(&mut accepted).unwrap(), expected);
         }
     });
 }
@@ -442,7 +441,7 @@ fn checks_tell_the_server_that_there_is_no_client() {
         };
         let checks = tokio::spawn(Pool::new(config).unwrap().check_health(CancellationToken::new()));
         let mut accepted = ends(move || listener.accept().unwrap().0).await;
-        assert_eq!(ends(move || read_all(&mut accepted)).await, encode_header(ProxyVersion::V2, None));
+        assert_eq!(ends(move || read_all(&mut accepted).unwrap()).await, encode_header(ProxyVersion::V2, None));
         checks.abort();
     });
 }
@@ -450,17 +449,6 @@ fn checks_tell_the_server_that_there_is_no_client() {
 #[test]
 fn without_checks_there_is_nothing_to_run() {
     block_on(pool_of(vec![server().1]).check_health(CancellationToken::new()));
-}
-
-pub fn read_all(stream: &mut impl Read) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    bytes
-}
-
-/// Runs blocking code beside the runtime.
-pub async fn ends<T: Send + 'static>(body: impl FnOnce() -> T + Send + 'static) -> T {
-    spawn_blocking(body).await.unwrap()
 }
 
 #[test]

@@ -113,7 +113,7 @@ impl ListenerConfig {
             window_scale,
             half_open: HalfOpen { max, high_percent, low_percent, prefix_share_percent, synack_retries },
             cookies: Cookies { accept, bad_per_prefix },
-            limits: Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit },
+            limits: Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit, displace_idle },
             timeouts: Timeouts { connect, first_byte, idle, half_close, drain_idle, header, user, keepalive },
         } = self;
         vec![
@@ -142,6 +142,7 @@ impl ListenerConfig {
             reload("limits.allow_files", allow_files),
             reload("limits.deny_files", deny_files),
             reload("limits.at_limit", at_limit),
+            reload("limits.displace_idle_seconds", displace_idle),
             reload("timeouts.connect_seconds", connect),
             reload("timeouts.first_byte_seconds", first_byte),
             reload("timeouts.idle_seconds", idle),

@@ -151,7 +151,7 @@ pub struct Cookies {
 }
 
 /// Whose connections are served, and how many.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// `None`: as many as come.
     pub new_per_second: Option<NonZeroU32>,
@@ -162,6 +162,8 @@ pub struct Limits {
     /// Empty: nobody.
     pub deny_files: Vec<PathBuf>,
     pub at_limit: AtLimit,
+    /// Whom a byte has come from or gone to in this time is not displaced.
+    pub displace_idle: Duration,
 }
 
 /// How long a connection may do nothing.
@@ -260,8 +262,12 @@ impl Choice for Option<ProxyVersion> {
 }
 
 impl Choice for AtLimit {
-    const WORDS: &'static [(&'static str, AtLimit)] =
-        &[("queue", AtLimit::Queue), ("reset", AtLimit::Reset), ("silent", AtLimit::Silent)];
+    const WORDS: &'static [(&'static str, AtLimit)] = &[
+        ("queue", AtLimit::Queue),
+        ("reset", AtLimit::Reset),
+        ("silent", AtLimit::Silent),
+        ("displace", AtLimit::Displace),
+    ];
 }
 
 impl Choice for LogFormat {
@@ -317,7 +323,14 @@ impl Default for ListenerConfig {
                 synack_retries: engine.synack_retries,
             },
             cookies: Cookies { accept: engine.accept_cookies, bad_per_prefix: engine.bad_cookies_per_prefix },
-            limits: Limits::default(),
+            limits: Limits {
+                new_per_second: None,
+                per_prefix: None,
+                allow_files: Vec::new(),
+                deny_files: Vec::new(),
+                at_limit: AtLimit::Queue,
+                displace_idle: Duration::from_secs(10),
+            },
             timeouts: Timeouts {
                 connect: Duration::from_secs(5),
                 first_byte: None,

@@ -236,6 +236,7 @@ fn read_limits(mut section: Section<'_, '_>, default: Limits) -> Limits {
         allow_files: values(section.strings("allow_files", PATH, path)),
         deny_files: values(section.strings("deny_files", PATH, path)),
         at_limit: section.choice("at_limit").map_or(default.at_limit, |found| found.value),
+        displace_idle: seconds(&mut section, "displace_idle_seconds", 1, default.displace_idle),
     };
     section.close();
     limits

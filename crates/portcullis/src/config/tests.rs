@@ -94,7 +94,7 @@ fn every_value_of_a_full_file_arrives() {
         window_scale = 4
         half_open = { max = 4, high_percent = 90, low_percent = 0, prefix_share_percent = 100, synack_retries = 5 }
         cookies = { accept = "always", bad_per_prefix = 50 }
-        limits = { new_per_second = 60, per_prefix = 7, allow_files = ["/a"], deny_files = ["/d", "/e"], at_limit = "silent" }
+        limits = { new_per_second = 60, per_prefix = 7, allow_files = ["/a"], deny_files = ["/d", "/e"], at_limit = "silent", displace_idle_seconds = 8 }
         timeouts = { connect_seconds = 1, first_byte_seconds = 3, idle_seconds = 0, half_close_seconds = 0, drain_idle_seconds = 8, header_seconds = 2, user_timeout_seconds = 4, keepalive_seconds = 5, keepalive_interval_seconds = 6, keepalive_probes = 7 }
         [[listener]]
         bind = ["127.0.0.1:81"]
@@ -133,6 +133,7 @@ fn every_value_of_a_full_file_arrives() {
             allow_files: vec!["/a".into()],
             deny_files: vec!["/d".into(), "/e".into()],
             at_limit: AtLimit::Silent,
+            displace_idle: Duration::from_secs(8),
         },
         timeouts: Timeouts {
             connect: Duration::from_secs(1),
@@ -227,7 +228,8 @@ fn a_listener_fault_has_place_key_value_and_range() {
             ["10.0.0.1/8", "CIDR"],
         ),
         ("limits.per_prefix = 16777217", "2:21: listener.limits.per_prefix: ", ["16777217", "from 0 to 16777216"]),
-        ("limits.at_limit = \"drop\"", "2:19: listener.limits.at_limit: ", ["\"drop\"", "\"silent\""]),
+        ("limits.at_limit = \"drop\"", "2:19: listener.limits.at_limit: ", ["\"drop\"", "\"displace\""]),
+        ("limits.displace_idle_seconds = 0", "2:32: listener.limits.displace_idle_seconds: ", ["0", "from 1 to 86400"]),
         ("limits.deny_files = [\"\"]", "2:22: listener.limits.deny_files: ", ["empty", "a path"]),
         ("window_scale = 15", "2:16: listener.window_scale: ", ["15", "from 0 to 14"]),
         ("cookies.bad_per_prefix = 0", "2:26: listener.cookies.bad_per_prefix: ", ["0", "from 10 to 327670"]),

@@ -15,9 +15,7 @@ pub struct Prefix(IpNet);
 impl Prefix {
     /// The prefix that stands for one source wherever sources are bounded: /24 of IPv4, /64 of IPv6.
     pub fn of_source(source: IpAddr) -> Prefix {
-        let len = if source.is_ipv4() { 24 } else { 64 };
-        let net = IpNet::new(source, len).unwrap_or_else(|_| IpNet::from(source));
-        Prefix(net.trunc())
+        Prefix(connection::source_prefix(source))
     }
 
     /// Whether the address is in it.

@@ -24,7 +24,7 @@ pub fn rules(config: &ListenerConfig, connections_max: usize) -> Result<Rules, F
 }
 
 fn read(config: &ListenerConfig) -> Result<Rules, Vec<String>> {
-    let Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit } = &config.limits;
+    let Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit, displace_idle } = &config.limits;
     let mut faults = Vec::new();
     let mut list = |key: &str, files| {
         lists::read(files).unwrap_or_else(|errors| {
@@ -39,6 +39,7 @@ fn read(config: &ListenerConfig) -> Result<Rules, Vec<String>> {
         allow,
         deny,
         at_limit: *at_limit,
+        displace_idle_min: *displace_idle,
         ..Rules::default()
     };
     if faults.is_empty() { Ok(rules) } else { Err(faults) }

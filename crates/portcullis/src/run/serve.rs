@@ -5,9 +5,10 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use connection::DISPLACED_MAX;
 use connection::proxy_protocol::{Client, read_header};
 use connection::upstream::ServerView;
-use portcullis::{CloseReason, Connection, ConnectionHandle, Listener, PrefixList};
+use portcullis::{AtLimit, CloseReason, Connection, ConnectionHandle, Listener, PrefixList};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
@@ -150,7 +151,12 @@ pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descripto
     let accept_queue = descriptors::accept_queue(config.accept_queue, limit, listeners);
     let relayed = matches!(config.backend, Backend::Upstreams(_));
     let (listener, wanted) = (&config.name, config.connections_max);
-    match descriptors.connections(wanted, accept_queue, relayed, listeners) {
+    // Who is displaced holds its descriptors until its task has noticed.
+    let displaced = match config.limits.at_limit {
+        AtLimit::Displace => DISPLACED_MAX * if relayed { 2 } else { 1 },
+        AtLimit::Queue | AtLimit::Reset | AtLimit::Silent => 0,
+    };
+    match descriptors.connections(wanted, accept_queue + displaced, relayed, listeners) {
         Allowed::All => Ok(wanted),
         Allowed::Fewer(max) => {
             tracing::info!(

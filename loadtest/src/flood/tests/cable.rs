@@ -10,7 +10,7 @@ use super::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-pub fn without_ebpf() -> bool {
+fn without_ebpf() -> bool {
     let without = std::env::var("TESTNET_USER_NAMESPACE").is_ok_and(|value| value == "1");
     if without {
         println!("skipped, because TESTNET_USER_NAMESPACE=1: no eBPF there");

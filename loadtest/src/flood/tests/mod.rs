@@ -3,7 +3,6 @@
 mod cable;
 mod connections;
 mod frames;
-mod speed;
 mod tshark;
 
 use testnet::{Interface, Mac, Namespace, veth};

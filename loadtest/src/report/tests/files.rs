@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::made_up::{comparison, hopeless, results, scenario, single};
 use crate::report::{ReportError, json, merge, write};
-use crate::results::{FORMAT, Results, Round};
+use crate::results::{FORMAT, Results};
 
 /// A directory that is gone when the test ends.
 struct Directory(PathBuf);
@@ -119,24 +119,4 @@ fn merge_leaves_different_names_alone() {
 fn merge_of_one_or_none_changes_nothing() {
     assert_eq!(merge(vec![("a.json".into(), single())]), single());
     assert!(merge(vec![]).scenarios.is_empty());
-}
-
-/// Writes the made-up reports where a browser can show them: `LOADTEST_SHOW=/tmp/show cargo test -p loadtest show -- --ignored`.
-#[test]
-#[ignore = "for the eyes"]
-fn show() {
-    let dir = PathBuf::from(std::env::var_os("LOADTEST_SHOW").expect("LOADTEST_SHOW names a directory"));
-    let mut limited = comparison();
-    for (i, round) in limited.scenarios[0].rounds.iter_mut().enumerate() {
-        round.flood.generator_limited = round.flood_rate == Some(5e5) && i % 2 == 0;
-        if round.flood_rate.is_none() {
-            round.flood_kind = "ack".to_owned();
-        }
-    }
-    let merged = merge(vec![("before.json".into(), limited.clone()), ("after.json".into(), limited)]);
-    let odd = results(vec![scenario("odd", vec![hopeless(), Round::default()]), scenario("empty", vec![])]);
-    for (name, results) in [("compare", comparison()), ("single", single()), ("merged", merged), ("odd", odd)] {
-        write(&dir.join(name), &results).expect("a report");
-        println!("{}", crate::report::summary(&results, crate::report::BASELINE, false));
-    }
 }
