@@ -16,13 +16,14 @@ mod socket;
 mod table;
 
 pub use args::CtlArgs;
-pub use client::ctl;
+pub use client::{Caller, ctl};
 pub use operations::Operations;
 pub use place::take;
 pub use prefix::Prefix;
 pub use protocol::{
-    AccessLogStatus, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
-    Reloaded, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
+    AccessLogStatus, Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
+    Reloaded, Request, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
 pub use server::ControlServer;
 pub use socket::ControlSocket;
+pub use table::{size, span};
