@@ -3,7 +3,7 @@
 //! Everything is text, so that it reads the same without colours. What is short of room is left out from the bottom and from the right.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis::TcpState;
 use ratatui::Frame;
@@ -23,6 +23,8 @@ const TWO_COLUMNS_WIDTH: u16 = 60;
 const STATES_WIDTH: u16 = 24;
 /// Of a bar, without what stands around it.
 const BAR_WIDTH_MAX: usize = 40;
+/// An answer that is so late, beside two intervals, is said to be: a process in trouble may take its time to answer.
+const LATE: Duration = Duration::from_secs(1);
 /// Switches and servers that are shown at most.
 const SWITCHES_MAX: usize = 4;
 const UPSTREAMS_MAX: usize = 6;
@@ -77,6 +79,11 @@ fn foot_line(app: &App, now: Instant) -> Line<'static> {
     }
     if app.paused {
         return Line::styled("paused: p goes on", REVERSED);
+    }
+    if let Some(age) = app.sample().map(|sample| now.saturating_duration_since(sample.received))
+        && age > 2 * app.interval + LATE
+    {
+        return Line::styled(format!("the last answer is {} s old", age.as_secs()), REVERSED);
     }
     let every = app.interval.as_secs_f64();
     Line::styled(format!("every {every} s  q quit  tab listener  p pause  s sort"), DIM)
@@ -255,8 +262,6 @@ fn ago(now: u64, then: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use ratatui::Terminal;
     use ratatui::backend::TestBackend;
 
@@ -358,6 +363,7 @@ half-open    [#..]  3072 of 4096, 75 %";
     #[test]
     fn trouble_and_pause_are_said_at_the_foot() {
         let (mut app, now) = (app(), Instant::now());
+        assert_eq!(screen(&app, 80, 24, now + Duration::from_secs(9))[23], "the last answer is 9 s old");
         app.act(Action::Pause);
         assert!(screen(&app, 80, 24, now)[23].contains("paused"));
         app.looked(Err("/run/c.sock: no process answers there\nand more".to_owned()), now);
