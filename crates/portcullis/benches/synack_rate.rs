@@ -124,7 +124,7 @@ impl Bench {
             hook,
             pins: None,
             fail_closed: false,
-            master: key(),
+            master: key().into(),
             name: None,
         };
         let start = || BpfEngine::start(config, ()).expect("start the fast door");

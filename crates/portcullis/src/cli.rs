@@ -9,6 +9,7 @@ use crate::config::{
     BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
 };
 use crate::control::CtlArgs;
+use crate::top::TopArgs;
 
 const ABOUT: &str = "A SYN-flood-resistant TCP front door.
 
@@ -67,6 +68,8 @@ pub enum Command {
     },
     /// Ask a running process over its control socket, or tell it what to do
     Ctl(CtlArgs),
+    /// Watch a running process in the terminal: rates, queues, states, prefixes, modes, upstreams
+    Top(TopArgs),
 }
 
 /// The flags of `run`. A flag wins over the config file.

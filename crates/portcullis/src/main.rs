@@ -13,6 +13,7 @@ mod rights;
 mod run;
 mod service;
 mod takeover;
+mod top;
 
 use std::fs;
 use std::io::{self, Write};
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::Man { dir } => man(dir.as_deref()),
         Command::Config { print_default: _ } => print(DEFAULT_TOML),
         Command::Ctl(args) => control::ctl(args).and_then(|answer| print(&answer)),
+        Command::Top(args) => top::top(args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -195,6 +195,15 @@ impl KeySource {
         kept.map_err(|error| self.cannot_keep(&error))
     }
 
+    /// Puts those before the last of these keys beside it, where the state directory is ours. That they cannot be kept is a line in the log: it
+    /// matters at a restart alone, and the rotation is somebody's wish.
+    pub fn keep_previous(&self, masters: &KeySchedule) {
+        let Place::Kept { directory, .. } = &self.place else { return };
+        if let Err(error) = replace(directory, PREVIOUS_FILE, &previous::text(masters)) {
+            tracing::warn!(%error, "a restart within two minutes loses handshakes: cannot keep the keys of before the rotation");
+        }
+    }
+
     /// With the keys that were in use before, if a rotation is not long ago. Without them handshakes under way are lost, and nothing else: so
     /// what is wrong with them is a line in the log.
     fn with_previous(&self, directory: &Path, last: MasterKey) -> KeySchedule {

@@ -652,6 +652,127 @@ fn on_the_raw_tier_status_has_the_queue_and_conns_say_who_made_the_handshake() {
 }
 
 #[test]
+fn a_key_file_with_another_key_is_rotated_to_and_what_is_wrong_with_it_is_said() {
+    isolated!(|| {
+        let directory = Directory::new();
+        let (socket, key) = (directory.file("c.sock"), directory.file("key"));
+        let write = |text: &str, mode: u32| {
+            let _ = fs::remove_file(&key);
+            fs::write(&key, text).unwrap();
+            fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+        };
+        write(&"42".repeat(32), 0o600);
+        let addr = "127.0.0.1:8080".parse().unwrap();
+        let file = TempFile::new(&format!(
+            "datapath = \"raw\"\nadmin = \"127.0.0.1:0\"\nworkers = 2\ncontrol = \"{}\"\nmaster_key_file = \"{}\"\n\
+             [[listener]]\nname = \"web\"\nbind = [\"{addr}\"]\nservice = \"echo\"\n",
+            socket.display(),
+            key.display()
+        ));
+        let server = Server::spawn(portcullis(&["--config", file.path()]), addr);
+        let guard = Guard { server, socket, directory };
+        let metric = |name: &str| metrics(guard.server.admin).get(name, &[]).unwrap();
+        let named = key.display().to_string();
+        let refused = |args: &[&str], expected: i32, part: &str| {
+            let output = guard.ctl(&[&["rotate-keys"], args].concat());
+            assert_eq!(code(&output), expected, "{}", stderr(&output));
+            assert!(stderr(&output).contains(part), "{part}: {}", stderr(&output));
+            assert_eq!(metric("portcullis_key_rotations_total"), 0.0);
+        };
+        refused(&[], 1, "is the one in use");
+        refused(&["--generate"], 1, "rotate without --generate");
+        refused(&["--at", "5"], 2, "at: 5 is not legal; legal: Unix time from ");
+        refused(&["--at", "soon"], 2, "invalid value 'soon'");
+        write("43", 0o600);
+        refused(&[], 1, "64 hexadecimal digits");
+        write(&"43".repeat(32), 0o644);
+        refused(&[], 1, "chmod 600");
+        fs::remove_file(&key).unwrap();
+        refused(&[], 1, &named);
+        let _still = guard.echoing();
+
+        write(&"43".repeat(32), 0o600);
+        let rotated = guard.json(&["rotate-keys"]);
+        let (from, in_seconds) = (&rotated["from_unix_seconds"], rotated["in_seconds"].as_u64().unwrap());
+        assert!((32..=64).contains(&in_seconds) && from.as_u64().unwrap() % 32 == 0, "{rotated}");
+        assert_eq!(rotated["source"], format!("master_key_file {named}"));
+        assert_eq!(metric("portcullis_key_rotations_total"), 1.0);
+        assert_eq!(metric("portcullis_syncookies_key_rotation_timestamp_seconds"), from.as_f64().unwrap());
+        let line = guard.server.line("ctl rotate-keys: another master key in ");
+        assert!(line.contains(&named) && !line.contains("4343"), "{line}");
+        let status = guard.json(&["status"]);
+        assert_eq!((&status["keys"]["rotations"], &status["keys"]["from_unix_seconds"]), (&Value::from(1), from));
+        assert!(guard.text(&["status"]).contains("master key: 1 rotations, the last one in use in "));
+        let _served = guard.echoing();
+    });
+}
+
+#[test]
+fn where_the_kernel_answers_there_is_no_key_to_rotate() {
+    let guard = Guard::start("service = \"echo\"");
+    let output = guard.ctl(&["rotate-keys"]);
+    assert_eq!(code(&output), 1);
+    assert!(stderr(&output).contains("there is no master key"), "{}", stderr(&output));
+    assert!(guard.json(&["status"])["keys"].is_null());
+}
+
+/// Everything that the admin server counts.
+fn metrics(admin: std::net::SocketAddr) -> testnet::Metrics {
+    let (status, text) = testnet::http_get(&testnet::Namespace::current(), admin, "/metrics").unwrap();
+    assert_eq!(status, 200);
+    testnet::Metrics::parse(&text)
+}
+
+#[test]
+fn upstreams_are_in_status_and_in_the_metrics() {
+    let upstream = TcpListener::bind(own_addr(0)).unwrap();
+    let (alive, dead) = (upstream.local_addr().unwrap().to_string(), "unix:/nowhere/app.sock");
+    let guard = Guard::start(&format!("upstreams = [\"{alive}\", \"{dead}\"]"));
+    let _clients: Vec<_> = (0..4).map(|_| (guard.server.connect(), upstream.accept().unwrap())).collect();
+    testnet::eventually("all are passed on", PATIENCE, || {
+        guard.json(&["status"])["listeners"][0]["upstreams"][0]["connections"] == 4
+    });
+    let servers = guard.json(&["status"])["listeners"][0]["upstreams"].clone();
+    assert_eq!((&servers[0]["server"], &servers[0]["up"]), (&Value::from(alive.as_str()), &Value::Bool(true)));
+    assert_eq!((&servers[0]["connects"], &servers[0]["connect_failures"]), (&Value::from(4), &Value::from(0)));
+    let failures = servers[1]["connect_failures"].as_u64().unwrap();
+    assert!(failures >= 1 && servers[1]["last_error"].as_str().unwrap().contains("No such file"), "{servers}");
+    let text = guard.text(&["status"]);
+    assert!(text.contains(&format!("upstream       {alive} up, 4 open, 4 connects, 0 failed")), "{text}");
+    let metrics = metrics(guard.server.admin);
+    let get = |name: &str, server: &str| metrics.get(&format!("portcullis_upstream_{name}"), &[("server", server)]);
+    assert_eq!((get("up", &alive), get("connections", &alive)), (Some(1.0), Some(4.0)));
+    assert_eq!((get("connects_total", &alive), get("connect_failures_total", &alive)), (Some(4.0), Some(0.0)));
+    assert_eq!(get("connect_failures_total", dead), Some(failures as f64));
+}
+
+#[test]
+fn the_client_that_a_proxy_names_is_beside_the_peer() {
+    let directory = Directory::new();
+    let log = directory.file("access.log");
+    let guard = Guard::start_with(
+        directory,
+        "service = \"echo\"\nproxy_protocol = { accept_from = [\"127.0.0.0/8\"] }",
+        &format!("access_log.path = \"{}\"", log.display()),
+    );
+    let mut stream = guard.server.connect();
+    stream.write_all(b"PROXY TCP4 192.0.2.7 198.51.100.1 49152 80\r\n1").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    let conn = guard.json(&["conns"])["connections"][0].clone();
+    assert_eq!(
+        (&conn["client"], &conn["peer"]),
+        (&Value::from("192.0.2.7:49152"), &Value::from(stream.local_addr().unwrap().to_string()))
+    );
+    assert!(guard.text(&["conns"]).contains("192.0.2.7:49152"));
+    drop(stream);
+    testnet::eventually("the line", PATIENCE, || fs::read_to_string(&log).is_ok_and(|text| text.ends_with('\n')));
+    let line: Value = serde_json::from_str(&fs::read_to_string(&log).unwrap()).unwrap();
+    assert_eq!(line["client"], "192.0.2.7:49152");
+    assert_eq!(metrics(guard.server.admin).get("portcullis_access_log_lines_total", &[]), Some(1.0));
+    assert_eq!(metrics(guard.server.admin).get("portcullis_access_log_dropped_total", &[]), Some(0.0));
+}
+
+#[test]
 fn an_access_log_that_cannot_be_opened_is_1_and_named() {
     let directory = Directory::new();
     let (file, _) = config(&directory.file("c"), "", "access_log.path = \"/nonexistent/log\"");

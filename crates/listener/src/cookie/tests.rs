@@ -210,6 +210,19 @@ fn a_rotation_refuses_no_cookie_within_its_lifetime() {
 }
 
 #[test]
+fn a_rotation_leaves_alone_what_nodes_may_have_made_already() {
+    let mint = |epoch| {
+        let mut node = CookieJar::new(MasterKey::from_bytes([42; 32]), Epoch(epoch));
+        node.mint(&tuple(false), IRS, &linux_offer(true), NOW)
+    };
+    let made = [EPOCH.0 - 1, EPOCH.0, EPOCH.0 + 1].map(mint);
+    let (mut jar, _) = rotated(jar());
+    for cookie in made {
+        assert!(jar.check(&tuple(false), IRS, cookie.isn, echo(&cookie), NOW).is_ok());
+    }
+}
+
+#[test]
 fn after_a_rotation_the_old_master_makes_nothing_that_is_taken() {
     let (mut jar, from) = rotated(jar());
     jar.advance(Epoch(EPOCH.0 + 1), NOW);

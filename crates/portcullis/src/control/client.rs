@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::args::{CtlArgs, Verb};
+use super::args::CtlArgs;
 use super::place;
 use super::protocol::{ANSWER_BYTES_MAX, Answer, RefusalKind, Request};
 use super::socket::{connect, owner};
@@ -23,24 +23,47 @@ const RESTART_PATIENCE: Duration = Duration::from_secs(150);
 /// # Errors
 /// When nobody is there, or says no.
 pub fn ctl(args: CtlArgs) -> Result<String, Failure> {
-    let patience = if matches!(args.verb, Verb::Restart) { RESTART_PATIENCE } else { PATIENCE };
-    let deadline = Instant::now() + patience;
-    let (stream, path) = match args.socket {
-        Some(path) => (connect(&path, PATIENCE).map_err(|error| unreachable_at(&path, &error))?, path),
-        None => find(&place::of_client())?,
-    };
-    let line = ask(stream, &args.verb.into_request(), deadline)
-        .map_err(|error| Failure::Unavailable(format!("{}: {error}", path.display())))?;
-    let answer = serde_json::from_slice(&line)
-        .map_err(|error| Failure::Runtime(format!("{}: the answer makes no sense: {error}", path.display())))?;
-    match answer {
-        Answer::Error(refusal) => Err(match refusal.kind {
-            RefusalKind::Usage => Failure::Usage(refusal.message),
-            RefusalKind::Refused => Failure::Runtime(refusal.message),
-            RefusalKind::Rights => Failure::Rights(refusal.message),
-        }),
-        answer if args.json => table::json(&answer).map_err(|error| Failure::runtime("cannot write JSON", error)),
-        answer => Ok(table::text(&answer)),
+    let answer = Caller::new(args.socket).ask(&args.verb.into_request())?;
+    match args.json {
+        true => table::json(&answer).map_err(|error| Failure::runtime("cannot write JSON", error)),
+        false => Ok(table::text(&answer)),
+    }
+}
+
+/// Asks the process behind one socket, or the one process that there is.
+pub struct Caller {
+    socket: Option<PathBuf>,
+}
+
+impl Caller {
+    /// Of the process behind this socket; without one, of whoever is found, anew for each question.
+    pub fn new(socket: Option<PathBuf>) -> Caller {
+        Caller { socket }
+    }
+
+    /// Asks, and returns the answer, which is no [`Answer::Error`]. Blocks for up to 20 s; for a restart, 150 s.
+    ///
+    /// # Errors
+    /// When nobody is there, or says no.
+    pub fn ask(&self, request: &Request) -> Result<Answer, Failure> {
+        let patience = if matches!(request, Request::Restart {}) { RESTART_PATIENCE } else { PATIENCE };
+        let deadline = Instant::now() + patience;
+        let (stream, path) = match &self.socket {
+            Some(path) => (connect(path, PATIENCE).map_err(|error| unreachable_at(path, &error))?, path.clone()),
+            None => find(&place::of_client())?,
+        };
+        let line = ask(stream, request, deadline)
+            .map_err(|error| Failure::Unavailable(format!("{}: {error}", path.display())))?;
+        let answer = serde_json::from_slice(&line)
+            .map_err(|error| Failure::Runtime(format!("{}: the answer makes no sense: {error}", path.display())))?;
+        match answer {
+            Answer::Error(refusal) => Err(match refusal.kind {
+                RefusalKind::Usage => Failure::Usage(refusal.message),
+                RefusalKind::Refused => Failure::Runtime(refusal.message),
+                RefusalKind::Rights => Failure::Rights(refusal.message),
+            }),
+            answer => Ok(answer),
+        }
     }
 }
 

@@ -16,13 +16,14 @@ mod socket;
 mod table;
 
 pub use args::CtlArgs;
-pub use client::ctl;
+pub use client::{Caller, ctl};
 pub use operations::Operations;
 pub use place::{running, take};
 pub use prefix::Prefix;
 pub use protocol::{
-    AccessLogStatus, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
+    AccessLogStatus, Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
     Reloaded, Request, Restarted, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
 };
 pub use server::{ControlServer, Succession};
 pub use socket::{ControlSocket, Share, owner};
+pub use table::{size, span};

@@ -209,7 +209,7 @@ fn traffic(traffic: Traffic) -> String {
 }
 
 /// Bytes with three digits or so.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
     if bytes < 1024 {
         return format!("{bytes} B");
@@ -223,7 +223,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// A time with its two largest units.
-fn span(seconds: f64) -> String {
+pub fn span(seconds: f64) -> String {
     let whole = seconds as u64;
     let (days, hours, minutes, rest) = (whole / 86_400, whole / 3600 % 24, whole / 60 % 60, whole % 60);
     match (days, hours, minutes) {

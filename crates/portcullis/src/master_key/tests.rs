@@ -232,6 +232,23 @@ fn a_restart_after_a_rotation_has_the_key_before_for_as_long_as_a_client_may_nee
 }
 
 #[test]
+fn a_key_that_somebody_else_put_into_the_state_directory_has_those_before_it_beside_it_too() {
+    let dir = Directory::new();
+    let source = KeySource::kept_in(&dir.0);
+    let mut masters = source.load().unwrap();
+    let from = Epoch(oldest_epoch_now().0 + 4);
+    dir.write(STATE_FILE, &new_hex(), 0o600);
+    masters.rotate(from, source.read().unwrap()).unwrap();
+    source.keep_previous(&masters);
+    let loaded = source.load().unwrap();
+    assert!(loaded.first().is(masters.first()) && loaded.last().is(masters.last()));
+    let given = KeySource::find(Some(by_flag(&dir.0.join(STATE_FILE))), None, Environment::default()).unwrap();
+    fs::remove_file(dir.0.join(PREVIOUS_FILE)).unwrap();
+    given.keep_previous(&masters);
+    assert!(!dir.0.join(PREVIOUS_FILE).exists(), "nothing beside a file of somebody else's");
+}
+
+#[test]
 fn previous_keys_that_make_no_sense_are_left_out() {
     let dir = Directory::new();
     let source = KeySource::kept_in(&dir.0);

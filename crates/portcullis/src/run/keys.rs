@@ -82,6 +82,8 @@ impl Keys {
         if generate {
             // Before anybody uses it: the next process is to find it.
             self.source.keep(&masters).map_err(refused)?;
+        } else {
+            self.source.keep_previous(&masters);
         }
         self.controls.iter().for_each(|control| control.set_master_keys(masters.clone()));
         state.masters = masters;

@@ -302,10 +302,12 @@ mod tests {
     use portcullis::{Handshake, Via};
 
     use super::super::descriptors::Descriptors;
+    use super::super::heritage::Program;
     use super::*;
     use crate::cli::RunArgs;
     use crate::config::Config;
     use crate::registry::{Opening, Seat, Told};
+    use crate::takeover::Giving;
 
     fn running() -> Running {
         let level = Arc::new(LevelControl::without_log(LogLevel::Info));
@@ -315,7 +317,16 @@ mod tests {
         let (registry, drain) = (Registry::new(None), CancellationToken::new());
         let insight = Insight::new(registry.clone());
         let listeners = (Vec::new(), Census::new(Vec::new()));
-        Running::new(listeners, Arc::default(), (registry, insight), level, Arc::new(reloader), drain)
+        let giving = Giving::new(Vec::new(), None, None, |_| {});
+        let heritage = Heritage::new(giving, Program::of_process().unwrap(), None, CancellationToken::new());
+        let reloader = (Arc::new(reloader), Arc::new(heritage));
+        Running::new(listeners, Arc::default(), (registry, insight), level, reloader, drain)
+    }
+
+    #[test]
+    fn without_a_control_socket_nobody_can_take_over() {
+        let refusal = running().restart().unwrap_err();
+        assert!(refusal.message.contains("no control socket"), "{refusal:?}");
     }
 
     /// Each with a number one higher than the one before, in its own process.

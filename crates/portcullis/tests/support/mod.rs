@@ -165,6 +165,11 @@ impl Scratch {
         Scratch(path)
     }
 
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Writes a file that only its owner can read.
     pub fn file(&self, name: &str, content: &str) -> PathBuf {
         let path = self.0.join(name);

@@ -2,7 +2,7 @@ use tokio::time::Instant;
 
 use super::*;
 use crate::config::LogLevel;
-use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Reloaded, Rotated, Status, Top};
+use crate::control::{Conns, Drained, Killed, LevelChanged, Prefix, Reloaded, Restarted, Rotated, Status, Top};
 
 /// A process with more to say than a socket holds, and a bug.
 struct Talkative;
@@ -39,6 +39,10 @@ impl Operations for Talkative {
         Err(Refusal::refused("no"))
     }
 
+    fn restart(&self) -> Result<Restarted, Refusal> {
+        Err(Refusal::refused("no"))
+    }
+
     fn kill_ids(&self, ids: &[u64]) -> Killed {
         Killed { killed: 0, unknown: ids.to_vec() }
     }
@@ -56,11 +60,28 @@ impl Operations for Talkative {
     }
 }
 
+/// Says which version the other side speaks.
+struct Echo;
+
+impl Succession for Echo {
+    fn serve(&self, mut stream: std::os::unix::net::UnixStream, version: u32) {
+        use std::io::Write;
+        stream.set_nonblocking(false).unwrap();
+        writeln!(stream, "{{\"error\":{{\"kind\":\"refused\",\"message\":\"version {version}\"}}}}").unwrap();
+    }
+}
+
 /// A client's end, and the task that serves it.
 fn client() -> (UnixStream, tokio::task::JoinHandle<()>) {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let owner = nix::unistd::geteuid().as_raw();
-    (ours, tokio::spawn(serve(theirs, Arc::new(Talkative), owner)))
+    (ours, tokio::spawn(serve(theirs, Arc::new(Talkative), Arc::new(Echo), owner)))
+}
+
+#[tokio::test]
+async fn who_wants_to_take_over_speaks_with_somebody_else() {
+    let answer = answer_to("{\"verb\":\"take-over\",\"version\":7}\n").await;
+    assert!(matches!(answer, Answer::Error(refusal) if refusal.message == "version 7"));
 }
 
 async fn answer_to(line: &str) -> Answer {
