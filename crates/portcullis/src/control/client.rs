@@ -20,13 +20,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// When nobody is there, or says no.
 pub fn ctl(args: CtlArgs) -> Result<String, Failure> {
+    match query(args.socket.as_deref(), &args.verb.into_request())? {
+        answer if args.json => table::json(&answer).map_err(|error| Failure::runtime("cannot write JSON", error)),
+        answer => Ok(table::text(&answer)),
+    }
+}
+
+/// Asks the process whose control socket is there, or the one that is found; an answer is never a refusal.
+///
+/// # Errors
+/// When nobody is there, or says no.
+pub fn query(socket: Option<&Path>, request: &Request) -> Result<Answer, Failure> {
     let deadline = Instant::now() + PATIENCE;
-    let (stream, path) = match args.socket {
-        Some(path) => (connect(&path, PATIENCE).map_err(|error| unreachable_at(&path, &error))?, path),
+    let (stream, path) = match socket {
+        Some(path) => (connect(path, PATIENCE).map_err(|error| unreachable_at(path, &error))?, path.to_owned()),
         None => find(&place::of_client())?,
     };
-    let line = ask(stream, &args.verb.into_request(), deadline)
-        .map_err(|error| Failure::Unavailable(format!("{}: {error}", path.display())))?;
+    let line =
+        ask(stream, request, deadline).map_err(|error| Failure::Unavailable(format!("{}: {error}", path.display())))?;
     let answer = serde_json::from_slice(&line)
         .map_err(|error| Failure::Runtime(format!("{}: the answer makes no sense: {error}", path.display())))?;
     match answer {
@@ -35,8 +46,7 @@ pub fn ctl(args: CtlArgs) -> Result<String, Failure> {
             RefusalKind::Refused => Failure::Runtime(refusal.message),
             RefusalKind::Rights => Failure::Rights(refusal.message),
         }),
-        answer if args.json => table::json(&answer).map_err(|error| Failure::runtime("cannot write JSON", error)),
-        answer => Ok(table::text(&answer)),
+        answer => Ok(answer),
     }
 }
 

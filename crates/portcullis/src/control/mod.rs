@@ -16,13 +16,13 @@ mod socket;
 mod table;
 
 pub use args::CtlArgs;
-pub use client::ctl;
+pub use client::{ctl, query};
 pub use operations::Operations;
 pub use place::take;
 pub use prefix::Prefix;
 pub use protocol::{
-    AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Refusal, Reloaded, Status,
-    Top, TopEntry, Traffic,
+    AccessLogStatus, Answer, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Refusal, Reloaded,
+    Request, Status, Top, TopEntry, Traffic,
 };
 pub use server::ControlServer;
 pub use socket::ControlSocket;
