@@ -9,6 +9,7 @@ use crate::config::{
     BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
 };
 use crate::control::CtlArgs;
+use crate::trace::TraceArgs;
 
 const ABOUT: &str = "A SYN-flood-resistant TCP front door.
 
@@ -67,6 +68,8 @@ pub enum Command {
     },
     /// Ask a running process over its control socket, or tell it what to do
     Ctl(CtlArgs),
+    /// Draw the handshakes and teardowns of guarded connections as ladder diagrams, live
+    Trace(TraceArgs),
 }
 
 /// The flags of `run`. A flag wins over the config file.

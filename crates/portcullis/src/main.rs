@@ -12,6 +12,7 @@ mod registry;
 mod rights;
 mod run;
 mod service;
+mod trace;
 
 use std::fs;
 use std::io::{self, Write};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
         Command::Man { dir } => man(dir.as_deref()),
         Command::Config { print_default: _ } => print(DEFAULT_TOML),
         Command::Ctl(args) => control::ctl(args).and_then(|answer| print(&answer)),
+        Command::Trace(args) => trace::trace(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
