@@ -290,7 +290,11 @@ fn denied_client_is_refused_behind_the_handshake() {
         if let Ok(mut client) = connect_from(&lab.client, V4) {
             assert!(support::is_closed(&mut client));
         }
-        trace.expect(&["ACK seq 1 ack 1 ► ESTABLISHED", "CLOSED ◄ RST ACK", "refused: RST right behind the handshake"]);
+        trace.expect(&[
+            "ACK seq 1 ack 1 ► ESTABLISHED",
+            "CLOSED ◄ RST ACK",
+            "refused: RST before the server has sent anything",
+        ]);
     });
 }
 

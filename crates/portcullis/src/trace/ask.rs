@@ -38,10 +38,18 @@ pub enum Made {
     Untold,
 }
 
+/// What the thread has heard.
+#[derive(Clone, Copy, Debug)]
+pub enum Heard {
+    /// All connections of the process are made by this path.
+    Always(Via),
+    Of(Known),
+}
+
 /// The thread that asks. It ends with the handle, or when nobody answers.
 pub struct Asker {
     questions: SyncSender<(FourTuple, u64)>,
-    answers: Receiver<Known>,
+    answers: Receiver<Heard>,
 }
 
 impl Asker {
@@ -53,9 +61,14 @@ impl Asker {
         let (questions, waiting) = sync_channel::<(FourTuple, u64)>(WAITING_MAX);
         let (tell, answers) = sync_channel(WAITING_MAX);
         thread::Builder::new().name("trace-ask".to_owned()).spawn(move || {
+            if let Some(via) = ask_tier(socket.as_ref())
+                && tell.send(Heard::Always(via)).is_err()
+            {
+                return;
+            }
             for (tuple, serial) in waiting {
                 let Some(made) = ask(socket.as_ref(), &tuple) else { return };
-                if tell.send(Known { tuple, serial, made }).is_err() {
+                if tell.send(Heard::Of(Known { tuple, serial, made })).is_err() {
                     return;
                 }
                 thread::sleep(PAUSE);
@@ -70,9 +83,20 @@ impl Asker {
     }
 
     /// The next answer that is there.
-    pub fn answer(&self) -> Option<Known> {
+    pub fn answer(&self) -> Option<Heard> {
         self.answers.try_recv().ok()
     }
+}
+
+/// The path of all connections, where the datapath has one only.
+fn ask_tier(socket: Option<&PathBuf>) -> Option<Via> {
+    let Ok(Answer::Status(status)) = query(socket.map(PathBuf::as_path), &Request::Status {}) else { return None };
+    let paths = status.listeners.iter().map(|listener| match listener.tier.as_str() {
+        "bpf" => Some(Via::Cookie),
+        "kernel" => Some(Via::Kernel),
+        _ => None,
+    });
+    paths.reduce(|one, other| one.filter(|_| one == other)).flatten()
 }
 
 /// What the process says; `None` if it does not answer.

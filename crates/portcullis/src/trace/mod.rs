@@ -33,10 +33,11 @@ use wire::Flags;
 pub use args::TraceArgs;
 
 use crate::failure::Failure;
-use ask::{Asker, Made};
+use ask::{Asker, Heard, Made};
+use flow::Via;
 use output::Output;
 use sampling::INTERVAL;
-use table::Table;
+use table::{Table, Tracked};
 use tap::{Seen, Tap};
 use targets::{Asked, Targets};
 
@@ -85,6 +86,8 @@ struct Tracer {
     handshakes: Watcher,
     others: Watcher,
     asker: Option<Asker>,
+    /// By which path all connections are made, where the process says that there is one only.
+    always: Option<Via>,
     table: Table,
     pending: Vec<Seen>,
 }
@@ -109,6 +112,7 @@ impl Tracer {
             handshakes: open(filter::Share::Handshakes)?,
             others: open(filter::Share::Others)?,
             asker,
+            always: None,
             table: Table::default(),
             pending: Vec::new(),
         };
@@ -238,7 +242,14 @@ impl Tracer {
     fn take_answers(&mut self) {
         self.ask();
         let Some(asker) = &self.asker else { return };
-        while let Some(known) = asker.answer() {
+        while let Some(heard) = asker.answer() {
+            let known = match heard {
+                Heard::Always(via) => {
+                    self.always = Some(via);
+                    continue;
+                }
+                Heard::Of(known) => known,
+            };
             let Some(tracked) = self.table.get_mut(&known.tuple).filter(|tracked| tracked.serial == known.serial)
             else {
                 continue;
@@ -258,7 +269,10 @@ impl Tracer {
 
     /// Writes what is to be written now.
     fn show<W: Write>(&mut self, output: &mut Output<W>, count: Option<u64>) -> io::Result<()> {
-        for ended in self.table.take_ended() {
+        let always = self.always;
+        let tell = |tracked: &mut Tracked| always.iter().for_each(|via| tracked.flow.on_always(*via));
+        for mut ended in self.table.take_ended() {
+            tell(&mut ended);
             if count.is_some_and(|count| output.ended_count() >= count) {
                 break;
             }
@@ -266,6 +280,7 @@ impl Tracer {
         }
         if output.is_live() {
             for tracked in self.table.flows_mut().filter(|tracked| tracked.is_worth_showing()) {
+                tell(tracked);
                 output.progress(tracked)?;
             }
         }

@@ -164,7 +164,7 @@ pub enum Note {
         reset: bool,
     },
     Refused,
-    /// Reset by the server behind the handshake, before any data: as lists and limits refuse.
+    /// Reset by the server before it has sent data: as lists and limits refuse, and services that give up.
     RefusedEstablished,
     HandshakeReset(Side),
     Reset(Side),
@@ -173,6 +173,8 @@ pub enum Note {
     RstUnanswered(Side),
     ChallengeAck,
     FinAgain(Side, Duration),
+    /// The client's FIN again sooner than any timer sends it: the listener repeats one that came before the socket stood.
+    FinHandedOn(Duration),
     TimeWaitAnswers,
     HalfClosed(Side),
     SimultaneousClose,
@@ -205,6 +207,7 @@ impl Note {
             Note::RstUnanswered(_) => "rst_unanswered",
             Note::ChallengeAck => "challenge_ack",
             Note::FinAgain(..) => "fin_again",
+            Note::FinHandedOn(_) => "fin_handed_on",
             Note::TimeWaitAnswers => "time_wait_answers",
             Note::HalfClosed(_) => "half_closed",
             Note::SimultaneousClose => "simultaneous_close",
@@ -255,7 +258,7 @@ impl fmt::Display for Note {
             ),
             Note::Refused => write!(f, "refused: RST in answer to the SYN"),
             Note::RefusedEstablished => {
-                write!(f, "refused: RST right behind the handshake, as lists and limits do it")
+                write!(f, "refused: RST before the server has sent anything, as lists and limits do it")
             }
             Note::HandshakeReset(side) => write!(f, "the {} gave the handshake up with RST", side.word()),
             Note::Reset(side) => write!(f, "reset by the {}", side.word()),
@@ -274,6 +277,11 @@ impl fmt::Display for Note {
             Note::FinAgain(side, after) => {
                 write!(f, "the {}'s FIN again, {} later: the ACK of it was lost or is late", side.word(), Span(after))
             }
+            Note::FinHandedOn(after) => write!(
+                f,
+                "the FIN again, {} later, too soon for a timer: it came before the socket stood, and the listener hands it on to the kernel",
+                Span(after)
+            ),
             Note::TimeWaitAnswers => write!(f, "TIME-WAIT acknowledges the repeated FIN once more"),
             Note::HalfClosed(side) => {
                 write!(f, "half-closed: the {} will send no more, the {} still may", side.word(), side.other().word())

@@ -28,6 +28,9 @@ const _: () = assert!(size_of::<Event>() <= 136);
 /// A SYN-ACK that comes so long after the last SYN was sent by a timer, and is not the first.
 const TIMER_MIN: Duration = Duration::from_millis(500);
 
+/// No timer repeats a FIN sooner: Linux waits 200 ms, or for a tail loss probe, two round trips and some milliseconds.
+const FIN_TIMER_MIN: Duration = Duration::from_millis(10);
+
 /// A segment, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seg {
@@ -225,6 +228,14 @@ impl Flow {
         }
     }
 
+    /// All connections of the process are made by this path: so was this one, if it was made.
+    pub fn on_always(&mut self, via: Via) {
+        if self.via.is_none() && self.proven && self.made_at > 0 {
+            self.via = Some(via);
+            self.insert_via(via);
+        }
+    }
+
     /// Puts the remark below the segment that ended the handshake, unless what follows has been shown already.
     fn insert_via(&mut self, via: Via) {
         if let Some(first @ Event::Note(_, Note::Joined)) = self.events.first_mut() {
@@ -383,7 +394,8 @@ impl Flow {
             let since = end.fin.map_or(Duration::ZERO, |(_, last)| at.saturating_sub(last));
             end.fin = end.fin.map(|(fin, _)| (fin, at));
             self.provocation = Some((from, Provocation::Fin));
-            self.note(at, Note::FinAgain(from, since));
+            let handed_on = from == Side::Client && since < FIN_TIMER_MIN;
+            self.note(at, if handed_on { Note::FinHandedOn(since) } else { Note::FinAgain(from, since) });
         } else if crossed {
             self.note(at, Note::SimultaneousClose);
         } else if after.client == Some(FinWait2) && before.client != after.client {

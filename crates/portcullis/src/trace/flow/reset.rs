@@ -56,16 +56,15 @@ impl Flow {
         }
         let taken = match self.is_shaking_hands() {
             true => Note::HandshakeReset(from),
-            false if from == Side::Server && self.is_fresh() => Note::RefusedEstablished,
+            false if from == Side::Server && self.is_unanswered() => Note::RefusedEstablished,
             false => Note::Reset(from),
         };
         self.judge_number(from, seg, taken)
     }
 
-    /// Whether neither end has sent anything behind the handshake.
-    fn is_fresh(&self) -> bool {
-        let at_start = |side| self.end(side).isn.is_some_and(|isn| self.end(side).next == isn + 1);
-        !self.joined && at_start(Side::Client) && at_start(Side::Server)
+    /// Whether the server has sent nothing behind the handshake.
+    fn is_unanswered(&self) -> bool {
+        !self.joined && self.server.isn.is_some_and(|isn| self.server.next == isn + 1)
     }
 
     fn judge_number(&self, from: Side, seg: &Seg, taken: Note) -> Verdict {

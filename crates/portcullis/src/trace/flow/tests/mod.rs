@@ -101,6 +101,7 @@ ladders! {
     client_half_closes
     data_is_sent_again
     fins_cross
+    fin_before_the_socket
     first_syn_ack_is_below_the_tap
     handshake_below_the_tap
     handshake_by_an_entry
