@@ -427,32 +427,93 @@ fn flood_hides_no_client_and_grows_nothing() {
         let _turn = take_turns();
         let lab = Lab::new();
         let attacker = Namespace::new();
-        let (far, near) = veth((&lab.server, "srv1", &["198.18.255.1/30"]), (&attacker, "fld0", &["198.18.255.2/30"]));
+        let (far, near) = veth(
+            (&lab.server, "srv1", &["198.18.255.1/30", "2001:db8:ffff::1/64"]),
+            (&attacker, "fld0", &["198.18.255.2/30", "2001:db8:ffff::2/64"]),
+        );
         lab.server.ip("route add 198.19.0.0/16 via 198.18.255.2");
+        lab.server.ip("route add 2001:db8:bad::/48 via 2001:db8:ffff::2");
         let (settings, door) = door(&lab, "service = \"echo\"\n[listener.half_open]\nmax = 1024");
-        let trace = Trace::of(&lab, &settings, &[]);
-        let rss_before = trace.process.rss_bytes();
-        let sources = Sources::random("198.19.0.0/16");
-        let flood = Flood::start(&near, &far, FloodSpec { kind: FloodKind::Syn, target: V4, sources, seed: 42 });
         let syns = || door.metric("portcullis_syns_received_total");
-        eventually("the flood", PATIENCE, || syns() > 100_000.0);
-        let mut client = lab.connect(V4);
-        assert_eq!(support::echo(&mut client, b"hello").unwrap(), b"hello");
-        let local = client.local_addr().unwrap().to_string();
-        drop(client);
-        trace.expect(&[&local, "FIN-WAIT-1", "CLOSED"]);
-        let more = syns() + 100_000.0;
-        eventually("more of the flood", PATIENCE, || syns() > more);
-        let grown = trace.process.rss_bytes().saturating_sub(rss_before);
-        drop(flood);
-        let shown = trace.stop();
-        assert!(grown < 48 << 20, "grown by {grown} bytes");
-        let summary = shown.lines().last().unwrap();
-        let count = summary.split_once(" segments not shown").expect("what was left out").0.replace(',', "");
-        assert!(count.parse::<u64>().unwrap() > 50_000, "{summary}");
-        let ladders = shown.lines().filter(|line| line.starts_with('#')).count();
-        assert!(ladders < 300, "{ladders} ladders of a flood");
+        for (server, sources) in [(V4, "198.19.0.0/16"), (V6, "2001:db8:bad::/48")] {
+            let trace = Trace::of(&lab, &settings, &[]);
+            let one =
+                Trace::of(&lab, &settings, &["--peer", &lab.connect(server).local_addr().unwrap().ip().to_string()]);
+            let rss_before = trace.process.rss_bytes();
+            let sources = Sources::random(sources);
+            let flood =
+                Flood::start(&near, &far, FloodSpec { kind: FloodKind::Syn, target: server, sources, seed: 42 });
+            let enough = syns() + 100_000.0;
+            eventually("the flood", PATIENCE, || syns() > enough);
+            let mut client = lab.connect(server);
+            assert_eq!(support::echo(&mut client, b"hello").unwrap(), b"hello");
+            let local = client.local_addr().unwrap().to_string();
+            drop(client);
+            trace.expect(&[&local, "FIN-WAIT-1", "CLOSED"]);
+            // What the kernel keeps away hides nothing: the SYN is there.
+            one.expect(&[&local, "CLOSED LISTEN", "SYN-SENT SYN seq 0", "ACK seq 1 ack 1", "CLOSED"]);
+            let enough = syns() + 100_000.0;
+            eventually("more of the flood", PATIENCE, || syns() > enough);
+            let grown = trace.process.rss_bytes().saturating_sub(rss_before);
+            drop(flood);
+            assert!(grown < 48 << 20, "grown by {grown} bytes");
+            expect_most_left_out(&trace.stop());
+            let shown = one.stop();
+            assert!(!shown.contains("not shown"), "{shown}");
+        }
     });
+}
+
+/// Checks that a flood has made few ladders, and that the last line says what was left out.
+fn expect_most_left_out(shown: &str) {
+    let summary = shown.lines().last().unwrap();
+
+    let count = summary.split_once(" segments not shown").expect("what was left out").0.replace(',', "");
+    assert!(count.parse::<u64>().unwrap() > 50_000, "{summary}");
+    let ladders = shown.lines().filter(|line| line.starts_with('#')).count();
+    assert!(ladders < 300, "{ladders} ladders of a flood");
+}
+
+#[test]
+fn peers_are_told_apart_by_the_kernels_filter() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let (settings, _door) = door(&lab, "service = \"echo\"");
+        for (peer, server, other) in [
+            ("198.18.0.64/26", V4, "198.18.0.2"),
+            ("2001:db8::70/124", V6, "2001:db8::2"),
+            ("2001:db8::77", V6, "2001:db8::2"),
+        ] {
+            let trace = Trace::of(&lab, &settings, &["--peer", peer]);
+            drop(lab.connect(server));
+            let host = lab.raw_host(server);
+            let mut script = established(&host, 2000, server);
+            script.fin();
+            script.expect_fin();
+            script.ack();
+            trace.expect(&["SYN-SENT", "ESTABLISHED", "CLOSED"]);
+            let shown = trace.stop();
+            assert!(shown.contains(&host.endpoint(2000).to_string()), "{shown}");
+            assert!(!shown.contains(&format!("{other}:")) && !shown.contains(&format!("[{other}]")), "{shown}");
+        }
+    });
+}
+
+#[test]
+fn manual_and_completions_know_the_command() {
+    let output = |arguments: &[&str]| {
+        let output = Command::new(BINARY).args(arguments).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(output(&["completions", "fish"]).contains("Draw the handshakes and teardowns"));
+    assert!(output(&["man"]).contains("portcullis\\-trace(1)"));
+    let scratch = Scratch::new();
+    let dir = scratch.dir("man");
+    output(&["man", "--dir", dir.to_str().unwrap()]);
+    let page = fs::read_to_string(dir.join("portcullis-trace.1")).unwrap();
+    for part in ["\\-\\-peer", "\\-\\-json", "69  no process answers"] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
 }
 
 #[test]
