@@ -22,6 +22,7 @@ mod targets;
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipnet::IpNet;
@@ -43,6 +44,10 @@ use targets::{Asked, Targets};
 
 /// Batches of one tap that are read before rows are made of them: what comes in order on two taps is put in order again.
 const BATCHES_MAX: usize = 32;
+
+/// Least time from one round to the next, so that many packets that come one by one cost a round each 2 ms, and not a round each: a
+/// round looks at every flow.
+const ROUND: Duration = Duration::from_millis(2);
 
 /// When a flow is asked about: at once, and again where the process was not done with making it.
 const ASK_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(150), Duration::from_millis(400)];
@@ -139,10 +144,13 @@ impl Tracer {
     fn run<W: Write>(mut self, mut output: Output<W>, args: &TraceArgs, signals: &SignalFd) -> io::Result<()> {
         let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let mut next_interval = Instant::now() + INTERVAL;
+        let mut next_round = Instant::now();
         let enough = |output: &Output<W>| args.count.is_some_and(|count| output.ended_count() >= count);
         loop {
             let until = end.map_or(next_interval, |end| end.min(next_interval));
             let called = self.wait(until, signals)?;
+            thread::sleep(next_round.saturating_duration_since(Instant::now()));
+            next_round = Instant::now() + ROUND;
             self.take_segments(called)?;
             self.take_answers();
             if Instant::now() >= next_interval {
