@@ -8,6 +8,7 @@ mod end;
 mod event;
 mod handshake;
 mod reset;
+mod synchronized;
 #[cfg(test)]
 mod tests;
 
@@ -27,9 +28,6 @@ const _: () = assert!(size_of::<Event>() <= 136);
 
 /// A SYN-ACK that comes so long after the last SYN was sent by a timer, and is not the first.
 const TIMER_MIN: Duration = Duration::from_millis(500);
-
-/// No timer repeats a FIN sooner: Linux waits 200 ms, or for a tail loss probe, two round trips and some milliseconds.
-const FIN_TIMER_MIN: Duration = Duration::from_millis(10);
 
 /// A segment, without its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,110 +318,6 @@ impl Flow {
     /// Whether the answer to its SYN is still out, as far as was seen.
     pub fn is_shaking_hands(&self) -> bool {
         !self.joined && (self.client.stage == Stage::SynSent || self.server.stage == Stage::SynReceived)
-    }
-
-    /// Data, ACKs and FINs of a connection that stands.
-    fn on_synchronized(&mut self, at: Duration, from: Side, seg: &Seg) {
-        let before = self.states();
-        if !seg.flags.contains(Flags::ACK) {
-            self.arrow(at, from, seg, before);
-            return;
-        }
-        let answered = self.is_answer(from, seg);
-        let [news, acked] = self.take_numbers(from, seg);
-        let again = seg.is_fin() && self.end(from).fin.is_some();
-        let crossed = self.take_fin(at, from, seg);
-        let after = self.states();
-        if let Some(provocation) = answered {
-            self.arrow(at, from, seg, before);
-            match provocation {
-                Provocation::Fin if self.end(from).state() == Some(listener::TcpState::TimeWait) => {
-                    self.note(at, Note::TimeWaitAnswers);
-                }
-                Provocation::Fin => {}
-                Provocation::Syn | Provocation::Rst => self.note(at, Note::ChallengeAck),
-            }
-        } else if seg.is_fin() || before != after || self.events.len() == 1 {
-            self.arrow(at, from, seg, before);
-            self.note_close(at, from, again, crossed, before, after);
-        } else {
-            self.data(at, from, seg, news, acked);
-        }
-    }
-
-    /// Moves both ends' numbers on; returns the bytes that are new of the sender's, and of the other's that were only acknowledged.
-    fn take_numbers(&mut self, from: Side, seg: &Seg) -> [u32; 2] {
-        if self.end(from).isn.is_none() {
-            self.end_mut(from).count_from(seg.seq - 1);
-        }
-        if self.end(from.other()).isn.is_none() {
-            self.end_mut(from.other()).count_from(seg.ack - 1);
-        }
-        let news = self.end_mut(from).advance(seg.seq + seg.len);
-        let other = self.end_mut(from.other());
-        let fin_acked = other.fin.is_some_and(|(fin, _)| seg.ack.after(fin));
-        let acked = if fin_acked { 0 } else { other.advance(seg.ack) };
-        other.fin_acked |= fin_acked;
-        self.end_mut(from).acknowledge(seg.ack);
-        [news, acked]
-    }
-
-    /// Notes a FIN; whether it crossed the other's.
-    fn take_fin(&mut self, at: Duration, from: Side, seg: &Seg) -> bool {
-        if !seg.is_fin() {
-            return false;
-        }
-        self.stand();
-        let other_fin = self.end(from.other()).fin;
-        let had_other = other_fin.is_some_and(|(fin, _)| seg.ack.after(fin));
-        let sender = self.end_mut(from);
-        if sender.fin.is_some() {
-            return false;
-        }
-        sender.fin = Some((seg.seq + seg.len, at));
-        sender.closed_first = !had_other;
-        sender.advance(seg.end());
-        self.end_mut(from.other()).peer_fin = true;
-        other_fin.is_some() && !had_other
-    }
-
-    fn note_close(&mut self, at: Duration, from: Side, again: bool, crossed: bool, before: States, after: States) {
-        use listener::TcpState::FinWait2;
-        if again {
-            let end = self.end_mut(from);
-            let since = end.fin.map_or(Duration::ZERO, |(_, last)| at.saturating_sub(last));
-            end.fin = end.fin.map(|(fin, _)| (fin, at));
-            self.provocation = Some((from, Provocation::Fin));
-            let handed_on = from == Side::Client && since < FIN_TIMER_MIN;
-            self.note(at, if handed_on { Note::FinHandedOn(since) } else { Note::FinAgain(from, since) });
-        } else if crossed {
-            self.note(at, Note::SimultaneousClose);
-        } else if after.client == Some(FinWait2) && before.client != after.client {
-            self.note(at, Note::HalfClosed(Side::Client));
-        } else if after.server == Some(FinWait2) && before.server != after.server {
-            self.note(at, Note::HalfClosed(Side::Server));
-        }
-    }
-
-    /// Of a connection that was joined, a FIN or a socket's segment tells that it stood.
-    fn stand(&mut self) {
-        for side in [Side::Client, Side::Server] {
-            let end = self.end_mut(side);
-            if end.stage == Stage::Unknown {
-                end.stage = Stage::Synchronized;
-            }
-        }
-    }
-
-    /// Whether this ACK answers what the other end did last.
-    fn is_answer(&mut self, from: Side, seg: &Seg) -> Option<Provocation> {
-        let (side, provocation) = self.provocation?;
-        let tells_nothing_new = seg.is_pure_ack() && self.end(from).acked.is_none_or(|acked| !seg.ack.after(acked));
-        if side != from.other() {
-            return None;
-        }
-        self.provocation = None;
-        tells_nothing_new.then_some(provocation)
     }
 
     fn note_window(&mut self, from: Side, seg: &Seg) {
