@@ -10,6 +10,7 @@ use crate::config::{
 };
 use crate::control::CtlArgs;
 use crate::top::TopArgs;
+use crate::trace::TraceArgs;
 
 const ABOUT: &str = "A SYN-flood-resistant TCP front door.
 
@@ -70,6 +71,8 @@ pub enum Command {
     Ctl(CtlArgs),
     /// Watch a running process in the terminal: rates, queues, states, prefixes, modes, upstreams
     Top(TopArgs),
+    /// Draw the handshakes and teardowns of guarded connections as ladder diagrams, live
+    Trace(TraceArgs),
 }
 
 /// The flags of `run`. A flag wins over the config file.

@@ -14,6 +14,7 @@ mod run;
 mod service;
 mod takeover;
 mod top;
+mod trace;
 
 use std::fs;
 use std::io::{self, Write};
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Config { print_default: _ } => print(DEFAULT_TOML),
         Command::Ctl(args) => control::ctl(args).and_then(|answer| print(&answer)),
         Command::Top(args) => top::top(args),
+        Command::Trace(args) => trace::trace(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

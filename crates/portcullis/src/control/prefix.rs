@@ -51,6 +51,12 @@ impl From<Prefix> for String {
     }
 }
 
+impl From<Prefix> for IpNet {
+    fn from(prefix: Prefix) -> IpNet {
+        prefix.0
+    }
+}
+
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
