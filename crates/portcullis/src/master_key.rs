@@ -3,7 +3,7 @@
 //! `--master-key-file`, else a systemd credential, else a key that is made once and kept under the state directory.
 
 mod key_file;
-mod previous;
+pub mod previous;
 
 use std::fmt;
 use std::fs::{self, DirBuilder, File, OpenOptions};

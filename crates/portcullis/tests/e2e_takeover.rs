@@ -208,6 +208,31 @@ fn a_handshake_under_way_is_finished_by_the_successor() {
 }
 
 #[test]
+fn a_handshake_outlives_a_restart_with_another_key() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let door = site.open(&[]);
+        let host = lab.raw_host(V4);
+        let mut clients = [2000, 2001, 2002].map(|port| host.script(port, V4).with_timestamps(1_000_000));
+        for client in &mut clients {
+            client.syn();
+            client.expect_syn_ack();
+        }
+        door.replace_key(&"43".repeat(32));
+        // One of them keeps its entry; the others have their cookies.
+        site.configure("half_open = { max = 1 }\n");
+        site.restart();
+        site.restart();
+        for client in &mut clients {
+            client.data(b"still good");
+            assert_eq!(client.expect_data(10), b"still good");
+        }
+        site.end();
+    });
+}
+
+#[test]
 fn whoever_cannot_take_over_leaves_everything_as_it_was() {
     isolated!(|| {
         let lab = Lab::new();

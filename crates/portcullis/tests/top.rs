@@ -255,7 +255,7 @@ fn a_stop_gives_the_terminal_back_and_going_on_takes_it_again() {
         live.seen.lock().unwrap().clear();
         live.process.signal(Signal::SIGCONT);
         live.expect("half-open");
-        assert!(live.is_raw());
+        eventually("the terminal is taken again", PATIENCE, || live.is_raw());
     }
     live.press("q");
     live.ends_well();

@@ -33,6 +33,11 @@ impl Keys {
         Keys { source, controls, state: Mutex::new(State { masters, rotations: KeyRotations::default() }) }
     }
 
+    /// The keys as they are now.
+    pub fn masters(&self) -> KeySchedule {
+        self.lock().masters.clone()
+    }
+
     /// What became of rotations so far.
     pub fn rotations(&self) -> KeyRotations {
         self.lock().rotations
@@ -50,8 +55,7 @@ impl Keys {
     /// # Errors
     /// Why the keys are as they were.
     pub fn rotate(&self, generate: bool, at: Option<u64>) -> Result<Rotated, Refusal> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        self.rotate_at(now, generate, at)
+        self.rotate_at(unix_seconds(), generate, at)
             .inspect(|rotated| {
                 let Rotated { from_unix_seconds, in_seconds, source } = rotated;
                 tracing::info!(
@@ -110,6 +114,29 @@ fn first_epoch(now: u64, at: Option<u64>) -> Result<Epoch, Refusal> {
     Ok(Epoch(at.div_ceil(Epoch::SECONDS)))
 }
 
+/// The wall clock, which nodes agree on.
+pub fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The keys of a process that takes over, whose own source says `loaded`: those of its predecessor, so that every cookie that is out stays
+/// good; and if the last one of them is another than the source's, that one from the first epoch that is possible.
+///
+/// With as many rotations under way as there can be, the predecessor's hold as they are.
+pub fn inherited(left: KeySchedule, loaded: &KeySchedule, now: u64) -> KeySchedule {
+    let mut masters = left;
+    masters.forget_before(Epoch::at_unix(now));
+    if !masters.last().is(loaded.last()) {
+        match masters.rotate(Epoch::at_unix(now).rotation(), loaded.last().clone()) {
+            Ok(()) => tracing::info!("the master key is another one than the predecessor's: a rotation"),
+            Err(full) => {
+                tracing::warn!("the master key is another one than the predecessor's, whose keys hold on: {full}")
+            }
+        }
+    }
+    masters
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +181,19 @@ mod tests {
             assert!(refusal.message.contains(&format!("at: {at} is not legal; legal: ")), "{refusal:?}");
         }
         assert_eq!(keys.rotations(), KeyRotations::default());
+    }
+
+    #[test]
+    fn a_successor_goes_on_with_its_predecessors_keys_and_rotates_to_its_own() {
+        let key = |byte| portcullis::MasterKey::from_bytes([byte; 32]);
+        let mut left = KeySchedule::new(key(1));
+        left.rotate(Epoch::at_unix(NOW).rotation(), key(2)).unwrap();
+        // The same source: all stays as it is.
+        let same = inherited(left.clone(), &KeySchedule::new(key(2)), NOW);
+        assert!(same.master_of(Epoch::at_unix(NOW)).is(&key(1)) && same.last().is(&key(2)));
+        // Another key was put there: nobody's cookie is lost over it.
+        let other = inherited(left, &KeySchedule::new(key(3)), NOW);
+        assert!(other.master_of(Epoch::at_unix(NOW)).is(&key(1)) && other.last().is(&key(3)));
     }
 
     #[test]

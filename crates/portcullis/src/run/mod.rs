@@ -130,6 +130,10 @@ async fn begin(
     let left = predecessor.as_mut().and_then(Predecessor::control);
     let socket = control::take(&config.control, config.bpf_pins.is_some(), left)?;
     let registry = Registry::new(AccessLog::start(&config.access_log)?);
+    let keys = keys.map(|(source, loaded)| match predecessor.as_mut().and_then(Predecessor::keys) {
+        Some(left) => (source, keys::inherited(left, &loaded, keys::unix_seconds())),
+        None => (source, loaded),
+    });
     let masters = keys.as_ref().map(|(_, masters)| masters);
     let prepared = start::prepare_all(config, masters, limit, predecessor.as_mut()).await?;
     let listeners = start::start_all(config, prepared, predecessor.as_mut())?;
@@ -144,13 +148,13 @@ async fn begin(
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let keys = keys.map(|(source, masters)| Arc::new(Keys::new(source, masters, controls.clone())));
-    insight.complete(reached.iter().map(|it| (it.name.clone(), it.served.clone())).collect(), keys);
+    insight.complete(reached.iter().map(|it| (it.name.clone(), it.served.clone())).collect(), keys.clone());
     let fronts = fronts(&reached, &stop, &registry);
     let named = reached.iter().map(|of| (of.name.clone(), of.control.clone())).collect();
     let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
     let (reloader, drain_asked) = (Arc::new(reloader), CancellationToken::new());
     let (taken, ctl_stop) = (CancellationToken::new(), CancellationToken::new());
-    let giving = giving(named, &mut admin, socket.as_ref(), &taken, &stop)?;
+    let giving = giving(named, &mut admin, socket.as_ref(), keys, &taken, &stop)?;
     let path = socket.as_ref().map(|socket| socket.path().to_owned());
     let heritage = Arc::new(Heritage::new(giving, program, path, ctl_stop.clone()));
     let running = Running::new(
@@ -175,6 +179,7 @@ fn giving(
     listeners: Vec<(String, portcullis::Control)>,
     admin: &mut Admin,
     socket: Option<&ControlSocket>,
+    keys: Option<Arc<Keys>>,
     taken: &CancellationToken,
     stop: &Stop,
 ) -> Result<Giving, Failure> {
@@ -182,7 +187,8 @@ fn giving(
     let share = socket.map(ControlSocket::share).transpose().map_err(failed)?;
     let (left, taken, stop) = (socket.map(ControlSocket::left), taken.clone(), stop.clone());
     let admin_stop = admin.stop.clone();
-    Ok(Giving::new(listeners, admin.share.take(), share, move |pid| {
+    let keys = move || keys.as_ref().map(|keys| keys.masters());
+    Ok(Giving::new(listeners, admin.share.take(), share, keys, move |pid| {
         supervisor::succeeded_by(pid);
         // In this order: what ends because of the others has to know why.
         taken.cancel();

@@ -7,13 +7,15 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis::{Control, Estate, HandedOver};
+use portcullis::{Control, Estate, HandedOver, KeySchedule};
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use super::VERSION;
 use super::channel::Channel;
 use super::message::{ListenerManifest, Manifest, Report, Stopped, TapShape, Tier};
 use crate::control::{Refusal, Share, owner};
+use crate::master_key::previous;
 
 /// The successor loads its programs, reads its lists and prepares its workers meanwhile.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -23,6 +25,8 @@ pub struct Giving {
     listeners: Vec<(String, Control)>,
     admin: Option<(SocketAddr, std::os::fd::OwnedFd)>,
     control: Option<Share>,
+    /// The keys of the cookies, as they are when they are asked for.
+    keys: Box<dyn Fn() -> Option<KeySchedule> + Send + Sync>,
     /// Told before the listeners stop: from here on what comes is the successor's.
     parting: Box<dyn Fn(u32) + Send + Sync>,
     /// One at a time.
@@ -45,10 +49,11 @@ impl Giving {
         listeners: Vec<(String, Control)>,
         admin: Option<(SocketAddr, std::os::fd::OwnedFd)>,
         control: Option<Share>,
+        keys: impl Fn() -> Option<KeySchedule> + Send + Sync + 'static,
         parting: impl Fn(u32) + Send + Sync + 'static,
     ) -> Giving {
         let (busy, waiting) = (Mutex::default(), Mutex::default());
-        Giving { listeners, admin, control, parting: Box::new(parting), busy, waiting }
+        Giving { listeners, admin, control, keys: Box::new(keys), parting: Box::new(parting), busy, waiting }
     }
 
     /// What comes of the next attempt.
@@ -119,6 +124,7 @@ impl Giving {
             admin: self.admin.as_ref().map(|(addr, _)| *addr),
             control: self.control.as_ref().map(|share| share.path.clone()),
         })?;
+        channel.send_bytes((self.keys)().map(|keys| key_text(&keys)).unwrap_or_default().as_bytes())?;
         for (_, estate) in estates {
             let sockets = estate.sockets.iter().map(|(_, socket)| socket);
             let taps = estate.taps.iter().flatten().map(|tap| &tap.socket);
@@ -129,6 +135,13 @@ impl Giving {
         let admin = self.admin.iter().map(|(_, socket)| socket);
         admin.chain(control).try_for_each(|descriptor| channel.send_descriptor(descriptor))
     }
+}
+
+/// As [`previous`] writes those before the last, and that as the last line.
+fn key_text(keys: &KeySchedule) -> Zeroizing<String> {
+    let mut text = previous::text(keys); // Which has room for one more.
+    text.push_str(&keys.last().to_hex());
+    text
 }
 
 fn manifest(name: &str, estate: &Estate) -> Option<ListenerManifest> {

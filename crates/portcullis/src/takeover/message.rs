@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use portcullis::Datapath;
 use serde::{Deserialize, Serialize};
 
-/// What the old process has. In this order come the descriptors: of each listener its sockets, its taps and the lock of its programs'
+/// What the old process has. The keys of its cookies follow in a frame of their own, empty if it has none. In this order come the descriptors: of each listener its sockets, its taps and the lock of its programs'
 /// directory; the admin server's socket; the control socket and its lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {

@@ -7,13 +7,15 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use portcullis::{Bookmark, BpfEstate, Estate, TapEstate};
+use portcullis::{Bookmark, BpfEstate, Estate, KeySchedule, MasterKey, TapEstate};
 use serde_json::Value;
+use zeroize::Zeroizing;
 
 use super::VERSION;
 use super::channel::Channel;
 use super::message::{ListenerManifest, Manifest, Report, Stopped};
 use crate::control::{Request, Share};
+use crate::master_key::previous;
 
 /// The predecessor answers at once, or waits for its workers, which takes milliseconds.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -32,6 +34,7 @@ pub struct Predecessor {
     guarded: Vec<SocketAddr>,
     admin: Option<(SocketAddr, OwnedFd)>,
     control: Option<Share>,
+    keys: Option<KeySchedule>,
 }
 
 impl Predecessor {
@@ -55,6 +58,7 @@ impl Predecessor {
         let Manifest { pid, listeners, admin, control } = channel.recv()?;
         let names = listeners.iter().map(|listener| listener.name.clone()).collect();
         let guarded = listeners.iter().flat_map(|listener| listener.sockets.clone()).collect();
+        let keys = keys(&Zeroizing::new(channel.recv_bytes()?))?;
         let estate = |of: ListenerManifest| Ok((of.name.clone(), receive_estate(&channel, of)?));
         let estates = listeners.into_iter().map(estate).collect::<io::Result<_>>()?;
         let admin = admin.map(|addr| Ok::<_, io::Error>((addr, channel.recv_descriptor()?))).transpose()?;
@@ -62,7 +66,7 @@ impl Predecessor {
             Ok::<_, io::Error>(Share { path, socket: channel.recv_descriptor()?, lock: channel.recv_descriptor()? })
         };
         let control = control.map(share).transpose()?;
-        Ok(Predecessor { channel, pid, names, estates, guarded, admin, control })
+        Ok(Predecessor { channel, pid, names, estates, guarded, admin, control, keys })
     }
 
     /// Its process number.
@@ -88,6 +92,11 @@ impl Predecessor {
     /// Whether its admin server was configured to have this address.
     pub fn has_admin(&self, addr: SocketAddr) -> bool {
         self.admin.as_ref().is_some_and(|(its, _)| *its == addr)
+    }
+
+    /// The keys of its cookies; once.
+    pub fn keys(&mut self) -> Option<KeySchedule> {
+        self.keys.take()
     }
 
     /// Its control socket; once.
@@ -120,6 +129,18 @@ impl Predecessor {
     pub fn failed(self, why: &str) {
         let _ = self.channel.send(&Report::Failed { message: why.to_owned() });
     }
+}
+
+/// Those before the last, a line each, and then that.
+fn keys(text: &[u8]) -> io::Result<Option<KeySchedule>> {
+    let illegal = |why: String| io::Error::new(io::ErrorKind::InvalidData, why);
+    let text = std::str::from_utf8(text).map_err(|error| illegal(error.to_string()))?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let (before, last) = text.rsplit_once('\n').unwrap_or(("", text));
+    let last = MasterKey::from_hex(last).map_err(|error| illegal(error.to_string()))?;
+    previous::parse(before, last).map(Some).map_err(illegal)
 }
 
 fn receive_estate(channel: &Channel, of: ListenerManifest) -> io::Result<Estate> {

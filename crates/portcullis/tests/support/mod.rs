@@ -196,7 +196,7 @@ impl Drop for Scratch {
 pub struct Door {
     process: Process,
     namespace: Namespace,
-    _scratch: Scratch,
+    scratch: Scratch,
     /// RSTs of the server's kernel before the door was ready: those to our own questions whether it is.
     resets_before: i64,
 }
@@ -273,7 +273,7 @@ impl Door {
         command.arg("--master-key-file").arg(scratch.file("master.key", key));
         command.env("STATE_DIRECTORY", &scratch.0).env("RUNTIME_DIRECTORY", &scratch.0).stdin(Stdio::null());
         let process = Process::spawn(command).expect("start portcullis");
-        Door { process, namespace: lab.server.clone(), _scratch: scratch, resets_before: 0 }
+        Door { process, namespace: lab.server.clone(), scratch: scratch, resets_before: 0 }
     }
 
     pub fn wait_until_ready(&mut self) {
@@ -338,6 +338,11 @@ impl Door {
             assert!(Instant::now() < deadline, "expected {expected:?}; ss sees {ss:?}, /metrics tells {ours:?}");
             thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// Puts another master key where the process found its own.
+    pub fn replace_key(&self, key: &str) {
+        self.scratch.file("master.key", key);
     }
 
     /// The process number.
