@@ -90,8 +90,8 @@ pub struct RelayArgs {
     /// Connections at a time, of requests and of connections that come and go: 1 to 1000.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = connections::<1000>)]
     pub connections: usize,
-    /// Connections that are held to weigh them: 1 to 8000.
-    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = connections::<8000>)]
+    /// Connections that are held to weigh them: 1 to 7500.
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = connections::<7500>)]
     pub idle: usize,
     #[command(flatten)]
     pub output: Output,

@@ -130,6 +130,8 @@ fn lay(setting: &Setting) -> io::Result<Lab> {
     for namespace in [&lab.outside, &lab.server] {
         namespace.sysctl("net.ipv4.ip_local_port_range", "10000 65535");
         namespace.sysctl("net.ipv4.tcp_tw_reuse", "1");
+        // Always there, and without timers for pacing, which would be measured in the place of the relay.
+        namespace.sysctl("net.ipv4.tcp_congestion_control", "reno");
     }
     lab.receive_answers_outside()?;
     Ok(lab)

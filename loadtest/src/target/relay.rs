@@ -7,7 +7,7 @@ use super::{ADMIN, Alternative, Binary, NGINX_STREAM, Target, TargetConfig, Targ
 use crate::lab::{Lab, Plan, SCRATCH};
 
 /// Connections that the proxies make room for: as many as with a limit of 20,000 open files, pipes for splice(2) included.
-const CONNECTIONS_MAX: usize = 8400;
+const CONNECTIONS_MAX: usize = 7900;
 
 impl Target {
     /// Starts it in the lab's server namespace on the target's cores, relaying to `upstream`, and waits until it serves.
