@@ -1,6 +1,7 @@
 //! The relay: a client's connection and one to an upstream, joined.
 
 mod end;
+mod inq;
 mod meter;
 mod pipe;
 mod sys;
@@ -127,6 +128,8 @@ struct Limits {
 
 /// Both directions, side by side in one task.
 async fn run(client: End<'_>, upstream: End<'_>, meter: &Meter, limits: Limits) -> Result<RelayEnd, RelayEnd> {
+    client.socket.tell_when_empty();
+    upstream.socket.tell_when_empty();
     let mut up = pin!(pump_or_discard(client, upstream, meter, &meter.to_upstream));
     let mut down = pin!(pump(upstream, client, meter, &meter.to_client));
     let (mut up_end, mut down_done) = (None, false);
