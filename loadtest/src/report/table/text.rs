@@ -23,7 +23,7 @@ impl Table {
     /// The table for a document in Markdown, with its notes below.
     pub fn to_markdown(&self) -> String {
         let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
-        let escaped = |text: &str| without_controls(text).replace('|', "\\|");
+        let escaped = |text: &str| without_controls(text).replace('|', "\\|").replace('*', "\\*");
         let mut text = line(self.columns.iter().map(|column| escaped(column)).collect());
         text.push_str(&format!("|---|{}\n", "---:|".repeat(self.columns.len().saturating_sub(1))));
         for row in &self.rows {
