@@ -24,8 +24,9 @@ const UPSTREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(198, 18, 3
 /// The client's port of the first case; the others follow. Upstreams learn it from the header of the PROXY protocol, and so which case it is.
 const FIRST_PORT: u16 = 20_000;
 
-/// Nothing moves for so long only if it hangs: a segment that was lost eight times in a row waits for a second or two.
-const STALLED: Duration = Duration::from_secs(40);
+/// Nothing moves for so long only if it hangs. It is seldom, but happens, that a kernel that has repeated a segment in vain some ten times
+/// moves nothing for tens of seconds: each repetition waits twice as long as the one before.
+const STALLED: Duration = Duration::from_secs(80);
 
 /// Who ends its direction first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +62,14 @@ struct Seen {
 /// repeated SYN-ACK is lost as well: the client takes itself for connected and waits. That is so with any TCP server (RFC 9293 §3.5), and
 /// with one packet of five lost it happens in one handshake of some hundred.
 fn cases(bulk_bytes: usize) -> Vec<Case> {
-    let sizes = [(0, 0), (0, bulk_bytes), (bulk_bytes, 1), (1, 5000), (70_000, 70_000), (bulk_bytes, bulk_bytes)];
+    let sizes = [
+        (0, 0),
+        (0, bulk_bytes),
+        (bulk_bytes, 1),
+        (1, 5000),
+        (bulk_bytes / 2, bulk_bytes / 2),
+        (bulk_bytes, bulk_bytes),
+    ];
     let orders = [Order::ClientFirst, Order::UpstreamFirst, Order::Together];
     let all = sizes.into_iter().flat_map(|size| orders.map(|order| (size, order)));
     let case = |(number, ((up_bytes, down_bytes), order))| Case { number: number as u16, order, up_bytes, down_bytes };
@@ -122,7 +130,7 @@ fn door(net: &Net) -> Door {
     let scratch = Scratch::new();
     let config = format!(
         "[[listener]]\nbind = [\"0.0.0.0:{PORT}\"]\nupstream = \"{UPSTREAM}\"\nproxy_protocol = {{ send = \"v1\" }}\n\
-         timeouts = {{ connect_seconds = 40, idle_seconds = 60, half_close_seconds = 60 }}\n"
+         timeouts = {{ connect_seconds = 80, idle_seconds = 110, half_close_seconds = 110 }}\n"
     );
     Door::configured(&net.lab, &scratch.file("portcullis.toml", &config))
 }
@@ -281,5 +289,5 @@ fn one_packet_in_twenty_lost_and_every_byte_and_fin_arrives() {
 
 #[test]
 fn one_packet_in_five_lost_and_every_byte_and_fin_arrives() {
-    isolated!(|| everything_passes(20, 150_000));
+    isolated!(|| everything_passes(20, 40_000));
 }
