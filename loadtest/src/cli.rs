@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::flood::{Engine, FloodKind, OptionMix, Sources};
+use crate::results::RelayPart;
 use crate::slo::Slo;
 use crate::target::Alternative;
 
@@ -30,6 +31,8 @@ pub enum Command {
     Compare(RunArgs),
     /// Finds the highest flood rate at which something still holds.
     Search(SearchArgs),
+    /// Measures Portcullis as a relay against HAProxy and nginx: bulk, requests, connections, memory.
+    Relay(RelayArgs),
     /// Floods a target on loopback, or in a lab that this program keeps (see `lab`).
     Flood(FloodArgs),
     /// Comes as legitimate clients to a server that echoes.
@@ -55,6 +58,41 @@ pub struct RunArgs {
     /// Another length of each round, in seconds.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub seconds: Option<f64>,
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// Of `relay`.
+#[derive(Debug, Args)]
+pub struct RelayArgs {
+    /// Only these alternatives, separated by commas.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAME",
+        default_value = "portcullis-bpf,portcullis-raw,portcullis-kernel,haproxy,nginx-stream"
+    )]
+    pub alternatives: Vec<Alternative>,
+    /// Only these measures, separated by commas.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "PART",
+        default_value = "upload,download,requests,ping-pong,connects,idle"
+    )]
+    pub parts: Vec<RelayPart>,
+    /// How often each is measured; the medians are shown.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repetitions: u32,
+    /// How long each time, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, value_parser = seconds)]
+    pub seconds: f64,
+    /// Connections at a time, of requests and of connections that come and go: 1 to 1000.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = connections::<1000>)]
+    pub connections: usize,
+    /// Connections that are held to weigh them: 1 to 7500.
+    #[arg(long, value_name = "N", default_value_t = 5000, value_parser = connections::<7500>)]
+    pub idle: usize,
     #[command(flatten)]
     pub output: Output,
 }
@@ -167,6 +205,11 @@ pub struct LabArgs {
     /// The Portcullis under test, instead of the one beside this program.
     #[arg(long, value_name = "FILE")]
     pub portcullis: Option<PathBuf>,
+}
+
+fn connections<const MOST: usize>(text: &str) -> Result<usize, String> {
+    let legal = |count: &usize| (1..=MOST).contains(count);
+    text.parse().ok().filter(legal).ok_or_else(|| format!("legal is 1 to {MOST}"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

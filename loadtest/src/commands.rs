@@ -6,12 +6,13 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, ReportArgs, RunArgs, SearchArgs};
+use crate::cli::{ClientsArgs, Command, FloodArgs, LabArgs, Output, RelayArgs, ReportArgs, RunArgs, SearchArgs};
 use crate::clients::{ClientSpec, Clients};
 use crate::flood::{self, Flood, FloodError, FloodSpec};
 use crate::lab::{Cores, Family, Lab, Plan, SCRATCH, loopback_takes_frames, permit_clients, place_here, seclude};
+use crate::relay::{self, RelaySpec};
 use crate::report;
-use crate::results::{FORMAT, Results, ScenarioResults};
+use crate::results::{FORMAT, RelayRound, Results, ScenarioResults};
 use crate::run::{self, Asked, Keep, Outcome, Progress, RunError, Search, Setting};
 use crate::scenario::{Scenario, ScenarioError, expand};
 use crate::target::{Alternative, Binary, Target, TargetConfig};
@@ -85,6 +86,7 @@ pub fn execute(command: Command) -> Result<Verdict, Failure> {
             rounds(&args, run::run)
         }
         Command::Compare(args) => rounds(&args, run::compare),
+        Command::Relay(args) => relay(args),
         Command::Search(args) => search(&args),
         Command::Flood(args) => flood(&args),
         Command::Clients(args) => clients(&args),
@@ -184,6 +186,28 @@ fn search(args: &SearchArgs) -> Result<Verdict, Failure> {
     Ok(verdict)
 }
 
+fn relay(args: RelayArgs) -> Result<Verdict, Failure> {
+    named_once(&args.alternatives)?;
+    let setting = set_up(&args.output)?;
+    let spec = RelaySpec {
+        alternatives: args.alternatives,
+        parts: args.parts,
+        repetitions: args.repetitions,
+        measured: Duration::from_secs_f64(args.seconds),
+        connections: args.connections,
+        idle: args.idle,
+    };
+    let (out, mut progress) = (&args.output.out, Progress::default());
+    let found = |rounds: &[RelayRound]| Results { relay: rounds.to_vec(), ..results(Vec::new(), &setting) };
+    let mut keep = |so_far: &[RelayRound]| report::json::write(&out.join("run.json"), &found(so_far));
+    let rounds = relay::compare(&spec, &setting, &mut progress, &mut keep)?;
+    if rounds.is_empty() {
+        return Err(Failure::Missing("none of the alternatives can be had: nothing was measured".to_owned()));
+    }
+    show(&found(&rounds), out)?;
+    Ok(Verdict::Passed)
+}
+
 /// The binary first: cargo may want the network that is out of reach from then on.
 fn set_up(output: &Output) -> Result<Setting, Failure> {
     let setting = setting(output.portcullis.as_deref())?;
@@ -243,6 +267,7 @@ fn results(scenarios: Vec<ScenarioResults>, setting: &Setting) -> Results {
         started_unix: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
         machine: run::describe(&setting.cores, setting.receives_apart),
         scenarios,
+        relay: Vec::new(),
     }
 }
 

@@ -10,6 +10,7 @@ mod commands;
 mod flood;
 mod lab;
 mod measure;
+mod relay;
 mod report;
 mod results;
 mod run;

@@ -20,6 +20,9 @@ pub struct Results {
     pub machine: Machine,
     /// In the order in which they were given.
     pub scenarios: Vec<ScenarioResults>,
+    /// What `relay` found, in the order in which it ran.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub relay: Vec<RelayRound>,
 }
 
 /// Where it ran, and who had which core.
@@ -73,6 +76,53 @@ pub struct Round {
     pub series: Vec<Sample>,
     /// The thresholds, judged for this round.
     pub checks: Vec<Check>,
+}
+
+/// One measure of one relay, once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RelayRound {
+    /// Who relayed: `portcullis-bpf`, `haproxy`.
+    pub alternative: String,
+    /// From 0.
+    pub repetition: u32,
+    /// What was measured.
+    pub part: RelayPart,
+    /// Connections at a time.
+    pub connections: usize,
+    /// How long was measured.
+    pub seconds: f64,
+    /// Bytes that arrived, requests that were answered, or connections: those that came and went, or those that are held.
+    pub done: u64,
+    /// Connections that broke.
+    pub failed: u64,
+    /// Of a request, from its first byte to the last of its answer; of a connection, from the call of `connect` to the same. Microseconds.
+    pub latency_us: Quantiles,
+    /// Seconds of processor time of the relay's process and of the reception of its frames.
+    pub cpu_s: f64,
+    /// How busy that kept the relay's cores, 0 to 1. Well below 1, it was not the relay that set the pace.
+    pub load: f64,
+    /// Resident memory that each connection costs the relay's process; of the part that holds connections.
+    pub resident_bytes_per_connection: Option<f64>,
+    /// Memory that the kernel counts for each connection's sockets, at all four ends together.
+    pub socket_bytes_per_connection: Option<f64>,
+}
+
+/// What is measured of a relay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum RelayPart {
+    /// Bulk from the clients to the upstream.
+    Upload,
+    /// Bulk from the upstream to the clients.
+    Download,
+    /// Small requests and answers over connections that stay, as fast as they go.
+    Requests,
+    /// The same over a single connection, one at a time: what the relay adds to a round trip.
+    PingPong,
+    /// Connections that come, ask once and go, as fast as they go.
+    Connects,
+    /// Connections that asked once and stay.
+    Idle,
 }
 
 /// What the flood did, counted three ways.

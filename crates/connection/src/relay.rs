@@ -1,6 +1,7 @@
 //! The relay: a client's connection and one to an upstream, joined.
 
 mod end;
+mod inq;
 mod meter;
 mod pipe;
 mod sys;
@@ -34,6 +35,9 @@ const BULK_BYTES: u64 = 256 * 1024;
 const SPLICE_FROM_BYTES: usize = 32 * 1024;
 /// A pipe that gets less is not worth its calls. Frames of 1448 bytes fill its 16 places with 23 KB, and that still is.
 const COPY_BELOW_BYTES: usize = 16 * 1024;
+
+/// From so many messages on the kernel tells with each whether it is all there is. That takes a call once, and saves one for each message.
+const TELL_FROM_MESSAGES: u32 = 2;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into_boxed_slice());
@@ -153,7 +157,7 @@ async fn pump_or_discard(from: End<'_>, to: End<'_>, meter: &Meter, passed: &Ato
     match pump(from, to, meter, passed).await {
         Ok(()) => Ok(RelayEnd::Complete),
         Err(end @ (RelayEnd::UpstreamRefused | RelayEnd::UpstreamReset)) if to.outlives_its_peer() => {
-            discard(from).await?;
+            Box::pin(discard(from)).await?;
             Ok(end)
         }
         Err(end) => Err(end),
@@ -162,7 +166,7 @@ async fn pump_or_discard(from: End<'_>, to: End<'_>, meter: &Meter, passed: &Ato
 
 /// Copies one way until FIN, and passes that on.
 async fn pump(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
-    let mut way = Way::Copy;
+    let (mut way, mut messages) = (Way::Copy, 0_u32);
     loop {
         consume_budget().await;
         let step = SCRATCH.with_borrow_mut(|scratch| pass_once(from, to, way, scratch))?;
@@ -170,12 +174,17 @@ async fn pump(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> 
             Step::Nothing => from.wait(Interest::READABLE).await?,
             Step::Passed(len) => {
                 meter.moved(len, passed);
+                messages = messages.saturating_add(1);
+                if messages == TELL_FROM_MESSAGES {
+                    from.socket.tell_when_empty();
+                }
                 way = Way::after(way, len, passed);
             }
             Step::Kept { passed: len, rest } => {
                 meter.moved(len, passed);
                 way = Way::after(way, len + rest.len(), passed);
-                drain(rest, to, meter, passed).await?;
+                // On the heap: most relays never wait for a slow receiver, and need not have room for it.
+                Box::pin(drain(rest, to, meter, passed)).await?;
             }
             Step::Fin => {
                 meter.moved(0, passed);

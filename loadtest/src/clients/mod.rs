@@ -22,7 +22,7 @@ use crate::lab::{bind_to, raise_descriptors};
 use crate::results::ClientResults;
 pub use outcome::Outcome;
 use pace::Pace;
-pub use tally::{Progress, Tally};
+pub use tally::{Progress, Tally, quantiles};
 
 /// Clients under way at a time. One that would be more is not started, and counts as [`Outcome::NotStarted`].
 const UNDER_WAY_MAX: usize = 10_000;

@@ -109,7 +109,8 @@ fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
+/// A distribution in short.
+pub fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
     let at = |quantile: f64| histogram.value_at_quantile(quantile) as f64;
     Quantiles {
         count: histogram.len(),

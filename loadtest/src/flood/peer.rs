@@ -49,12 +49,12 @@ pub fn take_xdp_answers(namespace: &Namespace, interface: &str, nobody: Option<M
 }
 
 /// Has threads of their own take what comes in by a veth that has NAPI, so that this is no work of whoever sends, and lets them run on
-/// these cores alone. Their queue has room for 256 frames: what comes while it is full is refused, as by a network card.
+/// these cores alone. Returns them. Their queue has room for 256 frames: what comes while it is full is refused, as by a network card.
 ///
 /// # Errors
 /// When there is no such device or no NAPI on it, when `/sys` cannot be mounted, and when the threads are not to be seen: they are the
 /// kernel's, and not in another PID namespace than the first.
-pub fn thread_napi(namespace: &Namespace, interface: &str, cores: &[usize]) -> io::Result<()> {
+pub fn thread_napi(namespace: &Namespace, interface: &str, cores: &[usize]) -> io::Result<Vec<Pid>> {
     let before = napi_threads(interface)?;
     // `/sys` shows the devices of the namespace in which it was mounted.
     let script = format!("mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{interface}/threaded");
@@ -68,7 +68,8 @@ pub fn thread_napi(namespace: &Namespace, interface: &str, cores: &[usize]) -> i
     if ours.is_empty() {
         return Err(io::Error::other(format!("no thread of {interface} is to be seen")));
     }
-    ours.into_iter().try_for_each(|thread| pin(thread, cores))
+    ours.iter().try_for_each(|&thread| pin(thread, cores))?;
+    Ok(ours)
 }
 
 /// The kernel calls them `napi/srv0-8193`.

@@ -19,6 +19,7 @@ mod seclusion;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use nix::unistd::Pid;
 use testnet::{Interface, Mac, Namespace, veth};
 
 use crate::flood::{ALIAS, InDriver, Place, take_xdp_answers};
@@ -109,6 +110,8 @@ pub struct Lab {
     pub cores: Cores,
     /// Whether the reception of the server's frames runs on the target's cores, and not on those of whoever sends.
     pub receives_apart: bool,
+    /// The kernel's threads that receive them, if so.
+    pub reception_threads: Vec<Pid>,
     /// Why it does not, if so.
     pub not_apart_because: Option<String>,
     /// Whether frames wait in a queue of the server's end.
@@ -123,22 +126,47 @@ impl Lab {
             (&server, "to-outside", &["198.18.1.1/24", "2001:db8:1::1/64"]),
             (&outside, "to-server", &["198.18.1.2/24", "2001:db8:1::2/64"]),
         );
-        let mut lab =
-            Lab { outside, server, near, far, cores, receives_apart: false, not_apart_because: None, queued: false };
+        let mut lab = Lab {
+            outside,
+            server,
+            near,
+            far,
+            cores,
+            receives_apart: false,
+            reception_threads: Vec::new(),
+            not_apart_because: None,
+            queued: false,
+        };
         lab.lay_routes();
         lab.tune();
         lab.near.namespace().ip(&format!("link set {} alias {ALIAS}", lab.near.name()));
         let reception = reception::give_to(&lab.far, &lab.near, &lab.cores.target);
         lab.queued = reception.queued;
         lab.receives_apart = reception.apart.is_ok();
-        lab.not_apart_because = reception.apart.err().map(|error| error.to_string());
+        match reception.apart {
+            Ok(threads) => lab.reception_threads = threads,
+            Err(error) => lab.not_apart_because = Some(error.to_string()),
+        }
         lab
+    }
+
+    /// Has the outside's end receive on the clients' cores: what the target sends is then not taken in at the target's expense.
+    ///
+    /// # Errors
+    /// When there are no rights to it.
+    pub fn receive_answers_outside(&self) -> io::Result<()> {
+        reception::steer_to(&self.near, &self.cores.clients)
     }
 
     /// Bytes that the server's end did not count of so many frames, of which a program made some: see [`reception::bytes_left_out`].
     /// A target in the driver has a queue of its own.
     pub fn bytes_left_out(&self, alternative: Alternative, frames: u64, by_program: u64) -> u64 {
         reception::bytes_left_out(self.queued || alternative.hook() == Some("xdp"), frames, by_program)
+    }
+
+    /// The outside's own address, where an upstream of the target can be.
+    pub fn outside_address(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(198, 18, 1, 2))
     }
 
     /// Where floods start from.

@@ -5,6 +5,7 @@
 
 use std::io;
 
+use nix::unistd::Pid;
 use testnet::Interface;
 
 use crate::flood::{send_through_queue, take_xdp_frames, thread_napi};
@@ -15,9 +16,9 @@ use crate::measure::LINK_HEADER_LEN;
 pub struct Reception {
     /// Whether what comes waits in a queue, whoever sent it.
     pub queued: bool,
-    /// Whether threads of its own, on the cores asked for, empty it; if not, why not: a user namespace, an old kernel. It stays with
+    /// The threads of its own, on the cores asked for, that empty it; if there are none, why not: a user namespace, an old kernel. It stays with
     /// the sender then.
-    pub apart: io::Result<()>,
+    pub apart: io::Result<Vec<Pid>>,
 }
 
 /// Moves the reception of `end` to these cores; all that its `peer` sends waits in one queue there.
@@ -26,6 +27,22 @@ pub fn give_to(end: &Interface, peer: &Interface, cores: &[usize]) -> Reception 
     let queue = take_xdp_frames(namespace, name).and_then(|()| send_through_queue(peer.namespace(), peer.name()));
     let queued = queue.is_ok();
     Reception { queued, apart: queue.and_then(|()| thread_napi(namespace, name, cores)) }
+}
+
+/// Has what `end` receives handled on these cores, whoever sends it (receive packet steering, RPS). For an end without a queue of its own,
+/// whose reception would else be work of the sender's core.
+///
+/// # Errors
+/// When `/sys` cannot be mounted or the device's queue is not there.
+pub fn steer_to(end: &Interface, cores: &[usize]) -> io::Result<()> {
+    let mask = cores.iter().filter(|&&core| core < 32).fold(0_u32, |mask, core| mask | 1 << core);
+    let script =
+        format!("mount -t sysfs sysfs /sys && echo {mask:x} > /sys/class/net/{}/queues/rx-0/rps_cpus", end.name());
+    let output = end.namespace().command("unshare").args(["--mount", "sh", "-c", &script]).output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned())),
+    }
 }
 
 /// Bytes that a veth leaves out of its count of what it received: the link's header of each frame that a socket sent and that waited in

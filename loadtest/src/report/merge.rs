@@ -25,7 +25,14 @@ pub fn merge(files: Vec<(PathBuf, Results)>) -> Results {
 fn nothing() -> Results {
     let machine =
         Machine { kernel: String::new(), cpu: String::new(), cores: 0, memory_bytes: 0, placement: Vec::new() };
-    Results { format: FORMAT, command: String::new(), started_unix: 0, machine, scenarios: Vec::new() }
+    Results {
+        format: FORMAT,
+        command: String::new(),
+        started_unix: 0,
+        machine,
+        scenarios: Vec::new(),
+        relay: Vec::new(),
+    }
 }
 
 /// Adds one file to those before.
@@ -33,6 +40,7 @@ fn add(merged: &mut Results, other: Results) {
     merged.command = format!("{}\n{}", merged.command, other.command);
     merged.started_unix = merged.started_unix.min(other.started_unix);
     add_machine(&mut merged.machine, other.machine);
+    merged.relay.extend(other.relay);
     for scenario in other.scenarios {
         match merged.scenarios.iter_mut().find(|known| known.name == scenario.name) {
             Some(known) => add_scenario(known, scenario),

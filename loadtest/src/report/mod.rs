@@ -31,6 +31,8 @@ pub struct Written {
     pub json: PathBuf,
     /// The page, which needs no other file.
     pub html: PathBuf,
+    /// The table of relays in Markdown, where relays were measured.
+    pub relay: Option<PathBuf>,
     /// Each plot of the page as a file of its own, for documents.
     pub plots: Vec<PathBuf>,
 }
@@ -62,13 +64,15 @@ pub fn write(dir: &Path, results: &Results) -> Result<Written, ReportError> {
     let html = write_text(dir.join("report.html"), &html::page(results, &plots, BASELINE))?;
     let write_plot = |plot: &plot::Plot| write_text(dir.join(format!("{}.svg", plot.name)), &plot.svg);
     let plots = plots.iter().flatten().map(write_plot).collect::<Result<_, _>>()?;
-    Ok(Written { json, html, plots })
+    let relay = table::relay(&results.relay);
+    let relay = relay.map(|table| write_text(dir.join("relay.md"), &table.to_markdown())).transpose()?;
+    Ok(Written { json, html, relay, plots })
 }
 
 /// The tables of all scenarios as text. `baseline` names the alternative to compare with ([`BASELINE`]); `colour` is for a terminal.
 pub fn summary(results: &Results, baseline: &str, colour: bool) -> String {
     let tables = results.scenarios.iter().flat_map(|scenario| table::tables(scenario, baseline));
-    tables.map(|table| table.to_text(colour)).collect::<Vec<_>>().join("\n")
+    tables.chain(table::relay(&results.relay)).map(|table| table.to_text(colour)).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes one text file and gives its path.

@@ -101,7 +101,7 @@ pub fn wait_until_it_serves(target: &mut Target, lab: &Lab, plan: &Plan) -> Resu
 }
 
 /// Threads and processes inherit the cores of who starts them.
-fn on_target_cores<R>(lab: &Lab, start: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
+pub(super) fn on_target_cores<R>(lab: &Lab, start: impl FnOnce() -> io::Result<R>) -> io::Result<R> {
     let before = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0))?;
     bind_to(&lab.cores.target)?;
     let started = start();
@@ -109,20 +109,20 @@ fn on_target_cores<R>(lab: &Lab, start: impl FnOnce() -> io::Result<R>) -> io::R
     started
 }
 
-fn spawn_heard(mut command: Command) -> io::Result<Heard> {
+pub(super) fn spawn_heard(mut command: Command) -> io::Result<Heard> {
     let (reader, writer) = io::pipe()?;
     command.stderr(writer).stdin(Stdio::null()).stdout(Stdio::null());
     Ok(Heard { process: Process::spawn(command)?, log: Switches::read(reader) })
 }
 
 /// A place for the state of what is started.
-fn scratch() -> io::Result<PathBuf> {
+pub(super) fn scratch() -> io::Result<PathBuf> {
     let path = PathBuf::from(SCRATCH);
     std::fs::create_dir_all(&path)?;
     Ok(path)
 }
 
-fn proxy(
+pub(super) fn proxy(
     alternative: Alternative,
     lab: &Lab,
     config: &str,
@@ -160,7 +160,7 @@ fn haproxy(listen: &str) -> String {
 }
 
 /// Debian's module.
-const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+pub(super) const NGINX_STREAM: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// One process, as it has one worker by default: a master would leave its worker behind when it is killed.
 fn nginx(listen: &str) -> String {

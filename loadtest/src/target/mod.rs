@@ -3,6 +3,7 @@
 mod alternative;
 mod binary;
 mod launch;
+mod relay;
 mod switches;
 
 use std::io;
@@ -14,6 +15,7 @@ use crate::lab::{Lab, Plan};
 use crate::measure::resident_bytes;
 pub use alternative::Alternative;
 pub use binary::Binary;
+use launch::NGINX_STREAM;
 pub use launch::TargetError;
 pub use switches::Switches;
 

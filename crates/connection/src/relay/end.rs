@@ -10,6 +10,7 @@ use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::RelayEnd;
+use super::inq;
 use super::pipe::Pipe;
 use crate::account::Account;
 use crate::stats::CloseReason;
@@ -44,7 +45,7 @@ pub(super) enum Got {
 impl<'a> End<'a> {
     /// Reads into a buffer.
     pub(super) fn try_read(self, buffer: &mut [u8]) -> Result<Got, RelayEnd> {
-        let read = self.socket.try_io(Interest::READABLE, || self.socket.read(buffer));
+        let read = self.socket.try_read(buffer);
         self.note_read(read.as_ref().copied());
         Ok(match self.unless_blocked(read)? {
             None => Got::Nothing,
@@ -171,6 +172,26 @@ impl Socket<'_> {
         match self {
             Socket::Tcp(stream) => stream.try_write(bytes),
             Socket::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Reads. Where the kernel says that this was all, tokio is told to wait for it to say that there is more.
+    fn try_read(self, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut last = None;
+        let read = self.try_io(Interest::READABLE, || match inq::read(&self, buffer)? {
+            (len, true) if len > 0 => {
+                last = Some(len);
+                Err(io::ErrorKind::WouldBlock.into()) // Has tokio forget the readiness it knew of before, and none that came since.
+            }
+            (len, _) => Ok(len),
+        });
+        last.map_or(read, Ok)
+    }
+
+    /// Has reads of small messages tell that they were all. Without it, as with a Unix socket, each is followed by one that finds nothing.
+    pub(super) fn tell_when_empty(self) {
+        if let Socket::Tcp(stream) = self {
+            let _ = inq::tell(stream); // A broken connection; reading tells.
         }
     }
 

@@ -23,7 +23,10 @@ pub fn page(results: &Results, plots: &[Vec<Plot>], baseline: &str) -> String {
         let plots = plots.get(i).map_or(&[][..], Vec::as_slice);
         body.push_str(&scenario::section(scenario, plots, baseline));
     }
-    if results.scenarios.is_empty() {
+    if let Some(relays) = super::table::relay(&results.relay) {
+        let _ = writeln!(body, "<section>\n<h2>Relays</h2>\n{}</section>", table::table(&relays));
+    }
+    if results.scenarios.is_empty() && results.relay.is_empty() {
         body.push_str("<p>Nothing was run.</p>\n");
     }
     format!(
@@ -68,6 +71,9 @@ fn head(results: &Results) -> String {
 
 /// What failed, before anything else; or that nothing did.
 fn failed_checks(results: &Results) -> String {
+    if results.scenarios.is_empty() {
+        return String::new();
+    }
     let all = || results.scenarios.iter().flat_map(|scenario| &scenario.rounds);
     let total: usize = all().map(|round| round.checks.len()).sum();
     let failed = all().flat_map(|round| &round.checks).filter(|check| !check.passed).count();

@@ -2,11 +2,13 @@
 
 mod compare;
 mod costs;
+mod relay;
 mod run;
 mod text;
 
 pub use compare::compare;
 use costs::costs;
+pub use relay::relay;
 pub use run::{all_rounds, cross_check, failures, run};
 
 use crate::report::group;

@@ -20,6 +20,21 @@ impl Table {
         text
     }
 
+    /// The table for a document in Markdown, with its notes below.
+    pub fn to_markdown(&self) -> String {
+        let line = |fields: Vec<String>| format!("| {} |\n", fields.join(" | "));
+        let escaped = |text: &str| without_controls(text).replace('|', "\\|").replace('*', "\\*");
+        let mut text = line(self.columns.iter().map(|column| escaped(column)).collect());
+        text.push_str(&format!("|---|{}\n", "---:|".repeat(self.columns.len().saturating_sub(1))));
+        for row in &self.rows {
+            text.push_str(&line(row.iter().map(|cell| escaped(&cell.text)).collect()));
+        }
+        for note in &self.notes {
+            let _ = writeln!(text, "\n{}", escaped(note));
+        }
+        text
+    }
+
     /// The widest field of each column, in characters.
     fn widths(&self) -> Vec<usize> {
         let column = |i: usize| self.rows.iter().filter_map(move |row| row.get(i)).map(|cell| width(&cell.text));

@@ -63,6 +63,7 @@ pub fn results(scenarios: Vec<ScenarioResults>) -> Results {
             placement: placement.map(str::to_owned).to_vec(),
         },
         scenarios,
+        relay: Vec::new(),
     }
 }
 
