@@ -175,6 +175,8 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     enum verdict verdict = judge_syn(ctx, flow, door, &options, &cookie);
     if (verdict != TRANSMIT)
         return verdict;
+    if (door->listener->reports)
+        note_begun(flow);
     if (!names_mss)
         options.mss = 0;
     struct tcp *answer = tcp;

@@ -242,7 +242,7 @@ fn whoever_cannot_take_over_leaves_everything_as_it_was() {
         // A configuration with a fault is found before anything is started.
         site.configure("accept_queue = 0\n");
         let why = site.refused();
-        assert!(why.contains("accept_queue") && why.contains(":7:16"), "{why}");
+        assert!(why.contains(":8:16: listener.accept_queue"), "{why}");
         assert!(serves());
         // One that only the start finds: another listener's address is taken.
         let taken = lab.server.run(|| std::net::TcpListener::bind("127.0.0.1:8099")).expect("bind");

@@ -85,11 +85,30 @@ static __always_inline void count_bad_cookie(const struct flow *flow, const stru
         count(door->counters, DROP_BAD_COOKIE);
 }
 
+// Whether this segment runs ahead of the one that ends its flow's handshake. Where that got lost, the client's later segments arrive without a
+// cookie: its own sequence number is part of it. The kernel would refuse them, and with them a client that has done nothing wrong; dropped, they
+// come again behind the one that is missing.
+static __noinline bool runs_ahead(struct __sk_buff *skb, const struct flow *flow)
+{
+    struct mark mark = mark_of(flow);
+    __u64 *place = find_begun(&mark);
+    if (!place)
+        return false;
+    if (!kernel_holds(skb, flow))
+        return true;
+    *place = 0; // It got in, with a segment that was not looked at here.
+    return false;
+}
+
 // A segment that begins and completes nothing: nearly always a connection's. It passes, unless such segments of no connection come
 // in numbers; then it is dropped for the reason given: that it is a RST, or what is wrong with its cookie.
 static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
 {
     bool wary = is_wary(door->listener);
+    if (!wary && door->listener->has_entries && why != DROP_RESET && runs_ahead(skb, flow)) {
+        count(door->counters, DROP_UNKNOWN_FLOW);
+        return DROP;
+    }
     if (!wary && bpf_get_prandom_u32() % SAMPLE) {
         count(door->counters, UNKNOWN_PASSED);
         return PASS;
@@ -233,5 +252,6 @@ static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struc
         return verdict;
     struct mark mark = mark_of(flow);
     note_completed(&mark);
+    forget_begun(flow);
     return PASS;
 }

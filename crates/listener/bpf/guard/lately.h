@@ -17,6 +17,16 @@ struct {
     __type(value, __u64);
 } lately SEC(".maps");
 
+// Flows whose SYN was answered while calm, and that have not become connections: in fixed memory, of the same form.
+#define BEGUN_PERIODS 224 // 30 s: a client sends its first data again for longer, but a half-open connection is given up by then.
+
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, 1 << LATELY_BITS);
+    __type(key, __u32);
+    __type(value, __u64);
+} begun SEC(".maps");
+
 // A flow's place, and what stands there if it is the flow's: 48 bits of a secret hash, whose upper ones choose the place, and the period.
 struct mark {
     __u64 *place;
@@ -66,4 +76,36 @@ static __always_inline void forget_held(const struct mark *mark)
 {
     if (mark->place && (*mark->place ^ mark->value) < 0x10000)
         *mark->place = 0;
+}
+
+static __always_inline __u64 *place_begun(const struct mark *mark)
+{
+    __u32 index = mark->value >> (64 - LATELY_BITS);
+    return bpf_map_lookup_elem(&begun, &index);
+}
+
+// The place of a flow whose handshake has begun and is not known to be complete.
+static __always_inline __u64 *find_begun(const struct mark *mark)
+{
+    __u64 *place = place_begun(mark);
+    if (!place || (*place ^ mark->value) >= 0x10000 || (__u16)(mark->value - *place) > BEGUN_PERIODS)
+        return 0;
+    return place;
+}
+
+// Functions of their own, since they are rarely called, for the sake of their callers' stacks.
+static __noinline void note_begun(const struct flow *flow)
+{
+    struct mark mark = mark_of(flow);
+    __u64 *place = place_begun(&mark);
+    if (place)
+        *place = mark.value;
+}
+
+static __noinline void forget_begun(const struct flow *flow)
+{
+    struct mark mark = mark_of(flow);
+    __u64 *place = find_begun(&mark);
+    if (place)
+        *place = 0;
 }
