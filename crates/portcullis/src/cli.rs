@@ -25,6 +25,11 @@ const EXIT_CODES: &str = "Exit codes:
   77  CAP_NET_RAW or CAP_NET_ADMIN is missing (--datapath kernel needs neither), CAP_BPF or CAP_PERFMON with
       --datapath bpf, CAP_NET_BIND_SERVICE for a low port";
 
+const CHECK_EXIT_CODES: &str = "Exit codes:
+  0   the file and its lists are good
+  1   they are, but with --strict: the program could not start on this machine, by this user
+  2   they are not: every error is shown";
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "portcullis", version, about = "A SYN-flood-resistant TCP front door", long_about = ABOUT)]
@@ -42,10 +47,14 @@ pub enum Command {
     /// Guard addresses (the default command)
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
-    /// Check a config file without starting: exit code 0 if good, 2 with every error if bad
+    /// Check a config file without starting, and say what this machine lacks for it
+    #[command(after_help = CHECK_EXIT_CODES)]
     Check {
         /// The file to check
         file: PathBuf,
+        /// Fail if the program could not start on this machine, by this user
+        #[arg(long)]
+        strict: bool,
     },
     /// Write a new master cookie key to standard output, as --master-key-file takes it
     Keygen,

@@ -6,6 +6,7 @@ mod cli;
 mod config;
 mod control;
 mod failure;
+mod machine;
 mod master_key;
 mod pages;
 mod registry;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     // clap itself ends the program for --help (0) and for bad flags (2).
     let done = match Cli::parse().into_command() {
         Command::Run(args) => run::run(&args),
-        Command::Check { file } => check(&file),
+        Command::Check { file, strict } => check(&file, strict),
         Command::Keygen => keygen(),
         Command::Completions { shell } => print_bytes(&pages::completions(shell)),
         Command::Man { dir } => man(dir.as_deref()),
@@ -51,11 +52,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(file: &Path) -> Result<(), Failure> {
+fn check(file: &Path, strict: bool) -> Result<(), Failure> {
     let config = read_config(file)?;
     run::check_lists(&config)?;
     let count = config.listeners.len();
-    print(&format!("{}: good, {count} listener{}\n", file.display(), if count == 1 { "" } else { "s" }))
+    print(&format!("{}: good, {count} listener{}\n", file.display(), if count == 1 { "" } else { "s" }))?;
+    let lacks = machine::lacks(&config);
+    let fatal = lacks.iter().filter(|lack| lack.fatal).count();
+    for (title, of) in
+        [("cannot start on this machine, by this user:", true), ("makes do on this machine, for this user:", false)]
+    {
+        let list: String =
+            lacks.iter().filter(|lack| lack.fatal == of).map(|lack| format!("  {}\n", lack.text)).collect();
+        if !list.is_empty() {
+            print(&format!("{title}\n{list}"))?;
+        }
+    }
+    if strict && fatal > 0 {
+        Err(Failure::Runtime(format!("{}: {fatal} missing here", file.display())))
+    } else {
+        Ok(())
+    }
 }
 
 fn keygen() -> Result<(), Failure> {

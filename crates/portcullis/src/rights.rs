@@ -47,6 +47,20 @@ pub fn check<'a>(datapath: Datapath, guarded: impl IntoIterator<Item = &'a Socke
     Err(Failure::Rights(explain(&needed, &missing, &own_path())))
 }
 
+/// What this process lacks to guard these addresses, and what each is for.
+pub fn lacking<'a>(datapath: Datapath, guarded: impl IntoIterator<Item = &'a SocketAddr>) -> Vec<String> {
+    // What cannot be read is told where it is needed.
+    let Ok(effective) = caps::read(None, CapSet::Effective) else { return Vec::new() };
+    let first_free = first_unprivileged_port();
+    let low_port = guarded.into_iter().any(|addr| addr.port() < first_free);
+    let needed = match datapath {
+        Datapath::Kernel => low_port.then_some(NEEDED_FOR_LOW_PORTS).into_iter().collect(),
+        Datapath::Auto | Datapath::Bpf | Datapath::Raw => needs(datapath, low_port),
+    };
+    let missing = missing_of(&needed, |capability| effective.contains(&capability));
+    missing.into_iter().map(|(capability, purpose)| format!("{capability}: {purpose}")).collect()
+}
+
 /// What a datapath that answers SYNs needs. `auto` gets by with what raw needs.
 fn needs(datapath: Datapath, low_port: bool) -> Vec<Need> {
     let own = if datapath == Datapath::Bpf { &NEEDED_FOR_BPF[..] } else { &NEEDED };

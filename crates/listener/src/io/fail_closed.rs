@@ -156,12 +156,20 @@ const PLACES: [&str; 6] = [
     "/run/current-system/sw/bin/nft",
 ];
 
+/// Whether there is an `nft`, which [fail-closed rules](super::EngineConfig::fail_closed) need.
+///
+/// # Errors
+/// `NotFound`, with the places that were looked at.
+pub fn find_nft() -> io::Result<&'static str> {
+    PLACES.into_iter().find(|place| Path::new(place).exists()).ok_or_else(|| {
+        let message = format!("there is no nft (package nftables): looked for {}", PLACES.join(", "));
+        io::Error::new(io::ErrorKind::NotFound, message)
+    })
+}
+
 /// Runs `nft` with CAP_NET_ADMIN and this standard input; returns its standard output.
 fn nft(arguments: &[&str], input: &str) -> io::Result<String> {
-    let Some(program) = PLACES.iter().find(|place| Path::new(place).exists()) else {
-        let message = format!("there is no nft (package nftables): looked for {}", PLACES.join(", "));
-        return Err(io::Error::new(io::ErrorKind::NotFound, message));
-    };
+    let program = find_nft()?;
     let mut command = Command::new(program);
     // The caller's environment must not reach what runs with our rights either: LD_PRELOAD would be obeyed.
     command.args(arguments).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -25,5 +25,6 @@ pub use bpf::{BpfConfig, BpfEngine, BpfHook, BpfRemains, PreparedBpf};
 pub use descriptors::{recv_descriptor, send_descriptor};
 pub use engine::{Engine, EngineConfig, EngineError, EngineView, PreparedEngine, check_reservable};
 pub use estate::{Bookmark, BpfEstate, Estate, TapEstate};
+pub use fail_closed::find_nft;
 pub use lock::lock_file;
 pub use switches::ModeSwitch;

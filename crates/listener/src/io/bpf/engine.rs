@@ -19,7 +19,7 @@ use super::rights;
 use super::settings::{Settings, ns_per_jiffy};
 use super::targets::{Placement, random_factors, targets_of};
 use crate::config::{AcceptCookies, ListenConfig};
-use crate::cookie::{COOKIE_LIFETIME, KeySchedule};
+use crate::cookie::{COOKIE_LIFETIME, KeySchedule, MasterKey};
 use crate::io::engine::{EngineError, EngineView, fail_closed, fresh_seed, names, spawn, system, wake_pair};
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::fail_closed::FailClosed;
@@ -96,6 +96,26 @@ impl BpfEngine {
     /// `PermissionDenied` without CAP_BPF, CAP_PERFMON or CAP_NET_ADMIN.
     pub fn start(config: BpfConfig, token: impl Send + 'static) -> Result<BpfEngine, EngineError> {
         BpfEngine::prepare(config, None)?.start(&[], token)
+    }
+
+    /// Whether this kernel lets this process do all that: the programs are loaded, which takes it a second, and nothing is attached.
+    ///
+    /// # Errors
+    /// As [`start`](BpfEngine::start).
+    pub fn check() -> Result<(), EngineError> {
+        let prepared = BpfEngine::prepare(
+            BpfConfig {
+                listen: ListenConfig { bind: vec![SocketAddr::from(([127, 0, 0, 1], 1))], ..ListenConfig::default() },
+                interfaces: Vec::new(),
+                hook: BpfHook::Auto,
+                fail_closed: false,
+                pins: None,
+                master: MasterKey::from_bytes([0; 32]).into(),
+                name: None,
+            },
+            None,
+        );
+        prepared.map(drop)
     }
 
     /// Does nearly all that may fail before a packet meets the programs. With the estate of a predecessor, which goes on working
