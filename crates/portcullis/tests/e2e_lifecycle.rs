@@ -3,10 +3,11 @@
 mod support;
 
 use std::io::{Read, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, exchange, expect_no_more_than_acks, is_closed};
+use socket2::{Domain, Protocol, Socket, Type};
+use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, expect_no_more_than_acks, is_closed};
 use testnet::{Flags, Frame, RawHost, Signal, eventually, isolated};
 
 const KEY: &str = "0011223344556677889900aabbccddeeff0011223344556677889900aabbccdd";
@@ -101,6 +102,48 @@ fn a_restart_after_a_crash_serves_again() {
                 let mut stream = lab.connect(server);
                 assert_eq!(exchange(&mut stream, b"hello").unwrap(), b"hello");
             }
+            door.kill();
+        }
+    });
+}
+
+/// Connects from this port of the client's.
+fn connect_by(lab: &Lab, port: u16, server: SocketAddr) -> TcpStream {
+    let stream = lab.client.run(|| {
+        let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        socket.bind(&SocketAddr::new(any, port).into())?;
+        socket.connect_timeout(&server.into(), PATIENCE)?;
+        Ok::<_, std::io::Error>(TcpStream::from(socket))
+    });
+    let stream = stream.unwrap_or_else(|error| panic!("connect from port {port} to {server}: {error}"));
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    stream
+}
+
+/// The very same ports come again, whatever the server's kernel still holds on them: TIME-WAIT, FIN-WAIT, or nothing.
+#[test]
+fn after_kill_9_no_tuple_stays_blocked() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let ports = [30_000, 30_001, 30_002, 30_003];
+        for round in 0..3 {
+            let door = Door::open(&lab, "echo");
+            let mut streams = Vec::new();
+            for server in BOTH {
+                for port in ports {
+                    let mut stream = connect_by(&lab, port, server);
+                    assert_eq!(
+                        echo(&mut stream, b"held").expect("an echo"),
+                        b"held",
+                        "round {round}, {port}, {server}"
+                    );
+                    streams.push(stream);
+                }
+            }
+            // Half of them with bytes on the way, for which the dying kernel sockets answer RST instead of FIN.
+            streams.iter_mut().step_by(2).for_each(|stream| stream.write_all(b"unread").expect("write"));
             door.kill();
         }
     });
