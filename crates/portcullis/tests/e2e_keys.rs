@@ -4,17 +4,15 @@ mod support;
 
 use std::path::PathBuf;
 use std::process::{Command, Output};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use support::{Lab, PATIENCE, Scratch, V4, connect_from, exchange};
-use testnet::{
-    Flood, FloodKind, FloodSpec, Namespace, Process, Script, Signal, Sources, eventually, isolated, take_turns, veth,
-};
+use support::battlefield::Battlefield;
+use support::clients::Clients;
+use support::{BINARY, Lab, PATIENCE, Scratch, V4};
+use testnet::{FloodKind, Process, Script, Signal, Sources, eventually, isolated, take_turns};
 
-const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 const ROTATIONS: usize = 20;
 
 /// A process that keeps its key in a state directory.
@@ -29,7 +27,7 @@ struct Keeping<'a> {
 impl Keeping<'_> {
     fn start<'a>(lab: &'a Lab, scratch: &'a Scratch) -> Keeping<'a> {
         let socket = scratch.path().join("c.sock");
-        let datapath = std::env::var("PORTCULLIS_E2E_DATAPATH").unwrap_or_else(|_| "raw".to_owned());
+        let datapath = support::datapath();
         let config = scratch.file(
             "c.toml",
             &format!(
@@ -89,16 +87,6 @@ fn until(unix_seconds: u64) {
     }
 }
 
-/// Clients that connect, say something and read it back, one after the other, until they are told to stop. One that fails ends the test.
-fn clients(lab: &Lab, stop: &AtomicBool, served: &AtomicUsize) {
-    while !stop.load(Ordering::Relaxed) {
-        let answer = connect_from(&lab.client, V4).and_then(|mut stream| exchange(&mut stream, b"hello"));
-        assert_eq!(answer.unwrap_or_else(|error| panic!("client {served:?}: {error}")), b"hello");
-        served.fetch_add(1, Ordering::Relaxed);
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
 /// The first two segments. In a flood the SYN may have to be sent again, as by any client.
 fn begin(client: &mut Script<'_>) {
     for _ in 0..3 {
@@ -112,34 +100,20 @@ fn begin(client: &mut Script<'_>) {
     panic!("no SYN-ACK");
 }
 
-/// Stops the clients, also when something fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 /// Takes as long as it takes until a new key is used: some 70 s. The clock of epochs is the wall clock, which no namespace has of its own.
 #[test]
 fn twenty_rotations_under_a_flood_fail_no_client_and_no_handshake_under_way() {
     let _turn = take_turns();
     isolated!(|| {
-        let lab = Lab::new();
-        let attacker = Namespace::new();
-        let (far, near) = veth((&lab.server, "srv1", &["198.18.255.1/30"]), (&attacker, "fld0", &["198.18.255.2/30"]));
-        lab.server.ip("route add 198.19.0.0/16 via 198.18.255.2");
-        let scratch = Scratch::new();
-        let mut door = Keeping::start(&lab, &scratch);
-        let sources = Sources::random("198.19.0.0/16");
-        let flood = Flood::start(&near, &far, FloodSpec { kind: FloodKind::Syn, target: V4, sources, seed: 7 });
+        let field = Battlefield::new();
+        let (lab, scratch) = (&field.lab, Scratch::new());
+        let mut door = Keeping::start(lab, &scratch);
+        let flood = field.flood(FloodKind::Syn, V4, Sources::random("198.19.0.0/16"));
         eventually("cookie mode", PATIENCE, || door.status()["mode"] == "cookies");
 
-        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let clients = Clients::default();
         let last = thread::scope(|scope| {
-            (0..2).for_each(|_| drop(scope.spawn(|| clients(&lab, &stop, &served))));
-            let _until = Stop(&stop);
+            let _until = clients.come(scope, &lab.client, [V4, V4]);
             let first = door.rotate();
             // Some for the same epoch, the last of which counts; some for the epochs behind it, where the time passes a boundary.
             let pause = Duration::from_secs((first - 2).saturating_sub(unix_now())) / ROTATIONS as u32;
@@ -161,7 +135,7 @@ fn twenty_rotations_under_a_flood_fail_no_client_and_no_handshake_under_way() {
             until(first + 3);
             first
         });
-        assert!(served.load(Ordering::Relaxed) > 100, "{served:?} clients were served");
+        assert!(clients.served() > 100, "{clients:?}");
         assert_eq!(door.json(&["status"])["keys"]["rotations"], ROTATIONS);
         flood.stop();
 

@@ -4,13 +4,13 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
-use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, connect_from, echo, exchange};
-use testnet::{Flags, Signal, eventually, isolated};
+use support::clients::Clients;
+use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange};
+use testnet::{Flags, Signal, isolated};
 
 /// A server whose doors outlive their processes.
 struct Site {
@@ -75,29 +75,16 @@ fn mount(arguments: &[&str]) {
 fn every_client_is_served_while_the_process_is_replaced() {
     isolated!(|| {
         let Some(site) = Site::new() else { return };
-        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let clients = Clients::default();
         let mut door = site.open();
         thread::scope(|scope| {
-            for server in BOTH.into_iter().chain(BOTH) {
-                let (site, stop, served) = (&site, &stop, &served);
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let back = connect_from(&site.lab.client, server)
-                            .and_then(|mut stream| exchange(&mut stream, b"hello"))
-                            .unwrap_or_else(|error| panic!("a client of {server}: {error}"));
-                        assert_eq!(back, b"hello");
-                        served.fetch_add(1, Ordering::Relaxed);
-                    }
-                });
-            }
+            let _until = clients.come(scope, &site.lab.client, BOTH.into_iter().chain(BOTH));
             for _ in 0..3 {
-                let before = served.load(Ordering::Relaxed);
-                eventually("clients are served", PATIENCE, || served.load(Ordering::Relaxed) > before + 50);
+                clients.wait_for(50);
                 door.signal(Signal::SIGTERM);
                 assert!(door.wait(PATIENCE).success());
                 door = site.open();
             }
-            stop.store(true, Ordering::Relaxed);
         });
         door.expect_states(&[]);
     });

@@ -7,14 +7,14 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use support::battlefield::Battlefield;
-use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, connect_from, echo, exchange, is_raw};
-use testnet::{FloodKind, Namespace, Signal, Sources, eventually, isolated, states, take_turns};
+use support::clients::Clients;
+use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, is_raw};
+use testnet::{FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
 
 /// Restarts in a row. The programs of the bpf tier take a second to load.
 fn restarts() -> usize {
@@ -117,35 +117,6 @@ fn lives(number: u32) -> bool {
     fs::read_link(format!("/proc/{number}/exe")).is_ok_and(is_ours)
 }
 
-/// Clients that come one after the other, on each of a few threads, until they are told to stop.
-fn clients<'scope>(
-    scope: &'scope thread::Scope<'scope, '_>,
-    client: &'scope Namespace,
-    stop: &'scope AtomicBool,
-    served: &'scope AtomicUsize,
-) {
-    for server in BOTH.into_iter().chain(BOTH) {
-        scope.spawn(move || {
-            while !stop.load(Ordering::Relaxed) {
-                let back = connect_from(client, server)
-                    .and_then(|mut stream| exchange(&mut stream, b"hello"))
-                    .unwrap_or_else(|error| panic!("client {} of {server}: {error}", served.load(Ordering::Relaxed)));
-                assert_eq!(back, b"hello");
-                served.fetch_add(1, Ordering::Relaxed);
-            }
-        });
-    }
-}
-
-/// Stops the clients, also when something fails.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 #[test]
 fn a_hundred_restarts_under_a_flood_cost_no_client_anything() {
     let _turn = take_turns();
@@ -156,18 +127,15 @@ fn a_hundred_restarts_under_a_flood_cost_no_client_anything() {
         let resets = support::kernel_resets(&field.lab.server);
         let mut held = field.lab.connect(V4);
         let flood = field.flood(FloodKind::Syn, V4, Sources::random("198.19.0.0/16"));
-        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let clients = Clients::default();
         thread::scope(|scope| {
-            let until = Stop(&stop);
-            clients(scope, &field.lab.client, &stop, &served);
+            let _until = clients.come(scope, &field.lab.client, BOTH.into_iter().chain(BOTH));
             for _ in 0..restarts() {
-                let before = served.load(Ordering::Relaxed);
-                eventually("clients are served", PATIENCE, || served.load(Ordering::Relaxed) > before + 4);
+                clients.wait_for(5);
                 site.restart();
             }
-            drop(until);
         });
-        println!("{} clients, {:.0} SYNs/s of the flood", served.load(Ordering::Relaxed), flood.stop().rate());
+        println!("{} clients, {:.0} SYNs/s of the flood", clients.served(), flood.stop().rate());
         if is_raw() {
             assert_eq!(support::kernel_resets(&field.lab.server) - resets, 0, "the server's kernel sent RST");
         }
@@ -334,16 +302,13 @@ fn the_kernels_own_listeners_change_hands_too() {
         let lab = Lab::new();
         let mut site = Site::new(&lab);
         let mut door = site.open(&["--datapath", "kernel"]);
-        let (stop, served) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let clients = Clients::default();
         thread::scope(|scope| {
-            let until = Stop(&stop);
-            clients(scope, &lab.client, &stop, &served);
+            let _until = clients.come(scope, &lab.client, BOTH.into_iter().chain(BOTH));
             for _ in 0..20 {
-                let before = served.load(Ordering::Relaxed);
-                eventually("clients are served", PATIENCE, || served.load(Ordering::Relaxed) > before + 4);
+                clients.wait_for(5);
                 site.restart();
             }
-            drop(until);
         });
         assert!(door.wait(PATIENCE).success());
         site.end();

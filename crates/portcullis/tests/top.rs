@@ -16,12 +16,11 @@ use std::thread;
 use nix::pty::{Winsize, openpty};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
 use serde_json::Value;
-use testnet::{
-    Flood, FloodKind, FloodSpec, Namespace, Process, Signal, Sources, eventually, isolated, take_turns, veth,
-};
+use testnet::{FloodKind, Process, Signal, Sources, eventually, isolated, take_turns};
 
 use binary::{PATIENCE, Server, code, output, own_addr, portcullis, stderr, stdout};
-use support::{Door, Lab, Scratch, V4};
+use support::battlefield::Battlefield;
+use support::{Door, Scratch, V4};
 
 /// Where a process of this test can be asked.
 fn socket() -> PathBuf {
@@ -111,10 +110,7 @@ fn an_older_version_is_shown_with_what_it_says() {
 fn during_a_flood_once_shows_its_rate_and_the_mode() {
     let _turn = take_turns();
     isolated!(|| {
-        let lab = Lab::new();
-        let attacker = Namespace::new();
-        let (far, near) = veth((&lab.server, "srv1", &["198.18.255.1/30"]), (&attacker, "fld0", &["198.18.255.2/30"]));
-        lab.server.ip("route add 198.19.0.0/16 via 198.18.255.2");
+        let field = Battlefield::new();
         let (scratch, socket) = (Scratch::new(), socket());
         let config = scratch.file(
             "c.toml",
@@ -123,9 +119,8 @@ fn during_a_flood_once_shows_its_rate_and_the_mode() {
                 socket.display()
             ),
         );
-        let door = Door::configured(&lab, &config);
-        let sources = Sources::random("198.19.0.0/16");
-        let _flood = Flood::start(&near, &far, FloodSpec { kind: FloodKind::Syn, target: V4, sources, seed: 1 });
+        let door = Door::configured(&field.lab, &config);
+        let _flood = field.flood(FloodKind::Syn, V4, Sources::random("198.19.0.0/16"));
         eventually("cookie mode", PATIENCE, || door.metric("portcullis_syncookies_active") == 1.0);
         let output = top(&socket, &["--once", "--json", "--interval", "1"]);
         let json: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", stderr(&output)));

@@ -10,11 +10,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+use support::battlefield::Battlefield;
 use support::{Door, Lab, PATIENCE, PORT, Scratch, V4, V6, connect_from, is_raw};
-use testnet::{
-    Flags, Flood, FloodKind, FloodSpec, Namespace, Process, RawHost, Script, Segment, Signal, Sources, eventually,
-    isolated, take_turns, veth,
-};
+use testnet::{Flags, FloodKind, Process, RawHost, Script, Segment, Signal, Sources, eventually, isolated, take_turns};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_portcullis");
 
@@ -425,24 +423,16 @@ fn live_rows_come_while_the_connection_stands() {
 fn flood_hides_no_client_and_grows_nothing() {
     isolated!(|| {
         let _turn = take_turns();
-        let lab = Lab::new();
-        let attacker = Namespace::new();
-        let (far, near) = veth(
-            (&lab.server, "srv1", &["198.18.255.1/30", "2001:db8:ffff::1/64"]),
-            (&attacker, "fld0", &["198.18.255.2/30", "2001:db8:ffff::2/64"]),
-        );
-        lab.server.ip("route add 198.19.0.0/16 via 198.18.255.2");
-        lab.server.ip("route add 2001:db8:bad::/48 via 2001:db8:ffff::2");
-        let (settings, door) = door(&lab, "service = \"echo\"\n[listener.half_open]\nmax = 1024");
+        let field = Battlefield::new();
+        let lab = &field.lab;
+        let (settings, door) = door(lab, "service = \"echo\"\n[listener.half_open]\nmax = 1024");
         let syns = || door.metric("portcullis_syns_received_total");
         for (server, sources) in [(V4, "198.19.0.0/16"), (V6, "2001:db8:bad::/48")] {
-            let trace = Trace::of(&lab, &settings, &[]);
+            let trace = Trace::of(lab, &settings, &[]);
             let one =
-                Trace::of(&lab, &settings, &["--peer", &lab.connect(server).local_addr().unwrap().ip().to_string()]);
+                Trace::of(lab, &settings, &["--peer", &lab.connect(server).local_addr().unwrap().ip().to_string()]);
             let rss_before = trace.process.rss_bytes();
-            let sources = Sources::random(sources);
-            let flood =
-                Flood::start(&near, &far, FloodSpec { kind: FloodKind::Syn, target: server, sources, seed: 42 });
+            let flood = field.flood(FloodKind::Syn, server, Sources::random(sources));
             let enough = syns() + 100_000.0;
             eventually("the flood", PATIENCE, || syns() > enough);
             let mut client = lab.connect(server);

@@ -65,7 +65,7 @@ impl Serving {
     ///
     /// # Errors
     /// Of a listener that fails for good.
-    pub async fn to_the_end(mut self, signals: &mut Signals) -> Result<(), Failure> {
+    pub async fn serve_out(mut self, signals: &mut Signals) -> Result<(), Failure> {
         let ended = self.until_stopped(signals).await;
         self.admin.stop().await;
         self.ctl.stop().await;

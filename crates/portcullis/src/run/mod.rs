@@ -97,7 +97,7 @@ async fn serve_all(
     let serving = begun?;
     let count = config.listeners.len();
     supervisor::ready(&format!("guarding {count} listener{}", if count == 1 { "" } else { "s" }));
-    serving.to_the_end(&mut signals).await
+    serving.serve_out(&mut signals).await
 }
 
 /// Whom we are to take over from.
