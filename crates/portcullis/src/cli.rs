@@ -118,8 +118,8 @@ pub struct RunArgs {
     /// Read the master cookie key from this file (64 hexadecimal digits, as `portcullis keygen` writes)
     #[arg(long, value_name = "FILE")]
     pub master_key_file: Option<PathBuf>,
-    /// Take over from the process that runs, without a lost connection; it is found by its control socket (`control` of the config file),
-    /// or by this one. If none runs there, this is an ordinary start
+    /// Take over from the process that runs, without a lost connection; it is found by its control socket (`control` of the config file), and if
+    /// none runs there this is an ordinary start. With a SOCKET, from the process that has that one, and no other
     #[arg(long, value_name = "SOCKET", value_parser = socket, num_args = 0..=1, require_equals = true, default_missing_value = "")]
     pub takeover: Option<Socket>,
     /// How log lines look on standard error [default: text]

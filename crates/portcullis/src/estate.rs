@@ -37,7 +37,26 @@ pub struct HandedOver {
     /// Of each worker; empty where the kernel keeps all there is to know.
     pub bookmarks: Vec<Bookmark>,
     /// To be kept until the successor says that it has started.
-    pub(crate) _remains: Remains,
+    pub(crate) remains: Remains,
+}
+
+impl HandedOver {
+    /// Makes the estate good for another successor, if the first one has failed. With [`Datapath::Raw`] that one begins with taps of its own:
+    /// how far the first one came in the rings, nobody knows. The ports stay reserved.
+    ///
+    /// # Errors
+    /// With [`Datapath::Bpf`], as [`estate`](crate::Control::estate).
+    pub fn renew(&mut self, estate: &mut Estate) -> std::io::Result<()> {
+        match &mut self.remains {
+            Remains::Bpf(remains) => estate.programs = Some(remains.estate()?),
+            Remains::Raw(_) | Remains::None => {
+                estate.taps.clear();
+                self.bookmarks.clear();
+                self.remains = Remains::None;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What is let go of in its own time.
@@ -45,5 +64,5 @@ pub struct HandedOver {
 pub(crate) enum Remains {
     None,
     Raw(#[expect(dead_code, reason = "held for its drop")] Box<Engine>),
-    Bpf(#[expect(dead_code, reason = "held for its drop")] BpfRemains),
+    Bpf(BpfRemains),
 }

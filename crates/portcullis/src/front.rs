@@ -91,11 +91,11 @@ impl Guard {
         match self {
             Guard::Raw(mut engine) => {
                 let bookmarks = engine.hand_over()?;
-                Ok(HandedOver { bookmarks, _remains: Remains::Raw(Box::new(engine)) })
+                Ok(HandedOver { bookmarks, remains: Remains::Raw(Box::new(engine)) })
             }
             Guard::Bpf(engine) => {
                 let (bookmark, programs) = engine.hand_over()?;
-                Ok(HandedOver { bookmarks: vec![bookmark], _remains: Remains::Bpf(programs) })
+                Ok(HandedOver { bookmarks: vec![bookmark], remains: Remains::Bpf(programs) })
             }
         }
     }
@@ -355,6 +355,13 @@ impl Control {
         self.door.estate()
     }
 
+    /// The successor that was given the [`estate`](Control::estate) has given up, before this was handed over.
+    pub fn take_back(&self) {
+        if let Some(Guard::Bpf(engine)) = &*self.door.lock() {
+            engine.take_back();
+        }
+    }
+
     /// Stops where it is, for a successor that has all it needs: what was not finished is finished there. The connections that are here
     /// already stay, and [`accept`](Listener::accept) gives `None` when no more comes. Blocks until the workers have stopped.
     ///
@@ -399,7 +406,7 @@ impl Door {
             return Err(io::ErrorKind::NotConnected.into());
         }
         self.handed_over.cancel();
-        engine.map_or(Ok(HandedOver { bookmarks: Vec::new(), _remains: Remains::None }), Guard::hand_over)
+        engine.map_or(Ok(HandedOver { bookmarks: Vec::new(), remains: Remains::None }), Guard::hand_over)
     }
 
     fn drain(&self) {

@@ -107,6 +107,16 @@ impl Drop for Site<'_> {
     }
 }
 
+/// Directories for programs to pass through, of processes that have no use for them.
+fn passing() -> usize {
+    let entries = fs::read_dir("/sys/fs/bpf").into_iter().flatten().flatten();
+    let unlocked = |path: PathBuf| fs::File::open(path).is_ok_and(|dir| listener::io::lock_file(dir).is_ok());
+    entries
+        .filter(|entry| entry.file_name().to_str().is_some_and(|name| name.starts_with("portcullis-")))
+        .filter(|entry| unlocked(entry.path()))
+        .count()
+}
+
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number as i32)
 }
@@ -218,6 +228,14 @@ fn whoever_cannot_take_over_leaves_everything_as_it_was() {
         let why = site.refused();
         assert!(why.contains("8099"), "{why}");
         assert!(serves());
+        // One that finds only late that it cannot: by then it had the control socket in its hands.
+        site.configure("");
+        let text = fs::read_to_string(&site.config).expect("the configuration");
+        fs::write(&site.config, text + "[access_log]\npath = \"/absent/log\"\n").expect("write the configuration");
+        let why = site.refused();
+        assert!(why.contains("/absent/log"), "{why}");
+        assert!(serves() && site.ctl(&["status"]).status.success());
+        site.configure("[[listener]]\nname = \"other\"\nbind = [\"127.0.0.1:8099\"]\nservice = \"echo\"\n");
         // One that asks, gets everything, and is gone; one that talks nonsense; one of another time.
         for (request, answer) in [
             ("{\"verb\":\"take-over\",\"version\":1}\n", "{\"take-over\""),
@@ -238,6 +256,8 @@ fn whoever_cannot_take_over_leaves_everything_as_it_was() {
             assert!(serves());
         }
         assert!(!door.has_ended() && door.is_ready());
+        // Nothing is left of all that, and nobody takes over from a process that ends.
+        assert_eq!(passing(), 0, "directories for programs to pass through");
         // And then it works.
         drop(taken);
         let successor = site.restart();
@@ -246,6 +266,76 @@ fn whoever_cannot_take_over_leaves_everything_as_it_was() {
         assert_eq!(states(&lab.server, 8099).get("listen"), Some(&1), "{:?}", states(&lab.server, 8099));
         site.end();
         assert!(!site.control.exists(), "the last one takes its control socket away");
+    });
+}
+
+const FAKE: &str = "PORTCULLIS_TEST_FAKE_SUCCESSOR";
+
+/// Says that it is ready, and then nothing more: it ends, or it hangs.
+#[test]
+#[ignore = "a part of another test, which runs it in a process of its own"]
+fn fake_successor() {
+    let told = std::env::var(FAKE).expect("what to do");
+    let (path, manner) = told.split_once(' ').expect("a path and a manner");
+    let mut stream = UnixStream::connect(path).expect("connect");
+    stream.write_all(b"{\"verb\":\"take-over\",\"version\":1}\n").expect("ask");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let mut all = Vec::new();
+    let mut until = |part: &[u8], stream: &mut UnixStream| {
+        let mut some = [0; 4096];
+        while !all.windows(part.len()).any(|window| window == part) {
+            let read = stream.read(&mut some).expect("what the other has, and where it stopped");
+            assert!(read > 0, "{}", String::from_utf8_lossy(&all));
+            all.extend_from_slice(&some[..read]);
+        }
+    };
+    until(b"{\"take-over\":{}}\n", &mut stream);
+    // A frame: its length, and JSON.
+    stream.write_all(b"\0\0\0\x07\"ready\"").expect("say so");
+    until(b"{\"listeners\":[[", &mut stream);
+    while manner == "hangs" {
+        std::thread::park(); // Until it is ended.
+    }
+}
+
+#[test]
+fn a_successor_that_fails_when_all_has_stopped_is_followed_by_another() {
+    isolated!(|| {
+        for manner in ["ends", "hangs"] {
+            let lab = Lab::new();
+            let mut site = Site::new(&lab);
+            let mut door = site.open(&[]);
+            let mut held = lab.connect(V4);
+            assert_eq!(echo(&mut held, b"before").expect("a served client"), b"before");
+            let mut fake = lab.server.command(std::env::current_exe().expect("this program"));
+            fake.args(["--exact", "fake_successor", "--ignored"]);
+            fake.env(FAKE, format!("{} {manner}", site.control.display()));
+            let mut fake = testnet::Process::spawn(fake).expect("start the fake");
+            let first = door.pid();
+            let pid = || {
+                let output = site.ctl(&["status"]);
+                serde_json::from_slice::<serde_json::Value>(&output.stdout).ok()?["pid"].as_u64()
+            };
+            // Another one is started, by the one that has stopped.
+            let mut next = None;
+            eventually("somebody else serves", 2 * PATIENCE, || {
+                next = pid().filter(|pid| *pid != u64::from(first));
+                next.is_some()
+            });
+            site.successors.push(next.expect("its number") as u32);
+            assert!(fake.wait(PATIENCE).is_some(), "the fake is ended");
+            for server in BOTH {
+                assert_eq!(
+                    exchange(&mut lab.connect(server), b"hello").expect("a served client"),
+                    b"hello",
+                    "{manner}"
+                );
+            }
+            assert_eq!(echo(&mut held, b"after").expect("the first process serves its own"), b"after");
+            drop(held);
+            assert!(door.wait(PATIENCE).success(), "{manner}");
+            site.end();
+        }
     });
 }
 

@@ -45,7 +45,8 @@ pub fn running(named: Option<&Path>, path: &ControlPath) -> Result<Option<UnixSt
     };
     match found {
         Ok(stream) => Ok(Some(stream)),
-        Err(Failure::Unavailable(_)) => Ok(None),
+        // Whoever names a process means that one.
+        Err(Failure::Unavailable(_)) if named.is_none() => Ok(None),
         Err(failure) => Err(failure),
     }
 }
@@ -60,8 +61,11 @@ pub fn take(path: &ControlPath, patient: bool, left: Option<Share>) -> Result<Op
         ControlPath::At(path) => *path == share.path,
         ControlPath::Usual => true,
     });
+    if let Some(left) = left {
+        let failed = |error| Failure::runtime("cannot go on with the predecessor's control socket", error);
+        return ControlSocket::inherit(left).map(Some).map_err(failed);
+    }
     match path {
-        _ if left.is_some() => Ok(left.map(ControlSocket::inherit)),
         ControlPath::None => Ok(None),
         ControlPath::At(path) => {
             let named = |error| Failure::Runtime(format!("control: {error}; legal: another path, or \"none\""));

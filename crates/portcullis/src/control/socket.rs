@@ -93,9 +93,15 @@ impl ControlSocket {
         Ok(ControlSocket { listener, place })
     }
 
-    /// A predecessor's, which listens too until it stops.
-    pub fn inherit(Share { path, socket, lock }: Share) -> ControlSocket {
-        ControlSocket { listener: socket.into(), place: Place { path, lock, left: Arc::default() } }
+    /// A predecessor's, which listens too until it stops, and whose it stays until [`left`](ControlSocket::left) is unset.
+    ///
+    /// # Errors
+    /// Of listen(2).
+    pub fn inherit(Share { path, socket, lock }: Share) -> io::Result<ControlSocket> {
+        // So that clients are told our process number, and not that of whoever did so first.
+        socket::listen(&socket, Backlog::new(BACKLOG)?)?;
+        let place = Place { path, lock, left: Arc::new(AtomicBool::new(true)) };
+        Ok(ControlSocket { listener: socket.into(), place })
     }
 
     /// Where it is.

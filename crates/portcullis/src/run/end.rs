@@ -1,6 +1,7 @@
 //! From the first request to end to the end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use exporter::Readiness;
@@ -47,11 +48,27 @@ pub struct Serving {
     pub ctl: Ctl,
     /// Somebody has asked for the end by `ctl`.
     pub drain_asked: CancellationToken,
-    /// A successor takes over, and needs nothing from us but that we finish.
-    pub taken: CancellationToken,
+    pub succession: Succession,
     pub stop: Stop,
     /// They end when this is dropped.
     pub _watches: JoinSet<()>,
+}
+
+/// How it stands with a process that goes on in our place.
+pub struct Succession {
+    /// One takes over, and needs nothing from us but that we finish.
+    pub taken: CancellationToken,
+    /// We have stopped for one, and nobody has come to serve.
+    pub lost: CancellationToken,
+    /// Set, the control socket stays where it is when we end.
+    pub socket: Option<Arc<AtomicBool>>,
+}
+
+impl Succession {
+    /// The control socket is ours alone: if a predecessor has left it to us, it needs it no more.
+    pub fn keep_socket(&self) {
+        self.socket.iter().for_each(|left| left.store(false, Ordering::Relaxed));
+    }
 }
 
 /// By what the end was asked for.
@@ -66,7 +83,7 @@ impl Serving {
     /// # Errors
     /// Of a listener that fails for good.
     pub async fn serve_out(mut self, signals: &mut Signals) -> Result<(), Failure> {
-        let ended = self.until_stopped(signals).await;
+        let ended = self.until_stopped(signals).await.and(self.until_succeeded().await);
         self.admin.stop().await;
         self.ctl.stop().await;
         if let Some(log) = self.registry.log() {
@@ -75,11 +92,24 @@ impl Serving {
         ended
     }
 
+    /// With what we have stopped, another process may yet go on.
+    async fn until_succeeded(&self) -> Result<(), Failure> {
+        if !self.succession.taken.is_cancelled() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = self.ctl.stop.cancelled() => Ok(()),
+            () = self.succession.lost.cancelled() => {
+                Err(Failure::Runtime("no other process has come to serve in place of this one".to_owned()))
+            }
+        }
+    }
+
     async fn until_stopped(&mut self, signals: &mut Signals) -> Result<(), Failure> {
         let ended = self.until_asked(signals).await;
         // In this order: a listener that ends before it was told to has failed.
         self.stop.drain.cancel();
-        if !self.taken.is_cancelled() {
+        if !self.succession.taken.is_cancelled() {
             self.controls.iter().for_each(Control::drain);
             if self.reloader.config().bpf_pins.is_some() {
                 self.admin.stop.cancel(); // The next process may start now, and wants its port.
@@ -94,7 +124,7 @@ impl Serving {
         let deadline = || self.reloader.config().shutdown_deadline.as_secs();
         tokio::select! {
             biased; // Of fronts that end because a successor has what they had, nothing is to be learnt.
-            asked = asked_to_end(&self.reloader, signals, &self.drain_asked, &self.taken) => {
+            asked = asked_to_end(&self.reloader, signals, &self.drain_asked, &self.succession.taken) => {
                 match asked {
                     Asked::Taken => tracing::info!("taken over from: connections that are open have {} s to finish", deadline()),
                     Asked::By(by) => {
@@ -128,8 +158,10 @@ impl Serving {
             () = finish(fronts, &mut ended) => return ended,
             () = stop.deadline.cancelled() => {}
             () = stop.failed.cancelled() => {}
+            // Nobody answers: a service manager is to start us anew, and soon.
+            () = self.succession.lost.cancelled() => {}
             () = tokio::time::sleep(self.reloader.config().shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
-            signal = told_again(signals, self.taken.is_cancelled()) => {
+            signal = told_again(signals, self.succession.taken.is_cancelled()) => {
                 tracing::info!("{signal} again: ending at once");
                 stop.everything();
             }

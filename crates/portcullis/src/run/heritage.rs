@@ -5,8 +5,9 @@ use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command};
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,21 +22,42 @@ const PATIENCE: Duration = Duration::from_secs(130);
 /// Time between two looks at whether the new process still lives.
 const LOOK: Duration = Duration::from_millis(50);
 
+/// Successors that are tried after one that failed when we had stopped for it.
+const TRIES: u32 = 3;
+
 /// This process as its successor sees it.
 pub struct Heritage {
     giving: Giving,
     program: Program,
     /// Where a successor asks; `None` without a control socket.
     path: Option<PathBuf>,
-    /// Cancelled when one has taken over.
-    served: CancellationToken,
+    /// A successor serves.
+    served: Box<dyn Fn() + Send + Sync>,
+    /// None does, though we have stopped, and none will.
+    lost: CancellationToken,
     restarting: Mutex<()>,
+    recovering: AtomicBool,
 }
 
 impl Heritage {
-    /// `served` is cancelled when a successor serves in place of this process.
-    pub fn new(giving: Giving, program: Program, path: Option<PathBuf>, served: CancellationToken) -> Heritage {
-        Heritage { giving, program, path, served, restarting: Mutex::default() }
+    /// `served` is called when a successor serves in place of this process; `lost` cancelled when we have stopped for one, and neither it nor
+    /// those that were started then have come to serve.
+    pub fn new(
+        giving: Giving,
+        program: Program,
+        path: Option<PathBuf>,
+        served: impl Fn() + Send + Sync + 'static,
+        lost: CancellationToken,
+    ) -> Heritage {
+        Heritage {
+            giving,
+            program,
+            path,
+            served: Box::new(served),
+            lost,
+            restarting: Mutex::default(),
+            recovering: AtomicBool::default(),
+        }
     }
 
     /// Starts the program anew, and waits until it has taken over; returns its process number.
@@ -49,17 +71,22 @@ impl Heritage {
                 "this process is the first of its PID namespace, a container's, which would end with it: restart that";
             return Err(text.to_owned());
         }
+        self.attempt()
+    }
+
+    fn attempt(&self) -> Result<u32, String> {
         let path = self.path.as_ref().ok_or("there is no control socket, by which to take over")?;
         let outcome = self.giving.next();
         let begun = Instant::now();
-        let mut child = self.program.start(path).map_err(|error| format!("cannot start {self}: {error}"))?;
+        let started = self.program.start(path);
+        let mut child = started.map_err(|error| format!("cannot start {}: {error}", self.program.file.display()))?;
         loop {
             match outcome.recv_timeout(LOOK) {
                 Ok(Outcome::Taken { pid }) => {
                     reap(child);
                     return Ok(pid);
                 }
-                Ok(Outcome::Failed { message }) => {
+                Ok(Outcome::Refused { message } | Outcome::Lost { message }) => {
                     reap(child);
                     return Err(message);
                 }
@@ -68,7 +95,7 @@ impl Heritage {
             }
             if let Ok(Some(status)) = child.try_wait() {
                 return Err(match outcome.recv_timeout(LOOK) {
-                    Ok(Outcome::Failed { message }) => message,
+                    Ok(Outcome::Refused { message } | Outcome::Lost { message }) => message,
                     _ => format!("the new process ended before it took over ({status}); the log has its last words"),
                 });
             }
@@ -82,18 +109,30 @@ impl Heritage {
             }
         }
     }
-}
 
-impl std::fmt::Display for Heritage {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.program.file.display())
+    /// Has somebody else take what we have stopped with.
+    fn recover(&self) {
+        for _ in 0..TRIES {
+            match self.attempt() {
+                Ok(_) => return,
+                Err(why) => tracing::error!("starting another one: {why}"),
+            }
+        }
+        self.lost.cancel();
     }
 }
 
-impl Succession for Heritage {
+impl Succession for Arc<Heritage> {
     fn serve(&self, stream: UnixStream, version: u32) {
-        if self.giving.serve(stream, version) {
-            self.served.cancel();
+        match self.giving.serve(stream, version) {
+            Outcome::Taken { .. } => (self.served)(),
+            Outcome::Refused { .. } => {}
+            // Of those that are started for that, the one who starts them hears.
+            Outcome::Lost { .. } if self.recovering.swap(true, Ordering::Relaxed) => {}
+            Outcome::Lost { .. } => {
+                let heritage = self.clone();
+                thread::spawn(move || heritage.recover());
+            }
         }
     }
 }

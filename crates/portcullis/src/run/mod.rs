@@ -32,21 +32,21 @@ use tokio_util::sync::CancellationToken;
 use crate::access_log::AccessLog;
 use crate::cli::RunArgs;
 use crate::config::{Config, Datapath};
-use crate::control::{self, ControlSocket};
+use crate::control::{self, ControlSocket, Share};
 use crate::failure::Failure;
 use crate::master_key::{Environment, KeySource, Named};
 use crate::registry::Registry;
 use crate::takeover::{Giving, Predecessor};
 use crate::{read_config, rights};
 use descriptors::Descriptors;
-use end::Serving;
+use end::{Serving, Succession};
 use heritage::{Heritage, Program};
 use keys::Keys;
 use logging::LevelControl;
 use operations::Running;
 use reload::{Reached, Reloader};
 use serve::Front;
-use servers::{Admin, Ctl};
+use servers::{Admin, AdminSocket, Ctl};
 use stop::{Signals, Stop};
 use surroundings::Insight;
 
@@ -95,6 +95,7 @@ async fn serve_all(
         }
     }
     let serving = begun?;
+    serving.succession.keep_socket();
     let count = config.listeners.len();
     supervisor::ready(&format!("guarding {count} listener{}", if count == 1 { "" } else { "s" }));
     serving.serve_out(&mut signals).await
@@ -136,15 +137,21 @@ async fn begin(
     });
     let masters = keys.as_ref().map(|(_, masters)| masters);
     let prepared = start::prepare_all(config, masters, limit, predecessor.as_mut()).await?;
+    let admin = AdminSocket::take(config.admin, |addr| predecessor.as_mut()?.admin(addr))?;
+    let share = socket.as_ref().map(ControlSocket::share).transpose();
+    let share = share.map_err(|error| Failure::runtime("cannot copy a descriptor", error))?;
+    // What stays open to the end is open by now; the rest of the descriptors is for connections.
+    let descriptors = Descriptors::now(limit);
+    let built = config.listeners.iter().map(|of| reload::built(config, of, &descriptors));
+    let built = built.collect::<Result<Vec<_>, _>>()?;
+    // All that can well fail has not. A predecessor stops now.
     let listeners = start::start_all(config, prepared, predecessor.as_mut())?;
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
     let (census, insight) = (Census::new(sources.clone()), Insight::new(registry.clone()));
-    let left = config.admin.and_then(|addr| predecessor.as_mut()?.admin(addr));
-    let mut admin =
-        Admin::start(config, sources.clone(), readiness.clone(), reloads.clone(), &insight, &census, left).await?;
-    // What stays open to the end is open by now; the rest of the descriptors is for connections.
-    let descriptors = Descriptors::now(limit);
-    let reached = reach_all(config, &listeners, &descriptors)?;
+    let mut admin = Admin::start(sources.clone(), readiness.clone(), reloads.clone(), &insight, &census, admin).await?;
+    let of_each = config.listeners.iter().zip(&listeners).zip(built);
+    let reached: Vec<_> =
+        of_each.map(|((of, listener), built)| Reached::begin(&of.name, listener.control(), built)).collect();
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let keys = keys.map(|(source, masters)| Arc::new(Keys::new(source, masters, controls.clone())));
@@ -154,9 +161,17 @@ async fn begin(
     let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
     let (reloader, drain_asked) = (Arc::new(reloader), CancellationToken::new());
     let (taken, ctl_stop) = (CancellationToken::new(), CancellationToken::new());
-    let giving = giving(named, &mut admin, socket.as_ref(), keys, &taken, &stop)?;
+    let giving = giving(named, &mut admin, share, keys, (&readiness, &taken, &stop));
     let path = socket.as_ref().map(|socket| socket.path().to_owned());
-    let heritage = Arc::new(Heritage::new(giving, program, path, ctl_stop.clone()));
+    let (leave, lost) = (socket.as_ref().map(ControlSocket::left), CancellationToken::new());
+    let served = {
+        let (leave, ctl_stop) = (leave.clone(), ctl_stop.clone());
+        move || {
+            leave.iter().for_each(|leave| leave.store(true, Ordering::Relaxed));
+            ctl_stop.cancel();
+        }
+    };
+    let heritage = Arc::new(Heritage::new(giving, program, path, served, lost.clone()));
     let running = Running::new(
         (sources.clone(), census),
         readiness.clone(),
@@ -171,37 +186,28 @@ async fn begin(
     let fronts = run_all(fronts, listeners);
     readiness.set_ready(true);
     banner::show(&banner, config.log.format);
-    Ok(Serving { reloader, readiness, registry, fronts, controls, admin, ctl, drain_asked, taken, stop, _watches })
+    let succession = Succession { taken, lost, socket: leave };
+    Ok(Serving { reloader, readiness, registry, fronts, controls, admin, ctl, drain_asked, succession, stop, _watches })
 }
 
 /// What a successor gets, and what we do when it is on its way.
 fn giving(
     listeners: Vec<(String, portcullis::Control)>,
     admin: &mut Admin,
-    socket: Option<&ControlSocket>,
+    share: Option<Share>,
     keys: Option<Arc<Keys>>,
-    taken: &CancellationToken,
-    stop: &Stop,
-) -> Result<Giving, Failure> {
-    let failed = |error| Failure::runtime("cannot copy a descriptor", error);
-    let share = socket.map(ControlSocket::share).transpose().map_err(failed)?;
-    let (left, taken, stop) = (socket.map(ControlSocket::left), taken.clone(), stop.clone());
-    let admin_stop = admin.stop.clone();
+    (readiness, taken, stop): (&Arc<Readiness>, &CancellationToken, &Stop),
+) -> Giving {
+    let (readiness, taken, stop, admin_stop) = (readiness.clone(), taken.clone(), stop.clone(), admin.stop.clone());
     let keys = move || keys.as_ref().map(|keys| keys.masters());
-    Ok(Giving::new(listeners, admin.share.take(), share, keys, move |pid| {
+    let ending = move || readiness.is_draining();
+    Giving::new(listeners, (admin.share.take(), share), keys, ending, move |pid| {
         supervisor::succeeded_by(pid);
         // In this order: what ends because of the others has to know why.
         taken.cancel();
         stop.drain.cancel();
         admin_stop.cancel();
-        left.iter().for_each(|left| left.store(true, Ordering::Relaxed));
-    }))
-}
-
-/// Puts the configuration into force, where a reload will find it.
-fn reach_all(config: &Config, listeners: &[Listener], descriptors: &Descriptors) -> Result<Vec<Reached>, Failure> {
-    let of_each = config.listeners.iter().zip(listeners);
-    of_each.map(|(of, listener)| Reached::begin(config, of, listener.control(), descriptors)).collect()
+    })
 }
 
 fn fronts(reached: &[Reached], stop: &Stop, registry: &Arc<Registry>) -> Vec<Front> {

@@ -317,8 +317,8 @@ mod tests {
         let (registry, drain) = (Registry::new(None), CancellationToken::new());
         let insight = Insight::new(registry.clone());
         let listeners = (Vec::new(), Census::new(Vec::new()));
-        let giving = Giving::new(Vec::new(), None, None, || None, |_| {});
-        let heritage = Heritage::new(giving, Program::of_process().unwrap(), None, CancellationToken::new());
+        let giving = Giving::new(Vec::new(), (None, None), || None, || false, |_| {});
+        let heritage = Heritage::new(giving, Program::of_process().unwrap(), None, || {}, CancellationToken::new());
         let reloader = (Arc::new(reloader), Arc::new(heritage));
         Running::new(listeners, Arc::default(), (registry, insight), level, reloader, drain)
     }

@@ -35,19 +35,10 @@ pub struct Reached {
 }
 
 impl Reached {
-    /// Puts the configuration of one of its listeners into force there.
-    ///
-    /// # Errors
-    /// Lists that cannot be read, upstreams that cannot be, no descriptor for a single connection.
-    pub fn begin(
-        config: &Config,
-        listener: &ListenerConfig,
-        control: Control,
-        descriptors: &Descriptors,
-    ) -> Result<Reached, Failure> {
-        let (rules, served) = built(config, listener, descriptors)?;
+    /// Puts what was [built](built) for it into force there.
+    pub fn begin(name: &str, control: Control, (rules, served): (Rules, Served)) -> Reached {
         control.set_rules(rules);
-        Ok(Reached { name: listener.name.clone(), control, served: Arc::new(served) })
+        Reached { name: name.to_owned(), control, served: Arc::new(served) }
     }
 }
 
@@ -144,7 +135,14 @@ impl Reloader {
 }
 
 /// Whom one of the configuration's listeners lets in, and what is done with them; nothing of it is in force yet.
-fn built(config: &Config, listener: &ListenerConfig, descriptors: &Descriptors) -> Result<(Rules, Served), Failure> {
+///
+/// # Errors
+/// Lists that cannot be read, upstreams that cannot be, no descriptor for a single connection.
+pub fn built(
+    config: &Config,
+    listener: &ListenerConfig,
+    descriptors: &Descriptors,
+) -> Result<(Rules, Served), Failure> {
     let places = places(listener, config.listeners.len(), descriptors)?;
     Ok((rules(listener, places)?, Served::new(listener)?))
 }

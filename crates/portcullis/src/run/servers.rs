@@ -1,6 +1,6 @@
 //! The two servers for operators.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,9 +12,36 @@ use tokio_util::sync::CancellationToken;
 use super::heritage::Heritage;
 use super::operations::Running;
 use super::surroundings::Insight;
-use crate::config::Config;
 use crate::control::{ControlServer, ControlSocket};
 use crate::failure::Failure;
+
+/// Where the admin server is going to listen, and does not yet.
+pub struct AdminSocket {
+    /// As it was configured: port 0 where the kernel was to choose.
+    addr: SocketAddr,
+    socket: OwnedFd,
+    share: OwnedFd,
+}
+
+impl AdminSocket {
+    /// Takes the configured address, or what a predecessor left there.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn take(
+        addr: Option<SocketAddr>,
+        left: impl FnOnce(SocketAddr) -> Option<OwnedFd>,
+    ) -> Result<Option<AdminSocket>, Failure> {
+        let Some(addr) = addr else { return Ok(None) };
+        let failed = |error| Failure::runtime(format!("cannot listen on {addr} (--admin)"), error);
+        let socket = match left(addr) {
+            Some(left) => left,
+            None => TcpListener::bind(addr).map_err(failed)?.into(),
+        };
+        let share = socket.try_clone().map_err(failed)?;
+        Ok(Some(AdminSocket { addr, socket, share }))
+    }
+}
 
 /// The admin server, if there is one. It answers to the end, so that the end can be watched.
 pub struct Admin {
@@ -26,30 +53,27 @@ pub struct Admin {
 }
 
 impl Admin {
-    /// With the socket that a predecessor left for its address, if it did.
+    /// On this socket, if there is to be one.
     ///
     /// # Errors
-    /// When it cannot listen.
+    /// When it cannot be registered with the runtime.
     pub async fn start(
-        config: &Config,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
         reloads: Arc<Reloads>,
         insight: &Arc<Insight>,
         census: &Arc<Census>,
-        left: Option<OwnedFd>,
+        socket: Option<AdminSocket>,
     ) -> Result<Admin, Failure> {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
-        let Some(addr) = config.admin else { return Ok(Admin { addr: None, share: None, stop, tasks }) };
+        let Some(AdminSocket { addr, socket, share }) = socket else {
+            return Ok(Admin { addr: None, share: None, stop, tasks });
+        };
         let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
         let exporter =
             Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
         let exporter = exporter.with_surroundings(insight.clone()).with_census(census.clone()).await;
-        let server = match left {
-            Some(left) => AdminServer::inherit(left, addr, exporter).map_err(failed)?,
-            None => AdminServer::bind(addr, exporter).await.map_err(failed)?,
-        };
-        let share = server.share().map_err(|error| Failure::runtime("cannot copy a descriptor", error))?;
+        let server = AdminServer::inherit(socket, addr, exporter).map_err(failed)?;
         let local = server.local_addr();
         tasks.spawn(server.run(stop.clone().cancelled_owned()));
         Ok(Admin { addr: Some(local), share: Some((addr, share)), stop, tasks })
@@ -82,7 +106,7 @@ impl Ctl {
     ) -> Result<Ctl, Failure> {
         let mut tasks = JoinSet::new();
         let Some(socket) = socket else { return Ok(Ctl { path: None, stop, tasks }) };
-        let server = ControlServer::new(socket, Arc::new(running), succession)
+        let server = ControlServer::new(socket, Arc::new(running), Arc::new(succession))
             .map_err(|error| Failure::runtime("cannot serve the control socket", error))?;
         let path = Some(server.path().to_owned());
         tasks.spawn(server.run(stop.clone()));

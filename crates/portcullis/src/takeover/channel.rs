@@ -23,9 +23,18 @@ impl Channel {
     /// Of setsockopt(2).
     pub fn new(stream: UnixStream, patience: Duration) -> io::Result<Channel> {
         stream.set_nonblocking(false)?;
-        stream.set_read_timeout(Some(patience))?;
-        stream.set_write_timeout(Some(patience))?;
-        Ok(Channel(stream))
+        let channel = Channel(stream);
+        channel.set_patience(patience)?;
+        Ok(channel)
+    }
+
+    /// From now on each end is given up on after this time.
+    ///
+    /// # Errors
+    /// Of setsockopt(2).
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.0.set_read_timeout(Some(patience))?;
+        self.0.set_write_timeout(Some(patience))
     }
 
     /// Sends a line, as the control protocol has it.

@@ -77,6 +77,11 @@ impl Attached {
         estate
     }
 
+    /// A successor that was lent the places has given up.
+    pub(super) fn take_back(&mut self) {
+        self.lent = None;
+    }
+
     /// Puts the places into this directory too.
     fn pin_all(&mut self, dir: &Pins) -> io::Result<()> {
         fn pinned<L>(dir: &Pins, kind: Kind, device: u32, link: L) -> io::Result<L>

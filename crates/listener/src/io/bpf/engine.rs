@@ -77,7 +77,17 @@ pub struct PreparedBpf {
 /// What keeps the programs of a fast door that was handed over where they are. To be dropped when the successor has put its own there.
 #[must_use = "dropped, it takes the programs away that no successor has replaced"]
 pub struct BpfRemains {
-    _attached: Attached,
+    attached: Attached,
+}
+
+impl BpfRemains {
+    /// Where another successor finds the places, if the first one has failed.
+    ///
+    /// # Errors
+    /// As [`BpfEngine::estate`].
+    pub fn estate(&mut self) -> io::Result<BpfEstate> {
+        self.attached.lend()
+    }
 }
 
 impl std::fmt::Debug for BpfRemains {
@@ -145,6 +155,7 @@ impl BpfEngine {
             ns_per_jiffy: ns_per_jiffy().map_err(system("reading the clock's resolution"))?,
         };
         let name: Arc<str> = config.name.unwrap_or_else(|| names(&config.listen.bind)).into();
+        Pins::sweep();
         let takes_over = left.is_some();
         let Places { passing, pins, replaces_reports } =
             Places::of(left, config.pins.as_deref(), &name).map_err(EngineError::Pins)?;
@@ -225,6 +236,12 @@ impl BpfEngine {
         lent.recv_timeout(LENDING).map_err(dead)?
     }
 
+    /// The successor that asked for the [`estate`](BpfEngine::estate) has given up: nothing stays that was made for it.
+    pub fn take_back(&self) {
+        self.orders.take_back.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
     /// Lets go, once a successor is prepared and before it starts: the programs, which answer on, and the fail-closed rule are its.
     ///
     /// # Errors
@@ -239,7 +256,7 @@ impl BpfEngine {
         let remains = self.thread.take().and_then(|thread| thread.join().ok());
         let Remains { attached, bookmark } =
             remains.ok_or_else(|| io::Error::other("the keeper of the eBPF programs has died"))?;
-        Ok((bookmark, BpfRemains { _attached: attached }))
+        Ok((bookmark, BpfRemains { attached }))
     }
 
     /// The kernel's listening sockets stand: from now on SYNs are answered.

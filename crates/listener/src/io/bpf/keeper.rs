@@ -65,6 +65,8 @@ pub(super) struct Orders {
     pub stop: AtomicBool,
     /// With `stop`: a successor takes over what is pinned.
     pub leave: AtomicBool,
+    /// Nobody needs what was lent.
+    pub take_back: AtomicBool,
     /// Somebody wants to know where a successor finds the places.
     pub lend: Mutex<Option<Sender<io::Result<BpfEstate>>>>,
     pub keys: KeyOrders,
@@ -226,6 +228,9 @@ impl Keeper {
 
     /// Puts the places where a successor finds them.
     fn lend(&mut self) {
+        if self.has.orders.take_back.swap(false, Ordering::Relaxed) {
+            self.has.attached.take_back();
+        }
         let Some(answer) = self.has.orders.lend.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         let lent = self.has.attached.lend();
         if lent.is_err() {

@@ -25,6 +25,9 @@ const REPORTS: &str = "reports_1";
 /// The ring of a process that has not taken over yet.
 const REPORTS_TO_COME: &str = "reports_to_come";
 
+/// How directories begin by which programs change hands.
+const PASSING: &str = "portcullis-";
+
 /// Where a bpffs usually is.
 const BPFFS: &str = "/sys/fs/bpf";
 
@@ -75,7 +78,7 @@ impl Pins {
     /// # Errors
     /// Where there is none.
     pub(super) fn passing() -> io::Result<Pins> {
-        let dir = Path::new(BPFFS).join(format!("portcullis-{:016x}", getrandom::u64().map_err(io::Error::other)?));
+        let dir = Path::new(BPFFS).join(format!("{PASSING}{:016x}", getrandom::u64().map_err(io::Error::other)?));
         if statfs(Path::new(BPFFS)).map_err(io::Error::from)?.filesystem_type() != BPF_FS_MAGIC {
             let text = format!(
                 "programs change hands on a bpffs, and {BPFFS} is none (mount -t bpf bpf {BPFFS}, or set bpf_pins)"
@@ -85,6 +88,17 @@ impl Pins {
         make_dir(&dir)?;
         let lock = lock(&dir)?;
         Ok(Pins { dir, inherited: false, lasts: false, lock })
+    }
+
+    /// Removes what processes left that died while their programs changed hands: the programs would answer for nobody.
+    pub(super) fn sweep() {
+        for entry in fs::read_dir(BPFFS).into_iter().flatten().flatten() {
+            let ours = entry.file_name().to_str().is_some_and(|name| name.starts_with(PASSING));
+            // Who lives holds the lock.
+            if ours && File::open(entry.path()).is_ok_and(|dir| lock_file(dir).is_ok()) {
+                remove(&entry.path());
+            }
+        }
     }
 
     /// What a successor needs to [`inherit`](Pins::inherit) this.
@@ -166,14 +180,17 @@ impl Pins {
 impl Drop for Pins {
     /// A start that failed leaves nothing behind, nor does who is dropped without having been told to drain.
     fn drop(&mut self) {
-        if self.lasts {
-            return;
+        if !self.lasts {
+            remove(&self.dir);
         }
-        for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
-            let _ = fs::remove_file(entry.path());
-        }
-        let _ = fs::remove_dir(&self.dir);
     }
+}
+
+fn remove(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let _ = fs::remove_file(entry.path());
+    }
+    let _ = fs::remove_dir(dir);
 }
 
 /// Where on a device a program is.
