@@ -293,8 +293,10 @@ fn fake_successor() {
     // A frame: its length, and JSON.
     stream.write_all(b"\0\0\0\x07\"ready\"").expect("say so");
     until(b"{\"listeners\":[[", &mut stream);
-    while manner == "hangs" {
-        std::thread::park(); // Until it is ended.
+    if manner == "hangs" {
+        loop {
+            std::thread::park(); // Until it is ended.
+        }
     }
 }
 
@@ -378,6 +380,14 @@ fn addresses_come_and_go_with_a_restart() {
         site.configure("[[listener]]\nname = \"other\"\nbind = [\"198.18.0.1:8099\"]\nservice = \"echo\"\n");
         site.restart();
         assert_eq!(exchange(&mut other().expect("connect"), b"hello").expect("a served client"), b"hello");
+        // Names change, and addresses change hands.
+        let swapped = fs::read_to_string(&site.config).expect("the configuration");
+        let swapped =
+            swapped.replace("\"web\"", "\"x\"").replace("\"other\"", "\"web\"").replace("\"x\"", "\"renamed\"");
+        fs::write(&site.config, swapped).expect("write the configuration");
+        site.restart();
+        assert_eq!(exchange(&mut other().expect("connect"), b"hello").expect("a served client"), b"hello");
+        assert_eq!(exchange(&mut lab.connect(V4), b"hello").expect("a served client"), b"hello");
         site.configure("");
         site.restart();
         eventually("nobody listens there any more", PATIENCE, || other().is_err());

@@ -29,11 +29,20 @@ impl FromStr for Prefix {
 
     fn from_str(text: &str) -> Result<Prefix, String> {
         let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        net.map(|net: IpNet| Prefix(net.trunc())).map_err(|_| {
+        let net: IpNet = net.map_err(|_| {
             format!(
                 "\"{text}\" is no address or prefix; legal: ADDRESS or ADDRESS/LENGTH, as 192.0.2.0/24 or 2001:db8::/64"
             )
-        })
+        })?;
+        // Who writes an address may not mean all its neighbours, and `kill` asks nobody back.
+        if net.addr() != net.network() {
+            return Err(format!(
+                "\"{text}\" has bits set behind its length; legal: {}, or {} for the one address",
+                net.trunc(),
+                net.addr()
+            ));
+        }
+        Ok(Prefix(net))
     }
 }
 
@@ -71,13 +80,13 @@ mod tests {
     fn an_address_is_a_prefix_of_its_own() {
         for (text, shown) in [
             ("192.0.2.7", "192.0.2.7/32"),
-            ("192.0.2.7/24", "192.0.2.0/24"),
+            ("192.0.2.0/24", "192.0.2.0/24"),
             ("2001:db8::1", "2001:db8::1/128"),
             ("::/0", "::/0"),
         ] {
             assert_eq!(text.parse::<Prefix>().unwrap().to_string(), shown);
         }
-        for text in ["", "192.0.2.1/33", "192.0.2", "a/8", "192.0.2.0/-1"] {
+        for text in ["", "192.0.2.1/33", "192.0.2", "a/8", "192.0.2.0/-1", "192.0.2.7/24", "2001:db8::1/64"] {
             let why = text.parse::<Prefix>().unwrap_err();
             assert!(why.contains(&format!("\"{text}\"")) && why.contains("legal: "), "{why}");
         }

@@ -96,7 +96,7 @@ impl Operations for Running {
     fn conns(&self, listener: Option<&str>, peer: Option<Prefix>, limit: usize) -> Result<Conns, Refusal> {
         if let Some(name) = listener.filter(|name| !self.sources.iter().any(|source| source.name() == *name)) {
             let names: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
-            return Err(Refusal::refused(format!("no listener is named \"{name}\"; there are: {}", names.join(", "))));
+            return Err(Refusal::refused(format!("no listener is named {name:?}; there are: {}", names.join(", "))));
         }
         let mut found = self.matching(|entry| {
             listener.is_none_or(|name| *entry.opening.listener == *name)

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use portcullis::guard::expand_wildcards;
 use portcullis::{Bookmark, BuildError, Builder, KeySchedule, ListenConfig, Listener, Successor};
 
 use super::descriptors;
@@ -32,7 +33,9 @@ pub async fn prepare_all(
     for listener in &config.listeners {
         let accept_queue = descriptors::accept_queue(listener.accept_queue, limit, config.listeners.len());
         let builder = builder(config, listener, masters.cloned()).accept_queue(accept_queue);
-        let left = predecessor.as_mut().and_then(|predecessor| predecessor.estate(&listener.name));
+        let left = predecessor
+            .as_mut()
+            .and_then(|predecessor| predecessor.estate(&listener.name, &expand_wildcards(&listener.bind)));
         let done = match left {
             Some(left) => builder.succeed(left).map(|successor| Prepared::Successor(Box::new(successor))),
             None => builder.build().await.map(|listener| Prepared::Started(Box::new(listener))),

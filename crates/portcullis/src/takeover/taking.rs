@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -31,6 +32,8 @@ pub struct Predecessor {
     /// In the order of the manifest.
     names: Vec<String>,
     estates: HashMap<String, Estate>,
+    /// Which of our listeners has whose estate.
+    heirs: HashMap<String, String>,
     guarded: Vec<SocketAddr>,
     admin: Option<(SocketAddr, OwnedFd)>,
     control: Option<Share>,
@@ -66,7 +69,8 @@ impl Predecessor {
             Ok::<_, io::Error>(Share { path, socket: channel.recv_descriptor()?, lock: channel.recv_descriptor()? })
         };
         let control = control.map(share).transpose()?;
-        Ok(Predecessor { channel, pid, names, estates, guarded, admin, control, keys })
+        let heirs = HashMap::new();
+        Ok(Predecessor { channel, pid, names, estates, heirs, guarded, admin, control, keys })
     }
 
     /// Its process number.
@@ -79,9 +83,24 @@ impl Predecessor {
         self.guarded.contains(&addr)
     }
 
-    /// What its listener of this name has; once.
-    pub fn estate(&mut self, name: &str) -> Option<Estate> {
-        self.estates.remove(name)
+    /// What one of its listeners has, for a listener that guards these addresses; once. It is the one that guards most of them, or, where none
+    /// guards any, the one of this name. Of the others it gets the sockets of its addresses.
+    pub fn estate(&mut self, name: &str, guarded: &[SocketAddr]) -> Option<Estate> {
+        let shared = |estate: &Estate| estate.sockets.iter().filter(|(addr, _)| guarded.contains(addr)).count();
+        let most = self.estates.iter().map(|(its, estate)| (shared(estate), its)).max();
+        let chosen = match most {
+            Some((1.., its)) => its.clone(),
+            _ => name.to_owned(),
+        };
+        let mut estate = self.estates.remove(&chosen)?;
+        for other in self.estates.values_mut().filter(|other| other.datapath == estate.datapath) {
+            let (ours, theirs) =
+                mem::take(&mut other.sockets).into_iter().partition(|(addr, _)| guarded.contains(addr));
+            other.sockets = theirs;
+            estate.sockets.extend::<Vec<_>>(ours);
+        }
+        self.heirs.insert(name.to_owned(), chosen);
+        Some(estate)
     }
 
     /// The socket of its admin server, if that was configured to have this address.
@@ -104,7 +123,7 @@ impl Predecessor {
         self.control.take()
     }
 
-    /// We have all we need: it stops, and says where, for each of its listeners by name.
+    /// We have all we need: it stops, and says where, for each of ours that goes on for one of its.
     ///
     /// # Errors
     /// When it is gone, or does not stop. Then nobody knows where it was, and the best is to begin at once.
@@ -114,9 +133,10 @@ impl Predecessor {
         let mut bookmarks = HashMap::new();
         for (name, workers) in self.names.iter().zip(listeners) {
             let bookmark = |next| Ok(Bookmark { next, entries: self.channel.recv_bytes()? });
-            bookmarks.insert(name.clone(), workers.into_iter().map(bookmark).collect::<io::Result<_>>()?);
+            bookmarks.insert(name.clone(), workers.into_iter().map(bookmark).collect::<io::Result<Vec<_>>>()?);
         }
-        Ok(bookmarks)
+        let of_heir = |(heir, its): (String, String)| Some((heir, bookmarks.remove(&its)?));
+        Ok(mem::take(&mut self.heirs).into_iter().filter_map(of_heir).collect())
     }
 
     /// We answer. It finishes what it has, and ends.

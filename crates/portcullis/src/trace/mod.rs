@@ -83,6 +83,25 @@ struct Watcher {
     share: sampling::Share,
 }
 
+impl Watcher {
+    /// Reads what came by a wider filter, for nobody: in a flood it is old, and hides what comes now.
+    fn discard(&mut self) -> io::Result<()> {
+        let mut nobody = Vec::new();
+        for _ in 0..DISCARDED_BATCHES_MAX {
+            let count = self.tap.read(&mut nobody)?;
+            self.share.on_discarded(count, self.tap.drop_count());
+            nobody.clear();
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A full buffer, and as much again that came meanwhile.
+const DISCARDED_BATCHES_MAX: usize = 256;
+
 struct Tracer {
     guarded: Vec<std::net::SocketAddr>,
     peer: Option<IpNet>,
@@ -224,10 +243,19 @@ impl Tracer {
         self.targets.refresh();
         self.table.tick(now());
         let mut changed = false;
-        for watcher in [&mut self.handshakes, &mut self.others] {
+        let mut narrower = [false; 2];
+        for (watcher, narrower) in [&mut self.handshakes, &mut self.others].into_iter().zip(&mut narrower) {
+            let before = watcher.share.shift();
             changed |= watcher.share.on_interval(watcher.tap.drop_count());
+            *narrower = watcher.share.shift() > before;
         }
-        if changed { self.set_filters() } else { Ok(()) }
+        if changed {
+            self.set_filters()?;
+        }
+        for (watcher, _) in [&mut self.handshakes, &mut self.others].into_iter().zip(narrower).filter(|(_, it)| *it) {
+            watcher.discard()?;
+        }
+        Ok(())
     }
 
     /// Asks about the flows whose handshake is done.

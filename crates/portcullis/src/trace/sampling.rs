@@ -62,6 +62,12 @@ impl Share {
         self.shift != before
     }
 
+    /// What had come by a wider share, and was read for nobody: it must not be taken for what the narrower one leaves.
+    pub fn on_discarded(&mut self, count: usize, drops: u64) {
+        self.unseen += count as u64 + drops.saturating_sub(self.last_drops);
+        self.last_drops = drops;
+    }
+
     /// About how many segments were not looked at.
     pub fn unseen(&self) -> u64 {
         self.unseen
@@ -93,6 +99,16 @@ mod tests {
         assert_eq!(share.unseen(), 12_000 + 14_000, "one in eight was seen");
         let changes = (0..30).filter(|_| interval(&mut share, 0, 12_000)).count();
         assert_eq!((changes, share.shift()), (3, 0));
+    }
+
+    #[test]
+    fn what_was_left_from_a_wider_share_counts_once() {
+        let mut share = Share::default();
+        interval(&mut share, 4000, 12_000);
+        share.on_discarded(5000, 14_000);
+        assert_eq!(share.unseen(), 12_000 + 5000 + 2000);
+        interval(&mut share, 0, 14_000);
+        assert_eq!(share.unseen(), 19_000);
     }
 
     #[test]
