@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exporter::Reloads;
-use portcullis::{Control, Rules};
+use portcullis::{Control, PreparedRules};
 
 use super::descriptors::Descriptors;
 use super::limits::{check_lists, rules};
@@ -45,8 +45,8 @@ impl Reached {
         control: Control,
         descriptors: &Descriptors,
     ) -> Result<Reached, Failure> {
-        let (rules, served) = built(config, listener, descriptors)?;
-        control.set_rules(rules);
+        let (rules, served) = built(config, listener, descriptors, &control)?;
+        rules.apply();
         Ok(Reached { name: listener.name.clone(), control, served: Arc::new(served) })
     }
 }
@@ -119,7 +119,7 @@ impl Reloader {
         let built = self.fronts.iter().map(|front| self.build(&new, front)).collect::<Result<Vec<_>, _>>()?;
         // From here on nothing fails.
         for (front, (rules, served)) in self.fronts.iter().zip(built) {
-            front.control.set_rules(rules);
+            rules.apply();
             front.served.replace(served);
         }
         // A level that an operator has set by `ctl` stands, unless the file has another one than before. That there may be no log
@@ -131,10 +131,10 @@ impl Reloader {
         Ok(changes)
     }
 
-    fn build(&self, config: &Config, front: &Reached) -> Result<(Rules, Served), Failure> {
+    fn build(&self, config: &Config, front: &Reached) -> Result<(PreparedRules, Served), Failure> {
         let listener = config.listeners.iter().find(|listener| listener.name == front.name);
         let listener = listener.ok_or_else(|| Failure::Usage(format!("there is no listener \"{}\"", front.name)))?;
-        built(config, listener, &self.descriptors)
+        built(config, listener, &self.descriptors, &front.control)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
@@ -144,9 +144,16 @@ impl Reloader {
 }
 
 /// Whom one of the configuration's listeners lets in, and what is done with them; nothing of it is in force yet.
-fn built(config: &Config, listener: &ListenerConfig, descriptors: &Descriptors) -> Result<(Rules, Served), Failure> {
+fn built(
+    config: &Config,
+    listener: &ListenerConfig,
+    descriptors: &Descriptors,
+    control: &Control,
+) -> Result<(PreparedRules, Served), Failure> {
     let places = places(listener, config.listeners.len(), descriptors)?;
-    Ok((rules(listener, places)?, Served::new(listener)?))
+    let (rules, served) = (rules(listener, places)?, Served::new(listener)?);
+    let unready = |error| Failure::runtime(format!("listener \"{}\": its lists", listener.name), error);
+    Ok((control.prepare_rules(rules).map_err(unready)?, served))
 }
 
 /// Half a reload would be worse than none.
