@@ -25,8 +25,16 @@ pub struct Successor {
 }
 
 enum Prepared {
-    Raw { engine: PreparedEngine<Watched<RawEstablisher>>, receiver: AcceptReceiver, gauge: AcceptGauge, alarm: Alarm },
-    Bpf { engine: Box<PreparedBpf>, listeners: KernelListeners },
+    Raw {
+        engine: Box<PreparedEngine<Watched<RawEstablisher>>>,
+        receiver: AcceptReceiver,
+        gauge: AcceptGauge,
+        alarm: Alarm,
+    },
+    Bpf {
+        engine: Box<PreparedBpf>,
+        listeners: KernelListeners,
+    },
     Kernel(KernelListeners),
 }
 
@@ -70,7 +78,7 @@ impl Builder {
         let establish = |_worker| RawEstablisher::new(sender.clone()).map(|establish| alarm.watch(establish));
         let engine = Engine::prepare(self.engine_config(guarded, master), Some(left.into_raw()), establish)
             .map_err(engine_error)?;
-        Ok(Prepared::Raw { engine, receiver, gauge, alarm })
+        Ok(Prepared::Raw { engine: Box::new(engine), receiver, gauge, alarm })
     }
 
     fn prepare_bpf(

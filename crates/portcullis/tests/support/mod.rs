@@ -273,7 +273,7 @@ impl Door {
         command.arg("--master-key-file").arg(scratch.file("master.key", key));
         command.env("STATE_DIRECTORY", &scratch.0).env("RUNTIME_DIRECTORY", &scratch.0).stdin(Stdio::null());
         let process = Process::spawn(command).expect("start portcullis");
-        Door { process, namespace: lab.server.clone(), scratch: scratch, resets_before: 0 }
+        Door { process, namespace: lab.server.clone(), scratch, resets_before: 0 }
     }
 
     pub fn wait_until_ready(&mut self) {
