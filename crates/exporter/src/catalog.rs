@@ -22,6 +22,7 @@ pub(crate) fn place(counter: Counter) -> Place {
     match counter {
         Counter::SynsReceived => whole("portcullis_syns_received_total"),
         Counter::SynsLeftToKernel => whole("portcullis_syns_left_to_kernel_total"),
+        Counter::SynsDenied => whole("portcullis_syns_denied_total"),
         Counter::SynAcksSent => whole("portcullis_synacks_sent_total"),
         Counter::SynAcksRetransmitted => whole("portcullis_synacks_retransmitted_total"),
         Counter::CookiesSent => whole("portcullis_syncookies_sent_total"),
@@ -124,6 +125,10 @@ pub(crate) const FAMILIES: &[Family] = &[
     family(
         "portcullis_syns_left_to_kernel_total",
         "SYNs left to the kernel's own listening socket, because they are not plain (datapath bpf).",
+    ),
+    family(
+        "portcullis_syns_denied_total",
+        "SYNs of sources that the lists deny, which get RST or nothing; whom they deny later is in portcullis_connections_refused_total.",
     ),
     family(
         "portcullis_synacks_sent_total",

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use ipnet::{IpNet, Ipv4Net};
 use listener::cookie::{CookieJar, Epoch, MasterKey, Offer};
 use listener::{
-    Arrival, Disposition, KernelSockets, Listen, ListenConfig, ListenShared, LocalAddresses, Mode, Time, WorkerSeat,
+    Arrival, Denial, Disposition, KernelSockets, Listen, ListenConfig, ListenShared, LocalAddresses, Mode, PrefixList,
+    Sources, Time, WorkerSeat,
 };
 use wire::{
     Checksums, Endpoint, Flags, FourTuple, OptionBlock, OutgoingSegment, Packet, REPLY_MAX_LEN, ReplyOptions, SeqNum,
@@ -151,6 +153,41 @@ fn syn_to_syn_ack(c: &mut Criterion) {
     group.finish();
 }
 
+/// What the lists add to a SYN: that of somebody whom ten thousand prefixes do not name, and those who are denied.
+fn listed_syn(c: &mut Criterion) {
+    const PREFIXES: u32 = 10_000;
+    let far = |n: u32| IpNet::from(Ipv4Net::new_assert(Ipv4Addr::from_bits(0x0b00_0000 + n * 512), 24));
+    let near = |n: u32| IpNet::from(Ipv4Net::new_assert(Ipv4Addr::from_bits(0xc612_0000 + n * 16), 29));
+    let deny = |prefix: &dyn Fn(u32) -> IpNet| {
+        let list: PrefixList = (0..PREFIXES).map(prefix).collect();
+        assert_eq!(list.len(), PREFIXES as usize, "none touches another");
+        Sources::new(PrefixList::default(), list, Denial::Silent).expect("fewer than there may be")
+    };
+    let everybody = PrefixList::parse("198.18.0.0/15").expect("a list");
+    let all = Sources::new(PrefixList::default(), everybody, Denial::Silent).expect("a list");
+    let mut group = c.benchmark_group("SYN v4, no entry, checksum trusted");
+    for (name, sources) in [
+        ("no lists", Sources::default()),
+        ("10,000 prefixes, none near", deny(&far)),
+        ("10,000 prefixes, half of the SYNs denied", deny(&near)),
+        ("all denied", all),
+    ] {
+        let mut listen = listener(1);
+        let syns: Vec<Vec<u8>> = (0..4096).map(|n| packet(n * 37, false, Flags::SYN, n, 0, OPTIONS)).collect();
+        let _ = receive(&mut listen, &syns[0], Checksums::Trust, NOW);
+        listen.set_sources(sources);
+        let (mut n, mut now) = (0, NOW);
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                n += 1;
+                now = now + Duration::from_micros(1);
+                black_box(receive(&mut listen, &syns[n % 4096], Checksums::Trust, now))
+            });
+        });
+    }
+    group.finish();
+}
+
 fn refused_ack(c: &mut Criterion) {
     let mut group = c.benchmark_group("ACK with a guessed cookie");
     for (form, timestamps) in [("form A", OPTIONS.timestamps), ("form B", None)] {
@@ -245,6 +282,6 @@ fn half_open(c: &mut Criterion) {
 criterion_group! {
     name = benches;
     config = Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(2));
-    targets = cookies, syn_to_syn_ack, refused_ack, half_open
+    targets = cookies, syn_to_syn_ack, listed_syn, refused_ack, half_open
 }
 criterion_main!(benches);

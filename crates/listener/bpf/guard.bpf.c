@@ -8,6 +8,7 @@
 // A packet for none of our targets passes with two look-ups in a table.
 
 #include "guard/ack.h"
+#include "guard/deny.h"
 
 // The loopback device of every network namespace.
 #define LOOPBACK 1
@@ -84,16 +85,6 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
     return on_unknown(ctx, flow, door, DROP_RESET);
 }
 
-static __always_inline void *begin_of(void *ctx, enum hook hook)
-{
-    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data : ((struct __sk_buff *)ctx)->data);
-}
-
-static __always_inline const void *end_of(void *ctx, enum hook hook)
-{
-    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data_end : ((struct __sk_buff *)ctx)->data_end);
-}
-
 // Whether at tc there is more of the headers than the program sees: it may be asked for.
 static __always_inline bool has_more(void *ctx, enum hook hook)
 {
@@ -129,6 +120,13 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
         return drop(door, DROP_LAND);
     if (is_martian(flow, loopback))
         return drop(door, DROP_MARTIAN);
+
+    // Before all that costs more, and before the budget: who is denied uses up nothing of others'.
+    if (syn) {
+        enum standing standing = standing_of(flow->listener, flow->family, flow->peer.addr);
+        if (standing != SERVED)
+            return deny(flow, door, standing, tcp_len == 20 + 4 * words);
+    }
 
     // Most segments of a connection are decided here.
     struct mark mark = mark_of(flow);
@@ -190,11 +188,6 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     return write_segment(tcp, answer, end, hook, words, &options, door, &cookie, pseudo, sums) ? TRANSMIT : DROP;
 }
 
-static __always_inline int load(void *ctx, enum hook hook, __u32 at, void *to, __u32 len)
-{
-    return hook == AT_XDP ? bpf_xdp_load_bytes(ctx, at, to, len) : bpf_skb_load_bytes(ctx, at, to, len);
-}
-
 // A segment behind IP options or extension headers, which begins at `tcp_at`: the kernel's, but for a SYN under pressure.
 static __always_inline enum verdict on_odd_segment(void *ctx, enum hook hook, struct flow *flow, __u32 tcp_at)
 {
@@ -205,7 +198,10 @@ static __always_inline enum verdict on_odd_segment(void *ctx, enum hook hook, st
     flow->local_port = tcp.dest;
     flow->peer.port = bpf_ntohs(tcp.source);
     bool syn = (tcp.flags & (TCP_SYN | TCP_ACK)) == TCP_SYN;
-    return syn && find_door(flow, &door) ? leave(flow, &door) : PASS;
+    if (!syn || !find_door(flow, &door))
+        return PASS;
+    enum standing standing = standing_of(flow->listener, flow->family, flow->peer.addr);
+    return standing == SERVED || door.listener->state == RESTING ? leave(flow, &door) : deny(flow, &door, standing, false);
 }
 
 static __always_inline enum verdict on_odd_ipv4(void *ctx, enum hook hook, __u32 at)
@@ -266,22 +262,6 @@ static __always_inline enum verdict leave_to_walk(void *ctx, enum hook hook, __u
     return hook == AT_XDP ? on_odd_at_xdp(ctx, at, family) : on_odd_at_tc(ctx, at, family);
 }
 
-// The IP header of an answer: TOS 0, ID 0, DF; the length is what it was.
-static __always_inline void answer_ipv4(const struct ipv4 *ip, struct ipv4 *answer)
-{
-    __u32 *fixed = (__u32 *)answer;
-    __be32 first = (__u32)ip->len << 16 | 0x45;
-    __be32 flags = bpf_htonl(0x4000);
-    __be32 ttl = bpf_htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
-    __be32 source = ip->source, dest = ip->dest;
-    __u64 addresses = (__u64)source + dest;
-    fixed[0] = first;
-    fixed[1] = flags;
-    fixed[2] = ttl | (__u32)(__u16)~fold(addresses + first + flags + ttl) << 16;
-    answer->source = dest;
-    answer->dest = source;
-}
-
 static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at, bool loopback)
 {
     struct ipv4 *ip = begin_of(ctx, hook) + at;
@@ -310,18 +290,6 @@ static __always_inline enum verdict on_ipv4(void *ctx, enum hook hook, __u32 at,
         return DROP;
     answer_ipv4(ip, hook == AT_TC ? (struct ipv4 *)here->packet : ip);
     return TRANSMIT;
-}
-
-static __always_inline void answer_ipv6(const struct ipv6 *ip, const struct flow *flow, struct ipv6 *answer)
-{
-    answer->version_label = bpf_htonl(0x60000000);
-    answer->len = ip->len;
-    answer->next = IPPROTO_TCP;
-    answer->hops = HOP_LIMIT;
-    answer->source[0] = flow->local[0];
-    answer->source[1] = flow->local[1];
-    answer->dest[0] = flow->peer.addr[0];
-    answer->dest[1] = flow->peer.addr[1];
 }
 
 static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at, bool loopback)
@@ -355,7 +323,7 @@ static __always_inline enum verdict on_ipv6(void *ctx, enum hook hook, __u32 at,
     struct draft *here = hook == AT_TC ? draft() : NULL;
     if ((void *)(ip + 1) > end_of(ctx, hook) || (hook == AT_TC && !here))
         return DROP;
-    answer_ipv6(ip, &flow, hook == AT_TC ? (struct ipv6 *)here->packet : ip);
+    answer_ipv6(ip, flow.local, flow.peer.addr, hook == AT_TC ? (struct ipv6 *)here->packet : ip);
     return TRANSMIT;
 }
 
@@ -405,6 +373,11 @@ int guard_xdp(struct xdp_md *ctx)
         return XDP_PASS;
     switch (on_packet(ctx, AT_XDP, ETH_HLEN, link->h_proto, false)) {
     case TRANSMIT:
+        swap_link_addresses(link);
+        return XDP_TX;
+    case TURN_AWAY:
+        if (!turn_away_at_xdp(ctx, link->h_proto))
+            return XDP_DROP;
         swap_link_addresses(link);
         return XDP_TX;
     case DROP:
@@ -460,6 +433,8 @@ static __always_inline int at_tc(struct __sk_buff *skb, __u32 link_len)
     switch (verdict) {
     case TRANSMIT:
         return send_draft(skb, link_len);
+    case TURN_AWAY:
+        return turn_away_at_tc(skb, link_len) ? send_draft(skb, link_len) : TCX_DROP;
     case DROP:
         return TCX_DROP;
     default:

@@ -1,8 +1,8 @@
 //! What happens to a segment: LISTEN and SYN-RECEIVED of RFC 9293 §3.10.7, with SYN cookies.
 //!
 //! ```text
-//! SYN ──► admission ──► does the kernel hold the 4-tuple? ──► reply budget ──► SYN-ACK, ISN = cookie
-//!                                                                               (+ half-open entry while calm)
+//! SYN ──► admission ──► lists ──► does the kernel hold the 4-tuple? ──► reply budget ──► SYN-ACK, ISN = cookie
+//!                                                                                         (+ half-open entry while calm)
 //! ACK ──► admission ──► half-open entry? ──► cookie? ──► Accept
 //!                                                └─────► the kernel's? leave it : RST while calm, silence under pressure
 //! RST ──► admission ──► half-open entry? ──► RFC 5961
@@ -32,6 +32,7 @@ use crate::held::{Held, KernelSockets};
 use crate::pressure::{Mode, Pressure};
 use crate::ration::Ration;
 use crate::replies::{self, WINDOW};
+use crate::sources::Sources;
 use crate::stats::{Counter, DropReason, Stats};
 use crate::time::Time;
 use crate::young::Young;
@@ -90,6 +91,7 @@ pub struct Listen {
     config: ListenConfig,
     admission: Admission,
     shared: Arc<ListenShared>,
+    sources: Sources,
     cookies: CookieJar,
     half_open: HalfOpen,
     held: Held,
@@ -120,7 +122,7 @@ pub struct WorkerSeat {
 }
 
 impl Listen {
-    /// A worker's listener. `config` must have passed [`ListenConfig::validate`].
+    /// A worker's listener, with no [lists](Listen::set_sources). `config` must have passed [`ListenConfig::validate`].
     pub fn new(
         config: ListenConfig,
         shared: Arc<ListenShared>,
@@ -136,6 +138,7 @@ impl Listen {
         Listen {
             admission: Admission::new(&config.bind),
             shared,
+            sources: Sources::default(),
             cookies: CookieJar::new(masters, epoch),
             half_open: HalfOpen::new(entries, share, seat.seed, &families(&config.bind)),
             held: Held::new(HELD_CAPACITY),
@@ -193,6 +196,11 @@ impl Listen {
     /// From now on these master keys: see [`CookieJar::set_masters`].
     pub fn set_masters(&mut self, masters: KeySchedule) {
         self.cookies.set_masters(masters);
+    }
+
+    /// From now on these lists. Handshakes that were answered before may still complete; SYN-ACKs are sent again to none of the denied.
+    pub fn set_sources(&mut self, sources: Sources) {
+        self.sources = sources;
     }
 
     /// The mode this worker turned the listener to since the last call: for one line in the log.
@@ -287,12 +295,17 @@ impl Listen {
     }
 
     fn reset(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Disposition {
+        self.reset_with(tuple, replies::reset(tuple, segment.ack), now)
+    }
+
+    /// This RST, if there is something left of its prefix's budget.
+    fn reset_with(&mut self, tuple: &FourTuple, reset: Reply, now: Time) -> Disposition {
         if !self.replies.take(tuple.peer.addr, now) {
             self.stats.count(Counter::RepliesOverBudget);
             return Disposition::Drop(DropReason::OverBudget);
         }
         self.stats.count(Counter::ResetsSent);
-        Disposition::Reply(replies::reset(tuple, segment.ack))
+        Disposition::Reply(reset)
     }
 }
 

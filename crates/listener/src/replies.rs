@@ -1,6 +1,6 @@
 //! The segments a listener sends: SYN-ACK, RST and the ACKs around a handshake.
 
-use wire::{Flags, FourTuple, Reply, ReplyOptions, SeqNum, TimestampOption};
+use wire::{Flags, FourTuple, Reply, ReplyOptions, Segment, SeqNum, TimestampOption};
 
 use crate::accepted::Accepted;
 use crate::cookie::{Cookie, Family, Offer};
@@ -43,6 +43,11 @@ pub(crate) fn mss_for(mtu: u32, family: Family) -> u16 {
 /// RFC 9293 §3.10.7.2: "<SEQ=SEG.ACK><CTL=RST>".
 pub(crate) fn reset(tuple: &FourTuple, seq: SeqNum) -> Reply {
     plain(tuple, seq, SeqNum::new(0), Flags::RST, 0, None)
+}
+
+/// RFC 9293 §3.10.7.1: "<SEQ=0><ACK=SEG.SEQ+SEG.LEN><CTL=RST,ACK>", in answer to a segment without ACK.
+pub(crate) fn refusal(tuple: &FourTuple, segment: &Segment<'_>) -> Reply {
+    plain(tuple, SeqNum::new(0), segment.seq + segment.seg_len(), Flags::RST | Flags::ACK, 0, None)
 }
 
 /// RFC 5961 §3.2 and §4.2: "<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>", from SYN-RECEIVED.

@@ -24,6 +24,8 @@ counters! {
     SynsReceived,
     /// SYNs that were left to the kernel to answer: of the `bpf` tier, those that are not plain.
     SynsLeftToKernel,
+    /// SYNs of those whom the lists deny: dropped, or answered by RST.
+    SynsDenied,
     /// SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with an entry or by cookie alone.
     SynAcksSent,
     /// SYN-ACKs sent again by the retransmission timer.
@@ -138,6 +140,8 @@ drop_reasons! {
     OverBudget => "over_budget",
     /// SYN while draining.
     Draining => "draining",
+    /// SYN of a source that the lists deny.
+    Denied => "denied",
     /// Finished handshake that has to wait: accept queue, descriptors or memory.
     NoRoom => "no_room",
 }

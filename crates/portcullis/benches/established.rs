@@ -170,6 +170,7 @@ impl Lab {
                     pins: None,
                     fail_closed: false,
                     master: master.into(),
+                    sources: Default::default(),
                     name: None,
                 };
                 let mut engine = BpfEngine::start(config, ()).expect("start the bpf tier");

@@ -125,6 +125,7 @@ impl Bench {
             pins: None,
             fail_closed: false,
             master: key().into(),
+            sources: Default::default(),
             name: None,
         };
         let start = || BpfEngine::start(config, ()).expect("start the fast door");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use connection::{ConnectionStats, KernelListener, RawEstablisher, Rules, accept_queue, adopt};
 use listener::io::{BpfConfig, BpfEngine, BpfHook, Engine, EngineConfig, EngineError};
-use listener::{KeySchedule, ListenConfig, MasterKey, Via};
+use listener::{ConfigError, KeySchedule, ListenConfig, MasterKey, Sources, Via};
 
 use crate::alarm::Alarm;
 use crate::front::{Guard, Listener, Tier};
@@ -48,6 +48,8 @@ pub struct Builder {
     fail_closed: bool,
     accept_queue: usize,
     rules: Rules,
+    /// Those of the rules.
+    sources: Sources,
     master_key: Option<KeySchedule>,
     name: Option<String>,
 }
@@ -104,6 +106,7 @@ impl Builder {
             fail_closed: false,
             accept_queue: 4096,
             rules: Rules::default(),
+            sources: Sources::default(),
             master_key: None,
             name: None,
         }
@@ -169,6 +172,8 @@ impl Builder {
 
     /// Whose connections are accepted, and how many. Default: everybody's, all of them.
     ///
+    /// Whom the lists deny gets no SYN-ACK; with [`Datapath::Kernel`] he does, and is refused once his handshake is complete.
+    ///
     /// Can be changed while the listener runs: [`Control::set_rules`](crate::Control::set_rules).
     pub fn rules(mut self, rules: Rules) -> Builder {
         self.rules = rules;
@@ -217,6 +222,7 @@ impl Builder {
     /// Outside a tokio runtime with I/O and time enabled.
     pub async fn build(mut self) -> Result<Listener, BuildError> {
         let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
+        self.sources = self.rules.sources().map_err(illegal)?;
         let rules = std::mem::take(&mut self.rules);
         self.build_tier(guarded).map(|listener| listener.with_rules(rules))
     }
@@ -269,6 +275,7 @@ impl Builder {
             workers: self.workers,
             fail_closed: self.fail_closed,
             name: self.name,
+            sources: self.sources,
             ..EngineConfig::new(ListenConfig { bind: guarded, ..self.listen }, master)
         }
     }
@@ -292,6 +299,7 @@ impl Builder {
             pins: self.bpf_pins.clone(),
             fail_closed: self.fail_closed,
             master,
+            sources: self.sources.clone(),
             name: self.name.clone(),
         }
     }
@@ -362,6 +370,10 @@ fn missing_right(error: &EngineError) -> &'static str {
         EngineError::Reserve { .. } => "",
         _ => "a capability is missing (CAP_NET_RAW, CAP_NET_ADMIN and, for bpf, CAP_BPF and CAP_PERFMON are needed): ",
     }
+}
+
+fn illegal(error: ConfigError) -> BuildError {
+    BuildError::Engine(EngineError::Config(error))
 }
 
 fn engine_error(error: EngineError) -> BuildError {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, KernelGauge, Rules};
-use listener::KeySchedule;
-use listener::io::{BpfEngine, Engine, EngineView};
+use listener::io::{BpfEngine, Engine, EngineView, PreparedSources};
+use listener::{KeySchedule, Sources};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -79,6 +79,16 @@ impl Guard {
         }
     }
 
+    fn set_sources(&self, prepared: SourcesToCome) -> io::Result<()> {
+        match (self, prepared) {
+            (Guard::Raw(engine), SourcesToCome::Raw(sources)) => engine.set_sources(sources),
+            (Guard::Bpf(engine), SourcesToCome::Bpf(prepared)) => return engine.set_sources(prepared),
+            // A listener's guard does not change its kind.
+            (Guard::Raw(_), SourcesToCome::Bpf(_)) | (Guard::Bpf(_), SourcesToCome::Raw(_)) => {}
+        }
+        Ok(())
+    }
+
     fn outlives(&self) -> bool {
         matches!(self, Guard::Bpf(engine) if engine.outlives())
     }
@@ -97,6 +107,37 @@ impl Guard {
                 let (bookmark, programs) = engine.hand_over()?;
                 Ok(HandedOver { bookmarks: vec![bookmark], remains: Remains::Bpf(programs) })
             }
+        }
+    }
+}
+
+/// Lists that are ready for a guard.
+#[derive(Debug)]
+enum SourcesToCome {
+    Raw(Sources),
+    Bpf(PreparedSources),
+}
+
+/// Rules that are ready to be brought [into force](PreparedRules::apply). See [`Control::prepare_rules`].
+#[derive(Debug)]
+#[must_use = "nothing is in force until `apply`"]
+pub struct PreparedRules {
+    control: Control,
+    rules: Rules,
+    /// `None` where nobody judges SYNs but the kernel.
+    sources: Option<SourcesToCome>,
+}
+
+impl PreparedRules {
+    /// Changes the rules for those who come from now on: the lists hold for SYNs within a second.
+    pub fn apply(self) {
+        let PreparedRules { control, rules, sources } = self;
+        control.gate.set_rules(rules);
+        if let (Some(engine), Some(sources)) = (&*control.door.lock(), sources)
+            && let Err(error) = engine.set_sources(sources)
+        {
+            // Of a pointer that is stored into a map of our own. Who is denied is refused behind the handshake.
+            tracing::error!(%error, "the lists could not be brought into force for SYNs: those of before hold there");
         }
     }
 }
@@ -340,9 +381,34 @@ impl Control {
         self.door.drain();
     }
 
-    /// Changes the [rules](Builder::rules) for the connections that come from now on.
-    pub fn set_rules(&self, rules: Rules) {
-        self.gate.set_rules(rules);
+    /// Changes how many connections the [rules](Builder::rules) let in, and nothing else.
+    pub fn limit_connections(&self, connections_max: usize) {
+        let rules = Rules::clone(&self.gate.rules());
+        self.gate.set_rules(Rules { connections_max, ..rules });
+    }
+
+    /// Changes the [rules](Builder::rules) for those who come from now on.
+    ///
+    /// # Errors
+    /// As [`prepare_rules`](Control::prepare_rules).
+    pub fn set_rules(&self, rules: Rules) -> io::Result<()> {
+        self.prepare_rules(rules).map(PreparedRules::apply)
+    }
+
+    /// Does all that may fail before other rules are in force, so that several listeners can change theirs together or not at all. With
+    /// [`Datapath::Bpf`] the lists are written into the kernel's memory, which blocks for about a microsecond for each prefix.
+    ///
+    /// # Errors
+    /// `InvalidInput` for more prefixes than there may be, 1,048,576; with [`Datapath::Bpf`] of bpf(2), such as `OutOfMemory`.
+    pub fn prepare_rules(&self, rules: Rules) -> io::Result<PreparedRules> {
+        let sources = rules.sources().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let is_bpf = self.door.lock().as_ref().map(|engine| matches!(engine, Guard::Bpf(_)));
+        let sources = match is_bpf {
+            Some(true) => Some(SourcesToCome::Bpf(PreparedSources::new(sources)?)),
+            Some(false) => Some(SourcesToCome::Raw(sources)),
+            None => None,
+        };
+        Ok(PreparedRules { control: self.clone(), rules, sources })
     }
 
     /// What the process that takes our place needs to [succeed](Builder::succeed) this listener. Nothing changes here. Blocks for some

@@ -38,7 +38,7 @@ pub use connection::{
     Keepalive, PrefixList, ReadHalf, Refuse, Refused, ReuniteError, Rules, Timeouts, WriteHalf,
 };
 pub use estate::{Estate, HandedOver};
-pub use front::{Control, Listener};
+pub use front::{Control, Listener, PreparedRules};
 pub use listener::cookie::Epoch;
 pub use listener::io::{Bookmark, BpfEstate, BpfHook, TapEstate};
 pub use listener::{

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 use std::thread;
+use std::time::Duration;
 
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
@@ -206,6 +207,42 @@ fn a_handshake_outlives_a_restart_with_another_key() {
             client.data(b"still good");
             assert_eq!(client.expect_data(10), b"still good");
         }
+        site.end();
+    });
+}
+
+/// A successor has its lists before it judges the first packet.
+#[test]
+fn a_denied_client_gets_no_syn_ack_while_processes_change() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let scratch = Scratch::new();
+        let deny = scratch.file("deny", "198.18.0.77\n2001:db8::77\n");
+        site.configure(&format!("limits = {{ deny_files = [\"{}\"], at_limit = \"silent\" }}\n", deny.display()));
+        let _door = site.open(&[]);
+        let clients = Clients::default();
+        thread::scope(|scope| {
+            let until = clients.come(scope, &lab.client, [V4]);
+            let knocking = BOTH.map(|server| {
+                let (lab, clients) = (&lab, &clients);
+                scope.spawn(move || {
+                    let host = lab.raw_host(server);
+                    for port in (2000..60_000).take_while(|_| !clients.are_stopped()) {
+                        host.script(port, server).syn();
+                        let answer =
+                            host.tap().find(Duration::from_millis(1), |frame| frame.dst.ip() == host.endpoint(0).ip());
+                        assert!(answer.is_none(), "{answer:?}");
+                    }
+                })
+            });
+            for _ in 0..restarts().min(10) {
+                clients.wait_for(1);
+                site.restart();
+            }
+            drop(until);
+            knocking.into_iter().for_each(|thread| thread.join().expect("no answer to a denied client"));
+        });
         site.end();
     });
 }

@@ -276,13 +276,28 @@ fn refusals_by_rst_and_by_silence_say_so() {
 }
 
 #[test]
-fn denied_client_is_refused_behind_the_handshake() {
+fn denied_client_is_refused_at_its_syn() {
     isolated!(|| {
         let lab = Lab::new();
         let scratch = Scratch::new();
-        let deny = scratch.file("deny", "198.18.0.0/24\n");
+        let deny = scratch.file("deny", "127.0.0.0/8\n");
         let (settings, _door) =
             door(&lab, &format!("service = \"echo\"\n[listener.limits]\ndeny_files = [\"{}\"]", deny.display()));
+        let trace = Trace::of(&lab, &settings, &[]);
+        // Where the answer passes the tap: over a cable it may leave below it.
+        let local = std::net::SocketAddr::from(([127, 0, 0, 1], V4.port()));
+        assert!(connect_from(&lab.server, local).is_err());
+        trace.expect(&["SYN-SENT SYN seq 0", "CLOSED ◄ RST ACK seq 0 ack 1", "refused: RST in answer to the SYN"]);
+    });
+}
+
+#[test]
+fn client_beyond_the_share_of_its_prefix_is_refused_behind_the_handshake() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let (settings, _door) = door(&lab, "service = \"echo\"\n[listener.limits]\nper_prefix = 1");
+        let mut inside = lab.connect(V4);
+        assert_eq!(support::echo(&mut inside, b"in").expect("a served client"), b"in");
         let trace = Trace::of(&lab, &settings, &[]);
         // The RST may come before the client's own call has returned.
         if let Ok(mut client) = connect_from(&lab.client, V4) {

@@ -1,10 +1,12 @@
 //! Who may come in, and how many: what a listener grants its clients once their handshake is complete.
 //!
+//! Where SYNs are judged by us, the [lists](Rules::sources) are asked there before. What got past them, because the kernel answered its SYN or
+//! lists have come into force since, is asked here.
+//!
 //! A [`Gate`] knows the rules and how many are inside. It is asked for each connection that was accepted and gives a [`Ticket`], which
 //! is kept as long as the connection, or says why not. Rules can be changed while it stands; who is inside stays.
 
 mod displace;
-mod prefix_list;
 mod prefixes;
 mod rate;
 
@@ -13,11 +15,12 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use listener::{ConfigError, Denial, Sources};
+pub use listener::{PrefixList, PrefixListError, parse_prefix};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 pub use displace::DISPLACED_MAX;
-pub use prefix_list::{PrefixList, PrefixListError, parse_prefix};
 use prefixes::Prefixes;
 pub use prefixes::source_prefix;
 use rate::Rate;
@@ -37,7 +40,7 @@ pub struct Rules {
     pub allow: PrefixList,
     /// Who is on it is refused, be he on the other list or not.
     pub deny: PrefixList,
-    /// What becomes of a connection that is one too many for `connections_max` or `per_second`.
+    /// What becomes of a connection that is one too many for `connections_max` or `per_second`; and whether the denied are told.
     pub at_limit: AtLimit,
     /// [`AtLimit::Displace`] spares whom a byte has come from or gone to in this time. 10 s by default.
     pub displace_idle_min: Duration,
@@ -51,7 +54,7 @@ pub enum AtLimit {
     Queue,
     /// It is refused with RST.
     Reset,
-    /// It is closed without a word.
+    /// It is closed without a word, and so is one that a list denies, or its SYN not answered. With the others the denied are reset.
     Silent,
     /// It takes the place of one that is idle, of a source prefix that has more connections than its own would then have. That one gets
     /// RST, and counts as [`CloseReason::Overload`](crate::CloseReason::Overload). Where there is none such, or it comes too soon
@@ -83,16 +86,28 @@ impl Rules {
         }
     }
 
-    /// How somebody is told that he was refused for this reason. [`AtLimit`] is about the limits of all together: who is on a list, or
-    /// has the share of his prefix, is reset.
+    /// How somebody is told that he was refused for this reason. Who has the share of his prefix is reset, whatever [`AtLimit`] is.
     pub fn manner(&self, refused: Refused) -> Refuse {
         match (refused, self.at_limit) {
-            (Refused::Connections | Refused::Rate, AtLimit::Silent) => Refuse::Silent,
-            (Refused::Connections | Refused::Rate, AtLimit::Queue | AtLimit::Reset | AtLimit::Displace) => {
-                Refuse::Reset
-            }
-            (Refused::Denied | Refused::Prefix, _) => Refuse::Reset,
+            (Refused::Connections | Refused::Rate | Refused::Denied, AtLimit::Silent) => Refuse::Silent,
+            (
+                Refused::Connections | Refused::Rate | Refused::Denied,
+                AtLimit::Queue | AtLimit::Reset | AtLimit::Displace,
+            )
+            | (Refused::Prefix, _) => Refuse::Reset,
         }
+    }
+
+    /// The lists, for whoever judges SYNs.
+    ///
+    /// # Errors
+    /// More prefixes than [`Sources::PREFIXES_MAX`].
+    pub fn sources(&self) -> Result<Sources, ConfigError> {
+        let denial = match self.manner(Refused::Denied) {
+            Refuse::Reset => Denial::Reset,
+            Refuse::Silent => Denial::Silent,
+        };
+        Sources::new(self.allow.clone(), self.deny.clone(), denial)
     }
 }
 

@@ -74,6 +74,22 @@ async fn more_in_a_second_than_there_may_be_wait_for_the_next() {
     assert_eq!(gate.admit(peer("198.18.0.1")).unwrap_err(), Refused::Rate);
 }
 
+#[test]
+fn the_denied_are_told_at_the_syn_as_they_are_behind_it() {
+    for (at_limit, manner, denial) in [
+        (AtLimit::Queue, Refuse::Reset, Denial::Reset),
+        (AtLimit::Reset, Refuse::Reset, Denial::Reset),
+        (AtLimit::Displace, Refuse::Reset, Denial::Reset),
+        (AtLimit::Silent, Refuse::Silent, Denial::Silent),
+    ] {
+        let rules = Rules { at_limit, deny: list("198.18.0.0/24"), ..Rules::default() };
+        let sources = rules.sources().unwrap();
+        assert_eq!((rules.manner(Refused::Denied), sources.denial()), (manner, denial), "{at_limit:?}");
+        assert!(sources.denies(peer("198.18.0.1")) && !sources.denies(peer("198.18.1.1")));
+        assert_eq!(rules.manner(Refused::Prefix), Refuse::Reset);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_refused_for_something_else_uses_up_no_rate() {
     let gate = gate(|rules| {

@@ -3,7 +3,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use aya::maps::{Array, RingBuf};
+use aya::maps::lpm_trie::{Key, LpmTrie};
+use aya::maps::{Array, ArrayOfMaps, MapData, RingBuf};
 use aya::programs::tc::TcAttachOptions;
 use aya::programs::{LinkOrder, ProgramFd, SchedClassifier, TcAttachType};
 use aya::{Ebpf, EbpfLoader};
@@ -40,6 +41,8 @@ pub struct Guard {
     reports: RingBuf<aya::maps::MapData>,
     xdp: ProgramFd,
     tc: ProgramFd,
+    /// Lists were given; from then on no lists are empty ones.
+    pub denies: bool,
 }
 
 impl Guard {
@@ -56,7 +59,8 @@ impl Guard {
         let xdp = load(&mut ebpf, "guard_xdp", Hook::Xdp)?;
         let tc = load(&mut ebpf, "guard_tc", Hook::Tc)?;
         let reports = ebpf.take_map("reports").expect("reports");
-        let mut guard = Guard { ebpf, reports: RingBuf::try_from(reports).map_err(io::Error::other)?, xdp, tc };
+        let mut guard =
+            Guard { ebpf, reports: RingBuf::try_from(reports).map_err(io::Error::other)?, xdp, tc, denies: false };
         guard.fill(guarded, macs)?;
         Ok(guard)
     }
@@ -78,6 +82,20 @@ impl Guard {
             self.set::<RawTarget>("targets", place, target.to_raw(&keys))?;
         }
         Ok(())
+    }
+
+    /// Denies these prefixes in silence.
+    pub fn deny(&mut self, prefixes: &[([u8; 16], u32)]) -> io::Result<()> {
+        const ON_DEMAND: u32 = 1; // BPF_F_NO_PREALLOC
+        type Trie = LpmTrie<MapData, [u8; 16], u32>;
+        let mut trie = Trie::create(prefixes.len().max(1) as u32, ON_DEMAND).map_err(io::Error::other)?;
+        for (addr, len) in prefixes {
+            trie.insert(&Key::new(*len, *addr), 1, 0).map_err(io::Error::other)?;
+        }
+        let map = self.ebpf.map_mut("sources").ok_or_else(|| io::Error::other("no map sources"))?;
+        let mut map: ArrayOfMaps<_, Trie> = ArrayOfMaps::try_from(map).map_err(io::Error::other)?;
+        self.denies = true;
+        map.set(0, &trie, 0).map_err(io::Error::other)
     }
 
     /// Gives the orders by which packets are judged from now on.

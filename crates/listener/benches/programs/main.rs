@@ -24,7 +24,7 @@ mod live;
 mod replay;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, sched_setaffinity, unshare};
@@ -138,15 +138,25 @@ struct Case {
     words: ListenerWords,
     frame: Frame,
     verdict: u32,
+    /// Prefixes that are denied, in the IPv6-mapped form.
+    denied: Vec<([u8; 16], u32)>,
 }
 
 impl Case {
     fn new(name: impl Into<String>, hook: Hook, words: ListenerWords, frame: Frame, verdict: u32) -> Case {
-        Case { name: name.into(), hook, words, frame, verdict }
+        Case { name: name.into(), hook, words, frame, verdict, denied: Vec::new() }
+    }
+
+    fn denying(self, denied: Vec<([u8; 16], u32)>) -> Case {
+        Case { denied, ..self }
     }
 
     fn measure(&self, guard: &mut Guard, effort: Effort) -> io::Result<()> {
         guard.order(self.words)?;
+        // Cases without lists come first of their kind: an empty place stays as it is.
+        if !self.denied.is_empty() || guard.denies {
+            guard.deny(&self.denied)?;
+        }
         let mut replay = Replay::new(self.hook, &self.frame)?;
         let runs = if self.words.reports { effort.runs.min(REPORTS_MAX) } else { effort.runs };
         let mut times = Vec::new();
@@ -207,7 +217,20 @@ fn syns(family: &str, server: SocketAddr, peer: SocketAddr, hook: Hook) -> Vec<C
     cases.push(Case::new(format!("SYN {family} Linux, 65,536 sources"), hook, PRESSURE, anywhere, sent));
     cases.push(Case::new(format!("SYN {family} Linux, budget used up"), hook, spent, syn(linux), dropped));
     cases.push(Case::new(format!("SYN {family} Linux, calm"), hook, CALM, syn(linux), sent));
+    let listed = |first| (first..first + 10_000).map(|n| prefix(server.is_ipv4(), n)).collect();
+    let name = |what: &str| format!("SYN {family} Linux, 10,000 prefixes{what}");
+    cases.push(Case::new(name(" around"), hook, PRESSURE, syn(linux), sent).denying(listed(1)));
+    cases.push(Case::new(name(", denied"), hook, PRESSURE, syn(linux), dropped).denying(listed(0)));
     cases
+}
+
+/// The `n`th of prefixes none of which touches another. The first has the peer.
+fn prefix(v4: bool, n: u32) -> ([u8; 16], u32) {
+    let addr = match v4 {
+        true => Ipv4Addr::from_bits(0xc612_0000 + n * 16).to_ipv6_mapped(),
+        false => Ipv6Addr::from_bits((0x2001_0db8 << 96) + u128::from(n * 16)),
+    };
+    (addr.octets(), 125)
 }
 
 /// What nobody answers.

@@ -103,6 +103,9 @@ enum counter {
     DROP_UNKNOWN_FLOW,
     UNKNOWN_PASSED, // Segments that nobody looked up: nearly all of them are connections'.
     SAMPLED_BOGUS,  // Of those that were looked up, the ones of no connection.
+    SYNS_DENIED,    // By the lists: dropped, or answered by RST.
+    RESETS_SENT,
+    DROP_DENIED,
 };
 
 struct counters {

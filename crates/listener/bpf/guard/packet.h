@@ -48,6 +48,7 @@ enum verdict {
     TRANSMIT,
     TOO_SHORT, // At tc: more of the headers has to be in one piece.
     COMPLETED, // A handshake was: passes.
+    TURN_AWAY, // A RST is to be written and transmitted.
 };
 
 // At tc an answer is made here and stored into the packet at the end. A program that writes to packets by itself has every packet copied
@@ -70,6 +71,21 @@ static __always_inline struct draft *draft(void)
 {
     const __u32 zero = 0;
     return bpf_map_lookup_elem(&drafts, &zero);
+}
+
+static __always_inline void *begin_of(void *ctx, enum hook hook)
+{
+    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data : ((struct __sk_buff *)ctx)->data);
+}
+
+static __always_inline const void *end_of(void *ctx, enum hook hook)
+{
+    return (void *)(long)(hook == AT_XDP ? ((struct xdp_md *)ctx)->data_end : ((struct __sk_buff *)ctx)->data_end);
+}
+
+static __always_inline int load(void *ctx, enum hook hook, __u32 at, void *to, __u32 len)
+{
+    return hook == AT_XDP ? bpf_xdp_load_bytes(ctx, at, to, len) : bpf_skb_load_bytes(ctx, at, to, len);
 }
 
 static __always_inline __u64 add_words(__u64 sum, const void *words, __u32 count)

@@ -187,21 +187,52 @@ __noinline int write_options(const struct options *offer, __u16 mss, __u32 tsval
     return 0;
 }
 
-// The fixed header of a SYN-ACK for this SYN, maybe in its place: `words` of options stand behind it, whose sum is `sum`.
-static __always_inline void write_header(const struct tcp *tcp, struct tcp *answer, __u32 words, const struct cookie *cookie, __u64 pseudo,
-                                         __u64 sum, enum sum_state sums)
+// The IP header of an answer: TOS 0, ID 0, DF; the length is what it was.
+static __always_inline void answer_ipv4(const struct ipv4 *ip, struct ipv4 *answer)
+{
+    __u32 *fixed = (__u32 *)answer;
+    __be32 first = (__u32)ip->len << 16 | 0x45;
+    __be32 flags = bpf_htonl(0x4000);
+    __be32 ttl = bpf_htonl(HOP_LIMIT << 24 | IPPROTO_TCP << 16);
+    __be32 source = ip->source, dest = ip->dest;
+    __u64 addresses = (__u64)source + dest;
+    fixed[0] = first;
+    fixed[1] = flags;
+    fixed[2] = ttl | (__u32)(__u16)~fold(addresses + first + flags + ttl) << 16;
+    answer->source = dest;
+    answer->dest = source;
+}
+
+static __always_inline void answer_ipv6(const struct ipv6 *ip, const __u64 source[2], const __u64 dest[2], struct ipv6 *answer)
+{
+    answer->version_label = bpf_htonl(0x60000000);
+    answer->len = ip->len;
+    answer->next = IPPROTO_TCP;
+    answer->hops = HOP_LIMIT;
+    answer->source[0] = source[0];
+    answer->source[1] = source[1];
+    answer->dest[0] = dest[0];
+    answer->dest[1] = dest[1];
+}
+
+#define CONTROL_SYN_ACK ((TCP_SYN | TCP_ACK) << 16 | WINDOW)
+
+// The fixed header of an answer to this SYN, maybe in its place: `words` of options stand behind it, whose sum is `sum`. `control` are flags
+// and window.
+static __always_inline void write_header(const struct tcp *tcp, struct tcp *answer, __u32 words, const struct cookie *cookie, __u32 control,
+                                         __u64 pseudo, __u64 sum, enum sum_state sums)
 {
     __be32 ports = (__u32)tcp->source << 16 | tcp->dest;
     __be32 seq = bpf_htonl(cookie->isn);
     __be32 ack = bpf_htonl(bpf_ntohl(tcp->seq) + 1);
-    __be32 control = bpf_htonl((5 + words) << 28 | (TCP_SYN | TCP_ACK) << 16 | WINDOW);
+    __be32 fourth = bpf_htonl((5 + words) << 28 | control);
     __u32 *fixed = (__u32 *)answer;
-    sum += pseudo + ports + control + ack;
+    sum += pseudo + ports + fourth + ack;
     sum += seq;
     fixed[0] = ports;
     fixed[1] = seq;
     fixed[2] = ack;
-    fixed[3] = control;
+    fixed[3] = fourth;
     // A sum that is left to a device stays so: the pseudo-header has not changed.
     fixed[4] = sums == SUM_UNFINISHED ? fold(pseudo) : (__u16)~fold(sum);
 }
@@ -278,7 +309,7 @@ static __always_inline bool write_segment(const struct tcp *tcp, struct tcp *ans
         if (!sum)
             return false;
     }
-    write_header(tcp, answer, words, cookie, pseudo, sum, sums);
+    write_header(tcp, answer, words, cookie, CONTROL_SYN_ACK, pseudo, sum, sums);
     return true;
 }
 

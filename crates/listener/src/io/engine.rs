@@ -27,6 +27,7 @@ use crate::config::{ConfigError, ListenConfig};
 use crate::cookie::KeySchedule;
 use crate::listen::{Listen, ListenShared, WorkerSeat};
 use crate::pressure::Mode;
+use crate::sources::Sources;
 use crate::stats::{SharedStats, Stats};
 
 /// Settings of an engine.
@@ -42,6 +43,8 @@ pub struct EngineConfig {
     pub fail_closed: bool,
     /// The secrets of the cookies.
     pub master: KeySchedule,
+    /// Whose SYNs are answered. Default: everybody's.
+    pub sources: Sources,
     /// What log lines call this listener. Default: its addresses.
     pub name: Option<String>,
 }
@@ -50,7 +53,8 @@ impl EngineConfig {
     /// Settings with the documented defaults.
     pub fn new(listen: ListenConfig, master: impl Into<KeySchedule>) -> EngineConfig {
         let master = master.into();
-        EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master, name: None }
+        let sources = Sources::default();
+        EngineConfig { listen, interfaces: Vec::new(), workers: None, fail_closed: false, master, sources, name: None }
     }
 }
 
@@ -220,7 +224,9 @@ impl Engine {
         let mut prepared = Vec::new();
         for (index, taps) in taps.into_iter().enumerate() {
             let seat = WorkerSeat { workers, seed: fresh_seed().map_err(system("drawing randomness"))? };
-            let listen = Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
+            let mut listen =
+                Listen::new(config.listen.clone(), shared.clone(), config.master.clone(), seat, epoch, now);
+            listen.set_sources(config.sources.clone());
             let settled = sieve.as_ref().map(Sieve::settled).transpose().map_err(system("opening an eBPF map"))?;
             let host = Host::new(interfaces.clone(), config.interfaces.clone(), settled);
             let (wake, woken) = wake_pair()?;
@@ -238,6 +244,7 @@ impl Engine {
                 establish: establish(index).map_err(system("preparing to adopt connections"))?,
                 orders: orders.clone(),
                 keys_seen: 0,
+                sources_seen: 0,
                 switches: engine.view.switches.clone(),
                 wake: woken,
                 published: engine.view.stats[index].clone(),
@@ -297,6 +304,12 @@ impl Engine {
     /// From now on these master keys, in every worker within a second: see [`Listen::set_masters`].
     pub fn set_masters(&self, masters: KeySchedule) {
         self.orders.keys.tell(masters);
+        self.wake();
+    }
+
+    /// From now on these lists, in every worker within a second: see [`Listen::set_sources`].
+    pub fn set_sources(&self, sources: Sources) {
+        self.orders.sources.tell(sources);
         self.wake();
     }
 

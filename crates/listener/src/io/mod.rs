@@ -8,7 +8,7 @@ mod fail_closed;
 mod filter;
 mod host;
 pub mod interfaces;
-mod keys;
+mod latest;
 mod lock;
 mod netlink;
 mod reserve;
@@ -21,7 +21,7 @@ mod transmit;
 mod urgency;
 mod worker;
 
-pub use bpf::{BpfConfig, BpfEngine, BpfHook, BpfRemains, PreparedBpf};
+pub use bpf::{BpfConfig, BpfEngine, BpfHook, BpfRemains, PreparedBpf, PreparedSources};
 pub use descriptors::{recv_descriptor, send_descriptor};
 pub use engine::{Engine, EngineConfig, EngineError, EngineView, PreparedEngine, check_reservable};
 pub use estate::{Bookmark, BpfEstate, Estate, TapEstate};

@@ -14,16 +14,17 @@ use wire::{FourTuple, Packet};
 
 use super::estate::Bookmark;
 use super::host::Host;
-use super::keys::KeyOrders;
+use super::latest::Latest;
 use super::ring::{Captured, Ring};
 use super::switches::SwitchRecord;
 use super::sys;
 use super::transmit::Transmit;
 use super::urgency::Urgency;
 use crate::accepted::{Accepted, EarlyData, Establish, Refusal};
-use crate::cookie::Epoch;
+use crate::cookie::{Epoch, KeySchedule};
 use crate::listen::{Disposition, Listen};
 use crate::pressure::Mode;
+use crate::sources::Sources;
 use crate::stats::{Counter, DropReason, SharedStats};
 use crate::time::Time;
 use crate::young::Young;
@@ -46,7 +47,8 @@ const IDLE: Duration = Duration::from_secs(1);
 pub(super) struct Orders {
     pub drain: AtomicBool,
     pub stop: AtomicBool,
-    pub keys: KeyOrders,
+    pub keys: Latest<KeySchedule>,
+    pub sources: Latest<Sources>,
 }
 
 /// A worker's two taps: see [`Share`](super::filter::Share).
@@ -74,6 +76,8 @@ pub(super) struct Worker<E> {
     pub orders: Arc<Orders>,
     /// The last of the orders about keys that was followed.
     pub keys_seen: u64,
+    /// The same of those about lists.
+    pub sources_seen: u64,
     pub switches: Arc<SwitchRecord>,
     pub wake: UnixStream,
     pub published: Arc<SharedStats>,
@@ -170,6 +174,9 @@ impl<E: Establish> Worker<E> {
         }
         if let Some(masters) = self.orders.keys.since(&mut self.keys_seen) {
             self.station.listen.set_masters(masters);
+        }
+        if let Some(sources) = self.orders.sources.since(&mut self.sources_seen) {
+            self.station.listen.set_sources(sources);
         }
     }
 

@@ -9,6 +9,7 @@ use crate::half_open::{Entry, Full};
 use crate::held::KernelSockets;
 use crate::pressure::Mode;
 use crate::replies;
+use crate::sources::Denial;
 use crate::stats::{Counter, DropReason};
 use crate::time::Time;
 
@@ -29,6 +30,10 @@ impl Listen {
         if self.draining {
             return Disposition::Drop(DropReason::Draining);
         }
+        // Before the kernel is asked and a budget is spent: a flood of the denied uses up nothing of others'.
+        if self.sources.denies(tuple.peer.addr) {
+            return self.deny(tuple, segment, now);
+        }
         let entry = self.half_open.get(tuple);
         if entry.is_none() && self.kernel_answers_syn(tuple, host, now) {
             return Disposition::Drop(DropReason::KernelOwns);
@@ -47,6 +52,16 @@ impl Listen {
         };
         self.stats.count(Counter::SynAcksSent);
         Disposition::Reply(replies::syn_ack(tuple, segment.seq, &cookie, &offer, self.config.window_scale, arrival.mtu))
+    }
+
+    /// A SYN of a source that the lists deny. One for a connection from before the lists is denied too: a live client does not take the RST,
+    /// whose sequence number is none of its own (RFC 5961 §3.2), and one that has begun anew is to be refused.
+    fn deny(&mut self, tuple: &FourTuple, segment: &Segment<'_>, now: Time) -> Disposition {
+        self.stats.count(Counter::SynsDenied);
+        match self.sources.denial() {
+            Denial::Silent => Disposition::Drop(DropReason::Denied),
+            Denial::Reset => self.reset_with(tuple, replies::refusal(tuple, segment), now),
+        }
     }
 
     /// RFC 5961 §4.2 and RFC 6191: a SYN for a connection the kernel holds is the kernel's, be it for a challenge ACK or

@@ -62,6 +62,9 @@ impl Listen {
                 replies::reset(tuple, entry.iss + 1)
             });
         }
+        if self.sources.denies(tuple.peer.addr) {
+            return None;
+        }
         // Under pressure most entries are a flood's, and a SYN is worth one answer. A client that lives sends its own SYN again, or the data
         // that completes the handshake; one that has proved that it lives is not forgotten.
         if self.shared.mode() == Mode::Cookies && !entry.parked {

@@ -10,7 +10,7 @@ use connection::{
 use listener::Via;
 use listener::io::{Bookmark, BpfEngine, Engine, EngineError, PreparedBpf, PreparedEngine};
 
-use super::{BuildError, Builder, Datapath, backlog, engine_error, guarded, listen_on};
+use super::{BuildError, Builder, Datapath, backlog, engine_error, guarded, illegal, listen_on};
 use crate::alarm::{Alarm, Watched};
 use crate::estate::Estate;
 use crate::front::{Guard, Listener, Tier};
@@ -53,6 +53,7 @@ impl Builder {
         if self.datapath != Datapath::Auto && self.datapath != left.datapath {
             return Err(BuildError::OtherDatapath { wanted: self.datapath, left: left.datapath });
         }
+        self.sources = self.rules.sources().map_err(illegal)?;
         let (stats, rules) = (Arc::new(ConnectionStats::default()), std::mem::take(&mut self.rules));
         let tier = match left.datapath {
             Datapath::Raw => self.prepare_raw(guarded, left, &stats),

@@ -42,5 +42,8 @@ fn read(config: &ListenerConfig) -> Result<Rules, Vec<String>> {
         displace_idle_min: *displace_idle,
         ..Rules::default()
     };
+    if let Err(error) = rules.sources() {
+        faults.push(format!("listener \"{}\": limits.allow_files and limits.deny_files: {error}", config.name));
+    }
     if faults.is_empty() { Ok(rules) } else { Err(faults) }
 }

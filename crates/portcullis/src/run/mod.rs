@@ -142,16 +142,16 @@ async fn begin(
     let share = share.map_err(|error| Failure::runtime("cannot copy a descriptor", error))?;
     // What stays open to the end is open by now; the rest of the descriptors is for connections.
     let descriptors = Descriptors::now(limit);
-    let built = config.listeners.iter().map(|of| reload::built(config, of, &descriptors));
-    let built = built.collect::<Result<Vec<_>, _>>()?;
+    let opened = config.listeners.iter().map(|of| reload::opened(config, of, &descriptors));
+    let opened = opened.collect::<Result<Vec<_>, _>>()?;
     // All that can well fail has not. A predecessor stops now.
     let listeners = start::start_all(config, prepared, predecessor.as_mut())?;
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
     let (census, insight) = (Census::new(sources.clone()), Insight::new(registry.clone()));
     let mut admin = Admin::start(sources.clone(), readiness.clone(), reloads.clone(), &insight, &census, admin).await?;
-    let of_each = config.listeners.iter().zip(&listeners).zip(built);
+    let of_each = config.listeners.iter().zip(&listeners).zip(opened);
     let reached: Vec<_> =
-        of_each.map(|((of, listener), built)| Reached::begin(&of.name, listener.control(), built)).collect();
+        of_each.map(|((of, listener), opened)| Reached::begin(&of.name, listener.control(), opened)).collect();
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let keys = keys.map(|(source, masters)| Arc::new(Keys::new(source, masters, controls.clone())));

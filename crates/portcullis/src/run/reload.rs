@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exporter::Reloads;
-use portcullis::{Control, Rules};
+use portcullis::{Control, PreparedRules};
 
 use super::descriptors::Descriptors;
 use super::limits::{check_lists, rules};
@@ -35,9 +35,9 @@ pub struct Reached {
 }
 
 impl Reached {
-    /// Puts what was [built](built) for it into force there.
-    pub fn begin(name: &str, control: Control, (rules, served): (Rules, Served)) -> Reached {
-        control.set_rules(rules);
+    /// Lets as many in as there are [places](opened) for it; its lists have been in force from the start.
+    pub fn begin(name: &str, control: Control, (places, served): (usize, Served)) -> Reached {
+        control.limit_connections(places);
         Reached { name: name.to_owned(), control, served: Arc::new(served) }
     }
 }
@@ -110,7 +110,7 @@ impl Reloader {
         let built = self.fronts.iter().map(|front| self.build(&new, front)).collect::<Result<Vec<_>, _>>()?;
         // From here on nothing fails.
         for (front, (rules, served)) in self.fronts.iter().zip(built) {
-            front.control.set_rules(rules);
+            rules.apply();
             front.served.replace(served);
         }
         // A level that an operator has set by `ctl` stands, unless the file has another one than before. That there may be no log
@@ -122,10 +122,10 @@ impl Reloader {
         Ok(changes)
     }
 
-    fn build(&self, config: &Config, front: &Reached) -> Result<(Rules, Served), Failure> {
+    fn build(&self, config: &Config, front: &Reached) -> Result<(PreparedRules, Served), Failure> {
         let listener = config.listeners.iter().find(|listener| listener.name == front.name);
         let listener = listener.ok_or_else(|| Failure::Usage(format!("there is no listener \"{}\"", front.name)))?;
-        built(config, listener, &self.descriptors)
+        built(config, listener, &self.descriptors, &front.control)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Config> {
@@ -134,17 +134,32 @@ impl Reloader {
     }
 }
 
+/// How many places there are for one of the configuration's listeners, and what is done with whoever has one: for the start.
+///
+/// # Errors
+/// Upstreams that cannot be, no descriptor for a single connection.
+pub fn opened(
+    config: &Config,
+    listener: &ListenerConfig,
+    descriptors: &Descriptors,
+) -> Result<(usize, Served), Failure> {
+    Ok((places(listener, config.listeners.len(), descriptors)?, Served::new(listener)?))
+}
+
 /// Whom one of the configuration's listeners lets in, and what is done with them; nothing of it is in force yet.
 ///
 /// # Errors
 /// Lists that cannot be read, upstreams that cannot be, no descriptor for a single connection.
-pub fn built(
+fn built(
     config: &Config,
     listener: &ListenerConfig,
     descriptors: &Descriptors,
-) -> Result<(Rules, Served), Failure> {
+    control: &Control,
+) -> Result<(PreparedRules, Served), Failure> {
     let places = places(listener, config.listeners.len(), descriptors)?;
-    Ok((rules(listener, places)?, Served::new(listener)?))
+    let (rules, served) = (rules(listener, places)?, Served::new(listener)?);
+    let unready = |error| Failure::runtime(format!("listener \"{}\": its lists", listener.name), error);
+    Ok((control.prepare_rules(rules).map_err(unready)?, served))
 }
 
 /// Half a reload would be worse than none.

@@ -6,6 +6,7 @@ use portcullis::guard::expand_wildcards;
 use portcullis::{Bookmark, BuildError, Builder, KeySchedule, ListenConfig, Listener, Successor};
 
 use super::descriptors;
+use super::limits::rules;
 use crate::config::{Config, Datapath, ListenerConfig};
 use crate::failure::Failure;
 use crate::rights;
@@ -32,7 +33,10 @@ pub async fn prepare_all(
     let mut prepared = Vec::new();
     for listener in &config.listeners {
         let accept_queue = descriptors::accept_queue(listener.accept_queue, limit, config.listeners.len());
-        let builder = builder(config, listener, masters.cloned()).accept_queue(accept_queue);
+        // The lists are in force before the first SYN is judged. How many connections there may be is known later, and before the first
+        // is accepted.
+        let rules = rules(listener, usize::MAX)?;
+        let builder = builder(config, listener, masters.cloned()).accept_queue(accept_queue).rules(rules);
         let left = predecessor
             .as_mut()
             .and_then(|predecessor| predecessor.estate(&listener.name, &expand_wildcards(&listener.bind)));

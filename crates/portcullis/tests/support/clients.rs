@@ -29,7 +29,7 @@ impl Clients {
     ) -> Until<'scope> {
         for server in servers {
             scope.spawn(move || {
-                while !self.stop.load(Ordering::Relaxed) {
+                while !self.are_stopped() {
                     let back = connect_from(from, server)
                         .and_then(|mut stream| exchange(&mut stream, b"hello"))
                         .unwrap_or_else(|error| panic!("client {} of {server}: {error}", self.served()));
@@ -39,6 +39,11 @@ impl Clients {
             });
         }
         Until(self)
+    }
+
+    /// Whether they were told to stop.
+    pub fn are_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 
     /// How many were served so far.

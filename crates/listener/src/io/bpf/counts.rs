@@ -8,6 +8,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
     let count = |what: Counted| counted[what as usize];
     for (counter, n) in [
         (Counter::SynsReceived, count(Counted::SynsReceived)),
+        (Counter::SynsDenied, count(Counted::SynsDenied)),
         (Counter::SynAcksSent, count(Counted::SynAcksSent)),
         // Without a report there is no entry.
         (Counter::CookiesSent, count(Counted::CookiesSent) + count(Counted::ReportsLost)),
@@ -18,6 +19,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (Counter::CookiesNotExpected, count(Counted::CookiesNotExpected)),
         (Counter::CookiesOverBudget, count(Counted::CookiesOverBudget)),
         (Counter::RepliesOverBudget, count(Counted::RepliesOverBudget)),
+        (Counter::ResetsSent, count(Counted::ResetsSent)),
         (Counter::AcceptQueueOverflows, count(Counted::AcceptQueueFull)),
         (Counter::RefusedTupleBusy, count(Counted::TupleBusy)),
         (Counter::RefusedOther, count(Counted::AssignRefused)),
@@ -38,6 +40,7 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (DropReason::BadCookie, Counted::BadCookie),
         (DropReason::UnknownFlow, Counted::UnknownFlow),
         (DropReason::Draining, Counted::Draining),
+        (DropReason::Denied, Counted::Denied),
         (DropReason::NotForUs, Counted::NotUnderstood),
         (DropReason::OverBudget, Counted::RepliesOverBudget),
         (DropReason::OverBudget, Counted::CookiesOverBudget),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use super::attach::{Attached, BpfHook};
 use super::keeper::{Duties, Keeper, Orders, Remains};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
+use super::lists::{ListsInForce, PreparedLists};
 use super::pins::Pins;
 use super::programs::{Constants, Programs};
 use super::refresh::Refresh;
@@ -29,6 +30,7 @@ use crate::io::sieve::in_full;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::{Listen, ListenShared, WorkerSeat};
+use crate::sources::Sources;
 use crate::stats::SharedStats;
 
 /// How long the keeper may take to put the programs' places into a directory: some microseconds each.
@@ -49,6 +51,8 @@ pub struct BpfConfig {
     pub pins: Option<PathBuf>,
     /// The secrets of the cookies.
     pub master: KeySchedule,
+    /// Whose SYNs are answered: everybody's by [`Default`].
+    pub sources: Sources,
     /// What log lines call this listener. Default: its addresses.
     pub name: Option<String>,
 }
@@ -59,6 +63,7 @@ pub struct BpfEngine {
     view: EngineView,
     orders: Arc<Orders>,
     wake: UnixStream,
+    lists: Arc<ListsInForce>,
     thread: Option<JoinHandle<Remains>>,
     fail_closed: Option<FailClosed>,
     bind: Vec<SocketAddr>,
@@ -72,6 +77,14 @@ pub struct PreparedBpf {
     /// The ring of reports is to take the place of a predecessor's.
     replaces_reports: bool,
     engine: BpfEngine,
+}
+
+/// Lists that are ready to be [put into force](BpfEngine::set_sources).
+#[derive(Debug)]
+#[must_use = "nothing is in force yet"]
+pub struct PreparedSources {
+    sources: Sources,
+    lists: PreparedLists,
 }
 
 /// What keeps the programs of a fast door that was handed over where they are. To be dropped when the successor has put its own there.
@@ -121,6 +134,7 @@ impl BpfEngine {
                 fail_closed: false,
                 pins: None,
                 master: MasterKey::from_bytes([0; 32]).into(),
+                sources: Sources::default(),
                 name: None,
             },
             None,
@@ -170,9 +184,15 @@ impl BpfEngine {
         // A predecessor's cookies may be out for as long as one lives.
         let form_b_until = (now + COOKIE_LIFETIME).as_nanos();
         programs.form_b_until.set(0, form_b_until, 0).map_err(in_full).map_err(system("filling the eBPF maps"))?;
+        let lists = programs.lists.clone();
+        if config.sources != Sources::default() {
+            let prepared = PreparedLists::new(&config.sources);
+            prepared.and_then(|prepared| lists.put(&prepared)).map_err(system("filling the eBPF maps"))?;
+        }
         let shared = Arc::new(ListenShared::new(&config.listen, now));
         let seat = WorkerSeat { workers: 1, seed: fresh_seed().map_err(system("drawing randomness"))? };
-        let listen = Listen::new(config.listen.clone(), shared.clone(), config.master, seat, epoch, now);
+        let mut listen = Listen::new(config.listen.clone(), shared.clone(), config.master, seat, epoch, now);
+        listen.set_sources(config.sources);
         let host = Host::new(interfaces.clone(), config.interfaces.clone(), None);
         let (wake, woken) = wake_pair()?;
         let published = Arc::new(SharedStats::default());
@@ -214,6 +234,7 @@ impl BpfEngine {
             view,
             orders,
             wake,
+            lists,
             thread: None,
             fail_closed: None,
             bind,
@@ -290,6 +311,19 @@ impl BpfEngine {
         self.wake();
     }
 
+    /// From now on these lists: all of them, or, if this fails, those of before. Returns when no SYN is judged by the old ones any more, some
+    /// milliseconds later.
+    ///
+    /// # Errors
+    /// Of bpf(2), where nothing is known that could be wrong.
+    pub fn set_sources(&self, prepared: PreparedSources) -> io::Result<()> {
+        let PreparedSources { sources, lists } = prepared;
+        self.lists.put(&lists)?;
+        self.orders.sources.tell(sources);
+        self.wake();
+        Ok(())
+    }
+
     /// Whether the programs are pinned.
     pub fn outlives(&self) -> bool {
         self.outlives
@@ -303,6 +337,17 @@ impl BpfEngine {
     fn wake(&self) {
         // A full pipe means the thread has been told already.
         let _ = (&self.wake).write(&[1]);
+    }
+}
+
+impl PreparedSources {
+    /// Does all that may fail before other lists are in force: they are written into the kernel's memory, which takes about a microsecond for
+    /// each prefix.
+    ///
+    /// # Errors
+    /// Of bpf(2): no memory.
+    pub fn new(sources: Sources) -> io::Result<PreparedSources> {
+        Ok(PreparedSources { lists: PreparedLists::new(&sources)?, sources })
     }
 }
 

@@ -22,17 +22,18 @@ use super::refresh::Promise;
 use super::settings::Settings;
 use super::sleeper::Sleeper;
 use super::targets::{Placement, Table};
-use crate::cookie::KeySlots;
+use crate::cookie::{KeySchedule, KeySlots};
 use crate::held::KernelSockets;
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
-use crate::io::keys::KeyOrders;
+use crate::io::latest::Latest;
 use crate::io::switches::SwitchRecord;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
 use crate::listen::Listen;
 use crate::pressure::Mode;
+use crate::sources::Sources;
 use crate::stats::{Counter, SharedStats};
 use crate::time::Time;
 
@@ -69,7 +70,9 @@ pub(super) struct Orders {
     pub take_back: AtomicBool,
     /// Somebody wants to know where a successor finds the places.
     pub lend: Mutex<Option<Sender<io::Result<BpfEstate>>>>,
-    pub keys: KeyOrders,
+    pub keys: Latest<KeySchedule>,
+    /// The programs have them already.
+    pub sources: Latest<Sources>,
 }
 
 /// What is left of a keeper that was told to stop. The programs stay in their places as long as this lives.
@@ -108,6 +111,8 @@ pub(super) struct Keeper {
     keys: KeySlots,
     /// The last of the orders about keys that was followed.
     keys_seen: u64,
+    /// The same of those about lists.
+    sources_seen: u64,
     sleeper: Sleeper,
     /// What stands in the table of targets.
     table: Table,
@@ -140,6 +145,7 @@ impl Keeper {
             has,
             keys,
             keys_seen: 0,
+            sources_seen: 0,
             sleeper,
             table,
             written: None,
@@ -207,6 +213,9 @@ impl Keeper {
         // The programs get the keys that come of it at the next tick.
         if let Some(masters) = self.has.orders.keys.since(&mut self.keys_seen) {
             self.has.listen.set_masters(masters);
+        }
+        if let Some(sources) = self.has.orders.sources.since(&mut self.sources_seen) {
+            self.has.listen.set_sources(sources);
         }
         let Orders { drain, open, .. } = &*self.has.orders;
         let open = open.load(Ordering::Acquire);

@@ -209,6 +209,9 @@ pub(super) enum Counted {
     UnknownFlow,
     UnknownPassed,
     SampledBogus,
+    SynsDenied,
+    ResetsSent,
+    Denied,
 }
 
 pub(super) const COUNTED: usize = 32;

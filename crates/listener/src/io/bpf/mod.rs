@@ -5,6 +5,7 @@ mod counts;
 mod engine;
 mod keeper;
 mod layout;
+mod lists;
 mod object;
 mod pins;
 mod programs;
@@ -15,7 +16,7 @@ mod sleeper;
 mod targets;
 
 pub use attach::BpfHook;
-pub use engine::{BpfConfig, BpfEngine, BpfRemains, PreparedBpf};
+pub use engine::{BpfConfig, BpfEngine, BpfRemains, PreparedBpf, PreparedSources};
 pub(super) use refresh::Refresh;
 
 #[cfg(test)]

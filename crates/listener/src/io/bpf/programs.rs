@@ -2,12 +2,14 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
-use aya::maps::{Array, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, RingBuf};
 use aya::programs::{Program, SchedClassifier, TestRun, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 
 use super::layout::{RawClockwork, RawCounters, RawListener, RawTarget};
+use super::lists::ListsInForce;
 use super::object;
 use crate::io::sieve::in_full;
 
@@ -31,6 +33,7 @@ pub(super) struct Programs {
     pub counters: PerCpuArray<MapData, RawCounters>,
     pub reports: RingBuf<MapData>,
     pub form_b_until: Array<MapData, u64>,
+    pub lists: Arc<ListsInForce>,
 }
 
 impl Programs {
@@ -52,6 +55,7 @@ impl Programs {
         let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("no map {name}")));
         let [targets, listeners, clockwork] = ["targets", "listeners", "clockwork"].map(&mut take);
         let [counters, reports, form_b_until] = ["counters", "reports", "form_b_until"].map(&mut take);
+        let sources = ArrayOfMaps::try_from(take("sources")?).map_err(in_full)?;
         let mut programs = Programs {
             targets: Array::try_from(targets?).map_err(in_full)?,
             listeners: Array::try_from(listeners?).map_err(in_full)?,
@@ -59,6 +63,7 @@ impl Programs {
             counters: PerCpuArray::try_from(counters?).map_err(in_full)?,
             reports: RingBuf::try_from(reports?).map_err(in_full)?,
             form_b_until: Array::try_from(form_b_until?).map_err(in_full)?,
+            lists: Arc::new(ListsInForce::new(sources)),
             ebpf,
         };
         programs.at_driver()?.load().map_err(in_full)?;

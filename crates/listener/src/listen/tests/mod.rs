@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use wire::{Checksums, Endpoint, OptionBlock, OutgoingSegment, ReplyOptions, SeqNum};
 
 mod handshake;
+mod lists;
 mod modes;
 mod no_room;
 mod options;

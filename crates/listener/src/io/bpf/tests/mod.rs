@@ -9,6 +9,7 @@ mod epochs;
 mod grants;
 mod guesses;
 mod held;
+mod lists;
 mod namespace;
 mod odd_packets;
 mod outliving;
@@ -24,9 +25,11 @@ use wire::{Checksums, Endpoint, Flags, FourTuple, OptionBlock, OutgoingSegment, 
 use super::layout::{
     COUNTED, Clockwork, Counted, Grants, ListenerWords, RawCounters, Report, State, TARGET_WORDS, Target,
 };
+use super::lists::PreparedLists;
 use super::programs::{Constants, Programs};
 use super::targets::Placement;
 use crate::cookie::{CookieJar, Epoch, KeySchedule, MasterKey};
+use crate::sources::Sources;
 use crate::time::Time;
 use namespace::{WIRE, on_bench, on_bench_for};
 
@@ -110,6 +113,7 @@ impl Bench {
         let target = |local: &&str| Target { local: local.parse().unwrap(), mss: MSS, listener: 0 };
         let mut bench = Bench { programs, jar, guarded: guarded.iter().map(target).collect(), now: NOW, kept: None };
         bench.take_reports();
+        bench.list(&Sources::default());
         bench.clear_counts();
         bench.give_keys();
         bench.order(listener);
@@ -129,8 +133,10 @@ impl Bench {
                 cells.set(cell, PerCpuValues::try_from(vec![0; cpus]).unwrap(), 0).unwrap();
             }
         }
-        let mut marks: Array<_, u64> = self.programs.ebpf.map_mut("lately").unwrap().try_into().unwrap();
-        (0..marks.len()).for_each(|place| marks.set(place, 0, 0).unwrap());
+        for name in ["lately", "begun"] {
+            let mut marks: Array<_, u64> = self.programs.ebpf.map_mut(name).unwrap().try_into().unwrap();
+            (0..marks.len()).for_each(|place| marks.set(place, 0, 0).unwrap());
+        }
     }
 
     /// Writes the table of targets, with the jar's keys, and the clock.
@@ -157,6 +163,12 @@ impl Bench {
     fn order(&mut self, listener: ListenerWords) {
         self.programs.listeners.set(0, listener.to_raw(), 0).unwrap();
         self.programs.form_b_until.set(0, 0, 0).unwrap();
+    }
+
+    /// Puts lists into force.
+    fn list(&mut self, sources: &Sources) {
+        let lists = PreparedLists::new(sources).unwrap();
+        self.programs.lists.put(&lists).unwrap();
     }
 
     fn at(&mut self, hook: Hook, frame: &[u8]) -> Fate {

@@ -1,17 +1,19 @@
 //! Lists of address prefixes, from files.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv6Net};
 
 /// A set of addresses, given as prefixes in CIDR notation.
 ///
-/// An address of IPv4 is also meant by its IPv6-mapped form. A look-up is a binary search; a prefix takes 17 bytes.
+/// An address of IPv4 is also meant by its IPv6-mapped form. A look-up is a binary search; a prefix takes 17 bytes, and a copy of the list
+/// none.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PrefixList {
     /// None of them contains another or touches it; sorted.
-    prefixes: Box<[Ipv6Net]>,
+    prefixes: Arc<[Ipv6Net]>,
 }
 
 /// A line that is no prefix. Which file it is in, its reader knows.
@@ -60,8 +62,24 @@ impl PrefixList {
             IpAddr::V4(addr) => addr.to_ipv6_mapped(),
             IpAddr::V6(addr) => addr,
         };
-        let after = self.prefixes.partition_point(|prefix| prefix.network() <= addr);
-        after.checked_sub(1).is_some_and(|at| self.prefixes[at].contains(&addr))
+        self.around(addr).is_some_and(|prefix| prefix.contains(&addr))
+    }
+
+    /// Whether every address of this prefix is in one of them.
+    pub(crate) fn covers(&self, prefix: &Ipv6Net) -> bool {
+        self.around(prefix.addr()).is_some_and(|ours| ours.contains(prefix))
+    }
+
+    /// The only one that may have this address.
+    fn around(&self, addr: Ipv6Addr) -> Option<&Ipv6Net> {
+        // Without bits behind their lengths, as all here are, a prefix's address is its first.
+        let after = self.prefixes.partition_point(|prefix| prefix.addr() <= addr);
+        after.checked_sub(1).map(|at| &self.prefixes[at])
+    }
+
+    /// How many [`iter`](PrefixList::iter) gives.
+    pub fn len(&self) -> usize {
+        self.prefixes.len()
     }
 
     /// Whether there is no address in it.
@@ -71,7 +89,11 @@ impl PrefixList {
 
     /// The fewest prefixes that mean the same; those of IPv4 in their IPv6-mapped form.
     pub fn iter(&self) -> impl Iterator<Item = IpNet> {
-        self.prefixes.iter().copied().map(IpNet::V6)
+        self.as_ipv6().iter().copied().map(IpNet::V6)
+    }
+
+    pub(crate) fn as_ipv6(&self) -> &[Ipv6Net] {
+        &self.prefixes
     }
 }
 
