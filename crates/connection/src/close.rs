@@ -32,11 +32,15 @@
 //!
 //! `net.ipv4.tcp_tw_reuse` is about connections that this host makes, and does nothing for those it accepts.
 
+use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use listener::TcpState;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{sleep, timeout};
 
 use crate::connection::Connection;
@@ -118,9 +122,19 @@ impl Connection {
     }
 
     async fn read_to_fin(&mut self) -> io::Result<()> {
-        let mut discarded = [0; DISCARD_BYTES];
-        while self.read(&mut discarded).await? > 0 {}
-        Ok(())
+        poll_fn(|cx| self.poll_discard(cx)).await
+    }
+
+    /// The buffer lives for the time of a look: kept over the wait, it would take its place in each task that may ever close.
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut discarded = [MaybeUninit::uninit(); DISCARD_BYTES];
+        loop {
+            let mut buffer = ReadBuf::uninit(&mut discarded);
+            ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+        }
     }
 
     /// Waits until our FIN is acknowledged. After both FINs only that, or an error, leads to CLOSED or TIME-WAIT, which is CLOSED for a

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::limits::Ticket;
 use crate::record::Record;
 use crate::stats::{CloseReason, ConnectionStats};
 use crate::sys;
-use crate::timeouts::{Direction, Progress, Timeouts, Watch};
+use crate::timeouts::{Direction, Timeouts, Watch};
 
 pub use handle::ConnectionHandle;
 use inner::Inner;
@@ -85,7 +85,7 @@ impl Connection {
         stats: &Arc<ConnectionStats>,
     ) -> Connection {
         let account = Account::open(Arc::clone(stats), Record::new(local, peer, handshake));
-        let inner = Arc::new(Inner { stream, account, progress: Progress::default(), ticket: OnceLock::new() });
+        let inner = Arc::new(Inner::new(stream, account));
         Connection {
             inner,
             read: Watch::without_limits(Direction::Read),
@@ -130,14 +130,15 @@ impl Connection {
     /// [`Expired`](crate::Expired), and the connection is counted by it. It is not closed by that: a front end may still answer, and then
     /// [close](Connection::close), or [abort](Connection::abort). [Halves](Connection::into_split) keep the limits.
     ///
-    /// Costs two system calls, some 130 bytes, and a timer of about as much for each direction that ever had to wait.
+    /// Costs some 130 bytes, and a timer of about as much for each direction that ever had to wait; with limits of the kernel's, or in
+    /// the place of such, two to five system calls.
     ///
     /// # Errors
     ///
     /// `InvalidInput` for a value [out of its range](Timeouts::check), before anything is set; that of setsockopt(2).
     pub fn set_timeouts(&mut self, timeouts: &Timeouts) -> io::Result<()> {
         timeouts.check()?;
-        timeouts.apply(&self.inner.stream)?;
+        self.inner.set_kernel_limits(timeouts)?;
         let (progress, record) = (&self.inner.progress, self.inner.record());
         self.read = Watch::with_limits(Direction::Read, timeouts, progress, record);
         self.write = Watch::with_limits(Direction::Write, timeouts, progress, record);

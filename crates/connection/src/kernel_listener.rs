@@ -7,13 +7,14 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use listener::Via;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep_until};
 
 use crate::connection::{Connection, Handshake};
 use crate::stats::ConnectionStats;
 use crate::sys::{self, ListenQueue};
+use crate::timeouts::Timeouts;
 
 /// The pause after the first failure for want of descriptors or memory; each further one doubles it.
 const BACK_OFF_MIN: Duration = Duration::from_millis(5);
@@ -68,11 +69,18 @@ impl KernelListener {
     pub fn inherit(left: OwnedFd, backlog: u32, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
         let socket = Socket::from(left);
         socket.set_nonblocking(true)?;
+        // Connections have their listener's limits, and are thought to begin without any.
+        Timeouts::default().apply(&SockRef::from(&socket))?;
         KernelListener::listen(socket, backlog, stats)
     }
 
     /// One that listens already is told its new backlog.
+    ///
+    /// What each connection is to have is set here once: the kernel gives it the options of its listener.
     fn listen(socket: Socket, backlog: u32, stats: Arc<ConnectionStats>) -> io::Result<KernelListener> {
+        socket.set_tcp_nodelay(true)?;
+        // Saves the relay a call for each message, and is not there before Linux 4.18.
+        let _ = sys::tell_when_empty(&socket);
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         let inner = Arc::new(TcpListener::from_std(socket.into())?);
         let local = inner.local_addr()?;
@@ -125,8 +133,8 @@ impl KernelListener {
     }
 
     fn adopt(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<Connection> {
-        stream.set_nodelay(true)?;
-        let local = stream.local_addr()?;
+        // Under a wildcard it is for the connection to say.
+        let local = if self.local.ip().is_unspecified() { stream.local_addr()? } else { self.local };
         let handshake = Handshake { via: self.via, options: None, duration: None };
         Ok(Connection::new(stream, local, peer, handshake, &self.stats))
     }

@@ -62,7 +62,7 @@ pub use limits::{
     AtLimit, DISPLACED_MAX, Gate, PrefixList, PrefixListError, Refused, Rules, Ticket, parse_prefix, source_prefix,
 };
 pub use record::CloseSummary;
-pub use relay::{RELAY_BUFFER_BYTES, RelayEnd, RelayOutcome, relay};
+pub use relay::{RELAY_BUFFER_BYTES, Rarely, RelayEnd, RelayOutcome, rarely, relay};
 pub use stats::{CloseReason, ConnectionStats};
 pub use sys::ListenQueue;
 pub use timeouts::{Expired, InvalidTimeout, Keepalive, Timeouts};

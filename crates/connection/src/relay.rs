@@ -4,6 +4,7 @@ mod end;
 mod inq;
 mod meter;
 mod pipe;
+mod rarely;
 mod sys;
 
 use std::cell::RefCell;
@@ -13,12 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::Interest;
 use tokio::task::coop::consume_budget;
 
 use self::end::{End, Got, Side, Socket};
 use self::meter::Meter;
 use self::pipe::Pipe;
+pub use self::rarely::{Rarely, rarely};
 use crate::accept_queue::reset_when_dropped;
 use crate::connection::Connection;
 use crate::stats::CloseReason;
@@ -35,9 +36,6 @@ const BULK_BYTES: u64 = 256 * 1024;
 const SPLICE_FROM_BYTES: usize = 32 * 1024;
 /// A pipe that gets less is not worth its calls. Frames of 1448 bytes fill its 16 places with 23 KB, and that still is.
 const COPY_BELOW_BYTES: usize = 16 * 1024;
-
-/// From so many messages on the kernel tells with each whether it is all there is. That takes a call once, and saves one for each message.
-const TELL_FROM_MESSAGES: u32 = 2;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; RELAY_BUFFER_BYTES].into_boxed_slice());
@@ -102,9 +100,14 @@ pub async fn relay(
     let meter = Meter::new();
     let end = {
         let stream: &Stream = &upstream;
+        // One call, which saves one for each message. Connections that the kernel made have it from their listener.
+        Socket::from(stream).tell_when_empty();
+        if client.handshake().options.is_some() {
+            Socket::Tcp(client.stream()).tell_when_empty();
+        }
         let client = End { side: Side::Client, socket: Socket::Tcp(client.stream()), account: Some(client.account()) };
         let upstream = End { side: Side::Upstream, socket: stream.into(), account: None };
-        run(client, upstream, &meter, Limits { idle, half_close }).await
+        run(&client, &upstream, &meter, Limits { idle, half_close }).await
     };
     let end = end.unwrap_or_else(|end| end);
     if !matches!(end, RelayEnd::Complete | RelayEnd::UpstreamRefused) {
@@ -130,20 +133,20 @@ struct Limits {
 }
 
 /// Both directions, side by side in one task.
-async fn run(client: End<'_>, upstream: End<'_>, meter: &Meter, limits: Limits) -> Result<RelayEnd, RelayEnd> {
+async fn run(client: &End<'_>, upstream: &End<'_>, meter: &Meter, limits: Limits) -> Result<RelayEnd, RelayEnd> {
     let mut up = pin!(pump_or_discard(client, upstream, meter, &meter.to_upstream));
     let mut down = pin!(pump(upstream, client, meter, &meter.to_client));
     let (mut up_end, mut down_done) = (None, false);
     loop {
-        let half_closed = up_end.is_some() || down_done;
-        let limit = if half_closed { limits.half_close.or(limits.idle) } else { limits.idle };
+        let (limit, stalled) = match up_end.is_some() || down_done {
+            true => (limits.half_close.or(limits.idle), RelayEnd::HalfClosed),
+            false => (limits.idle, RelayEnd::Idle),
+        };
         tokio::select! {
             end = &mut up, if up_end.is_none() => up_end = Some(end?),
             passed = &mut down, if !down_done => { passed?; down_done = true; }
-            // After its FIN a side is not read from, and a write to it may never come: its RST must be watched for.
-            error = client.broken() => return Err(client.end_of(error)),
-            error = upstream.broken() => return Err(upstream.end_of(error)),
-            () = meter.stalled(limit) => return Err(if half_closed { RelayEnd::HalfClosed } else { RelayEnd::Idle }),
+            // Not polled again with each message.
+            cut = rarely(cut_short(client, upstream, meter, limit)) => return Err(cut.unwrap_or(stalled)),
         }
         if down_done && let Some(end) = up_end.take() {
             return Ok(end);
@@ -151,9 +154,25 @@ async fn run(client: End<'_>, upstream: End<'_>, meter: &Meter, limits: Limits) 
     }
 }
 
+/// Returns when the relay must not go on: how it ends, or `None` if nothing has moved for the limit.
+///
+/// After its FIN a side is not read from, and a write to it may never come: its RST must be watched for.
+async fn cut_short(client: &End<'_>, upstream: &End<'_>, meter: &Meter, limit: Option<Duration>) -> Option<RelayEnd> {
+    tokio::select! {
+        error = client.broken() => Some(client.end_of(error)),
+        error = upstream.broken() => Some(upstream.end_of(error)),
+        () = meter.stalled(limit) => None,
+    }
+}
+
 /// As [`pump`], except that a receiver which takes nothing more, and whose answer can be read all the same, does not end
 /// the relay: what is sent to it from then on is read and thrown away. Returns how the relay ends when the answer has been passed on.
-async fn pump_or_discard(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<RelayEnd, RelayEnd> {
+async fn pump_or_discard(
+    from: &End<'_>,
+    to: &End<'_>,
+    meter: &Meter,
+    passed: &AtomicU64,
+) -> Result<RelayEnd, RelayEnd> {
     match pump(from, to, meter, passed).await {
         Ok(()) => Ok(RelayEnd::Complete),
         Err(end @ (RelayEnd::UpstreamRefused | RelayEnd::UpstreamReset)) if to.outlives_its_peer() => {
@@ -165,30 +184,27 @@ async fn pump_or_discard(from: End<'_>, to: End<'_>, meter: &Meter, passed: &Ato
 }
 
 /// Copies one way until FIN, and passes that on.
-async fn pump(from: End<'_>, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+async fn pump(from: &End<'_>, to: &End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
     let (mut way, mut messages) = (Way::Copy, 0_u32);
     loop {
         consume_budget().await;
-        let step = SCRATCH.with_borrow_mut(|scratch| pass_once(from, to, way, scratch))?;
+        let step = SCRATCH.with_borrow_mut(|scratch| pass_once(from, to, way, messages, scratch))?;
         match step {
-            Step::Nothing => from.wait(Interest::READABLE).await?,
+            Step::Nothing => from.readable().await?,
             Step::Passed(len) => {
                 meter.moved(len, passed);
-                messages = messages.saturating_add(1);
-                if messages == TELL_FROM_MESSAGES {
-                    from.socket.tell_when_empty();
-                }
-                way = Way::after(way, len, passed);
+                (way, messages) = (Way::after(way, len, passed), messages.saturating_add(1));
             }
             Step::Kept { passed: len, rest } => {
                 meter.moved(len, passed);
-                way = Way::after(way, len + rest.len(), passed);
+                (way, messages) = (Way::after(way, len + rest.len(), passed), messages.saturating_add(1));
+                to.send_at_once();
                 // On the heap: most relays never wait for a slow receiver, and need not have room for it.
                 Box::pin(drain(rest, to, meter, passed)).await?;
             }
             Step::Fin => {
                 meter.moved(0, passed);
-                return to.shutdown_write();
+                return to.pass_fin(meter.ends_last());
             }
         }
     }
@@ -240,30 +256,33 @@ impl Rest {
     }
 }
 
-fn pass_once(from: End<'_>, to: End<'_>, way: Way, scratch: &mut [u8]) -> Result<Step, RelayEnd> {
+fn pass_once(from: &End<'_>, to: &End<'_>, way: Way, messages: u32, scratch: &mut [u8]) -> Result<Step, RelayEnd> {
     let pipe = match way {
         Way::Copy => None,
         Way::Splice => Pipe::take(),
     };
     let Some(mut pipe) = pipe else {
         let got = from.try_read(scratch)?;
-        return write_once(got, to, scratch);
+        return write_once(got, to, messages, scratch);
     };
     let got = from.try_splice(&mut pipe, scratch)?;
     if let Got::Spliced(len) = got {
         return empty_once(len, to, pipe);
     }
     pipe.give_back();
-    write_once(got, to, scratch)
+    write_once(got, to, messages, scratch)
 }
 
 /// Writes what was read, as far as the receiver has room.
-fn write_once(got: Got, to: End<'_>, scratch: &[u8]) -> Result<Step, RelayEnd> {
+fn write_once(got: Got, to: &End<'_>, messages: u32, scratch: &[u8]) -> Result<Step, RelayEnd> {
     let len = match got {
         Got::Read(len) => len,
         Got::Fin => return Ok(Step::Fin),
         Got::Nothing | Got::Spliced(_) => return Ok(Step::Nothing),
     };
+    if messages == 1 {
+        to.send_at_once();
+    }
     match to.try_write(&scratch[..len])?.unwrap_or(0) {
         passed if passed == len => Ok(Step::Passed(len)),
         passed => Ok(Step::Kept { passed, rest: Rest::Copied(scratch[passed..len].to_vec()) }),
@@ -271,7 +290,7 @@ fn write_once(got: Got, to: End<'_>, scratch: &[u8]) -> Result<Step, RelayEnd> {
 }
 
 /// Passes on what is in the pipe, as far as the receiver has room.
-fn empty_once(len: usize, to: End<'_>, mut pipe: Pipe) -> Result<Step, RelayEnd> {
+fn empty_once(len: usize, to: &End<'_>, mut pipe: Pipe) -> Result<Step, RelayEnd> {
     let passed = to.try_empty(&mut pipe)?.unwrap_or(0);
     if passed < len {
         return Ok(Step::Kept { passed, rest: Rest::InPipe(pipe) });
@@ -280,16 +299,16 @@ fn empty_once(len: usize, to: End<'_>, mut pipe: Pipe) -> Result<Step, RelayEnd>
     Ok(Step::Passed(len))
 }
 
-async fn drain(rest: Rest, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+async fn drain(rest: Rest, to: &End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
     match rest {
         Rest::Copied(bytes) => drain_copied(&bytes, to, meter, passed).await,
         Rest::InPipe(pipe) => drain_pipe(pipe, to, meter, passed).await,
     }
 }
 
-async fn drain_copied(mut rest: &[u8], to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+async fn drain_copied(mut rest: &[u8], to: &End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
     while !rest.is_empty() {
-        to.wait(Interest::WRITABLE).await?;
+        to.writable().await?;
         if let Some(len) = to.try_write(rest)? {
             meter.moved(len, passed);
             rest = &rest[len..];
@@ -298,9 +317,9 @@ async fn drain_copied(mut rest: &[u8], to: End<'_>, meter: &Meter, passed: &Atom
     Ok(())
 }
 
-async fn drain_pipe(mut pipe: Pipe, to: End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
+async fn drain_pipe(mut pipe: Pipe, to: &End<'_>, meter: &Meter, passed: &AtomicU64) -> Result<(), RelayEnd> {
     while pipe.len() > 0 {
-        to.wait(Interest::WRITABLE).await?;
+        to.writable().await?;
         if let Some(len) = to.try_empty(&mut pipe)? {
             meter.moved(len, passed);
         }
@@ -310,11 +329,11 @@ async fn drain_pipe(mut pipe: Pipe, to: End<'_>, meter: &Meter, passed: &AtomicU
 }
 
 /// Reads until FIN, for nobody. It is no progress: the limits hold on.
-async fn discard(from: End<'_>) -> Result<(), RelayEnd> {
+async fn discard(from: &End<'_>) -> Result<(), RelayEnd> {
     loop {
         consume_budget().await;
         match SCRATCH.with_borrow_mut(|scratch| from.try_read(scratch))? {
-            Got::Nothing => from.wait(Interest::READABLE).await?,
+            Got::Nothing => from.readable().await?,
             Got::Read(_) | Got::Spliced(_) => {}
             Got::Fin => return Ok(()),
         }

@@ -21,6 +21,8 @@ const TCP_QUEUE_SEQ: c_int = 21;
 const TCP_REPAIR_OPTIONS: c_int = 22;
 const TCP_TIMESTAMP: c_int = 24;
 const TCP_REPAIR_WINDOW: c_int = 29;
+/// Both the option and the type of the message.
+pub(crate) const TCP_INQ: c_int = 36;
 
 /// The mode a socket is in with regard to repair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +167,11 @@ struct ProgramLoad {
 /// Makes an eBPF program the socket's filter (`SO_ATTACH_BPF`), in the place of any other.
 pub(crate) fn attach_program(socket: &impl AsFd, program: &OwnedFd) -> io::Result<()> {
     set_at(libc::SOL_SOCKET, socket, libc::SO_ATTACH_BPF, &program.as_raw_fd())
+}
+
+/// Has the kernel tell with each recvmsg(2) that has room for it how much is left (`TCP_INQ`, Linux 4.18). Connections have it from their listener.
+pub(crate) fn tell_when_empty(socket: &impl AsFd) -> io::Result<()> {
+    set(socket, TCP_INQ, &1_i32)
 }
 
 /// The state of a TCP socket: the first byte of `TCP_INFO`.

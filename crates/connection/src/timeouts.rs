@@ -24,7 +24,6 @@ use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 pub use watch::Expired;
 pub(crate) use watch::{Direction, Progress, Watch};
@@ -102,9 +101,13 @@ impl Timeouts {
         self.keepalive.as_ref().map_or(Ok(()), Keepalive::check)
     }
 
+    /// Whether the kernel has to keep any of them.
+    pub(crate) fn concern_the_kernel(&self) -> bool {
+        self.user_timeout.is_some() || self.keepalive.is_some()
+    }
+
     /// Sets what the kernel keeps.
-    pub(crate) fn apply(&self, stream: &TcpStream) -> io::Result<()> {
-        let socket = SockRef::from(stream);
+    pub(crate) fn apply(&self, socket: &SockRef<'_>) -> io::Result<()> {
         socket.set_tcp_user_timeout(self.user_timeout)?;
         match &self.keepalive {
             Some(keepalive) => socket.set_tcp_keepalive(&keepalive.option()),

@@ -211,8 +211,8 @@ impl Seat {
     }
 
     /// Says which server the connection is passed on to. The first word stands.
-    pub fn set_upstream(&self, upstream: &impl std::fmt::Display) {
-        let _ = self.entry.upstream.set(upstream.to_string().into());
+    pub fn set_upstream(&self, upstream: impl Into<Arc<str>>) {
+        let _ = self.entry.upstream.set(upstream.into());
     }
 }
 
@@ -327,7 +327,7 @@ mod tests {
     fn the_record_has_what_the_connection_tells() {
         let registry = Registry::new(None);
         let seat = open(&registry, 7);
-        seat.set_upstream(&"198.18.0.3:80");
+        seat.set_upstream("198.18.0.3:80");
         seat.set_client("[::ffff:198.18.0.1]:40000".parse().unwrap());
         assert_eq!(seat.entry.record().client, None, "the peer itself");
         seat.set_client("[2001:db8::9]:9".parse().unwrap());

@@ -4,6 +4,7 @@ use std::io;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use socket2::SockRef;
@@ -15,7 +16,7 @@ use crate::limits::Ticket;
 use crate::record::Record;
 use crate::stats::CloseReason;
 use crate::sys;
-use crate::timeouts::{Progress, Watch};
+use crate::timeouts::{Progress, Timeouts, Watch};
 
 /// The socket of a connection, read and written through a shared reference: by the connection or by its two halves.
 ///
@@ -26,11 +27,18 @@ pub(super) struct Inner {
     pub(super) stream: TcpStream,
     pub(super) account: Account,
     pub(super) progress: Progress,
+    /// Whether the socket may have limits that a new one has not.
+    kernel_limits: AtomicBool,
     /// Given back when all else is gone.
     pub(super) ticket: OnceLock<Ticket>,
 }
 
 impl Inner {
+    pub(super) fn new(stream: TcpStream, account: Account) -> Inner {
+        let (progress, kernel_limits, ticket) = (Progress::default(), AtomicBool::new(false), OnceLock::new());
+        Inner { stream, account, progress, kernel_limits, ticket }
+    }
+
     pub(super) fn record(&self) -> &Record {
         self.account.record()
     }
@@ -108,6 +116,18 @@ impl Inner {
             len => Ok(len),
         });
         short.map_or(outcome, Ok)
+    }
+
+    /// Sets the limits that the kernel keeps, in the place of those set before. A new socket has none, and need not be told so.
+    pub(super) fn set_kernel_limits(&self, timeouts: &Timeouts) -> io::Result<()> {
+        let any = timeouts.concern_the_kernel();
+        if any || self.kernel_limits.load(Relaxed) {
+            // Noted first: a call that fails half-way leaves some behind.
+            self.kernel_limits.store(true, Relaxed);
+            timeouts.apply(&SockRef::from(&self.stream))?;
+            self.kernel_limits.store(any, Relaxed);
+        }
+        Ok(())
     }
 
     /// Sends FIN. That the connection is gone already is not an error here; reading tells.

@@ -1,19 +1,21 @@
 //! One side of a relay.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io::{self, Read};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 use super::RelayEnd;
-use super::inq;
+use super::inq::{self, Left};
 use super::pipe::Pipe;
 use crate::account::Account;
 use crate::stats::CloseReason;
+use crate::sys::tell_when_empty;
 use crate::upstream::Stream;
 
 #[derive(Clone, Copy, Debug)]
@@ -107,14 +109,35 @@ impl<'a> End<'a> {
         }
     }
 
-    pub(super) async fn wait(self, interest: Interest) -> Result<(), RelayEnd> {
-        self.socket.ready(interest).await.map_err(|error| self.end_of(error))
+    /// Waits until reading may bring something. At most one reader waits for each socket, and one writer: tokio keeps one waker for each.
+    pub(super) async fn readable(&self) -> Result<(), RelayEnd> {
+        poll_fn(|cx| self.socket.poll_read_ready(cx)).await.map_err(|error| self.end_of(error))
     }
 
-    /// Passes a FIN on. That the socket is not connected any more is left to the next read or write to tell.
-    pub(super) fn shutdown_write(self) -> Result<(), RelayEnd> {
+    /// Waits until there may be room for writing.
+    pub(super) async fn writable(&self) -> Result<(), RelayEnd> {
+        poll_fn(|cx| self.socket.poll_write_ready(cx)).await.map_err(|error| self.end_of(error))
+    }
+
+    /// Has what is written from now on leave at once, be it ever so little. Nagle's algorithm does not hold back what is written first.
+    pub(super) fn send_at_once(self) {
+        match (self.side, self.socket) {
+            (Side::Upstream, Socket::Tcp(stream)) => {
+                let _ = stream.set_nodelay(true); // A broken connection; writing tells.
+            }
+            (Side::Upstream, Socket::Unix(_)) | (Side::Client, _) => {} // Connections have been so from their beginning.
+        }
+    }
+
+    /// Passes a FIN on; the last of the two is left to the closing of the socket, which is what comes next and sends it too.
+    ///
+    /// That the socket is not connected any more is left to the next read or write to tell.
+    pub(super) fn pass_fin(self, last: bool) -> Result<(), RelayEnd> {
         if let Some(account) = self.account {
             account.note(CloseReason::LocalClose);
+        }
+        if last {
+            return Ok(());
         }
         match SockRef::from(&self.socket).shutdown(Shutdown::Write) {
             Err(error) if error.kind() != io::ErrorKind::NotConnected => Err(self.end_of(error)),
@@ -125,12 +148,14 @@ impl<'a> End<'a> {
     /// Waits until the connection is broken, by a RST for example, and says how.
     ///
     /// A Unix socket never is, in this sense: what its peer wrote before it went away can still be read, so reading tells.
-    pub(super) async fn broken(self) -> io::Error {
-        let Socket::Tcp(stream) = self.socket else { return pending().await };
-        let error = match stream.ready(Interest::ERROR).await {
-            // The pump may have taken the error in the meantime; then only that there was one is known.
-            Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
-            Err(error) => error,
+    pub(super) async fn broken(&self) -> io::Error {
+        let error = match self.socket {
+            Socket::Tcp(stream) => match stream.ready(Interest::ERROR).await {
+                // The pump may have taken the error in the meantime; then only that there was one is known.
+                Ok(_) => stream.take_error().ok().flatten().unwrap_or_else(|| io::ErrorKind::ConnectionReset.into()),
+                Err(error) => error,
+            },
+            Socket::Unix(_) => pending().await,
         };
         if let Some(account) = self.account {
             account.failed(&error);
@@ -179,7 +204,7 @@ impl Socket<'_> {
     fn try_read(self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut last = None;
         let read = self.try_io(Interest::READABLE, || match inq::read(&self, buffer)? {
-            (len, true) if len > 0 => {
+            (len, Left::Nothing) if len > 0 => {
                 last = Some(len);
                 Err(io::ErrorKind::WouldBlock.into()) // Has tokio forget the readiness it knew of before, and none that came since.
             }
@@ -191,7 +216,7 @@ impl Socket<'_> {
     /// Has reads of small messages tell that they were all. Without it, as with a Unix socket, each is followed by one that finds nothing.
     pub(super) fn tell_when_empty(self) {
         if let Socket::Tcp(stream) = self {
-            let _ = inq::tell(stream); // A broken connection; reading tells.
+            let _ = tell_when_empty(stream); // A broken connection; reading tells.
         }
     }
 
@@ -207,10 +232,17 @@ impl Socket<'_> {
         }
     }
 
-    async fn ready(self, interest: Interest) -> io::Result<()> {
+    fn poll_read_ready(self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Socket::Tcp(stream) => stream.ready(interest).await.map(|_| ()),
-            Socket::Unix(stream) => stream.ready(interest).await.map(|_| ()),
+            Socket::Tcp(stream) => stream.poll_read_ready(cx),
+            Socket::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
+    fn poll_write_ready(self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(stream) => stream.poll_write_ready(cx),
+            Socket::Unix(stream) => stream.poll_write_ready(cx),
         }
     }
 }

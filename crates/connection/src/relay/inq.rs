@@ -6,27 +6,27 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::mem::{MaybeUninit, size_of};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd};
 
-/// Of `linux/tcp.h`: both the option and the type of the message.
-const TCP_INQ: libc::c_int = 36;
+use crate::sys::TCP_INQ;
+
 /// `CMSG_SPACE` of one `int`, with room to spare: the socket may have been told to give other messages too.
 const CONTROL_LEN: usize = 64;
 
-/// Has the kernel tell with each [`read`] how much is left
-/// ([tcp(7)](https://man7.org/linux/man-pages/man7/tcp.7.html), `TCP_INQ`).
-pub(super) fn tell(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    let (fd, len) = (socket.as_fd().as_raw_fd(), size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel reads one `int` at the address of one.
-    let result = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, TCP_INQ, (&raw const on).cast(), len) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+/// What is left in a socket's queue when something has been taken out of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    /// Nothing, and no FIN either.
+    Nothing,
+    /// Bytes, or a FIN.
+    Something,
+    /// The socket does not [tell](tell_when_empty).
+    Untold,
 }
 
-/// Reads, and says besides whether the queue is known to be empty now, with no FIN in it either
-/// ([recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html)). Of a socket that does not [tell], it is not known.
-pub(super) fn read(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, bool)> {
+/// Reads, and says besides what is left ([recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html)).
+pub(super) fn read(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Left)> {
     #[repr(align(8))]
     struct Control([MaybeUninit<u8>; CONTROL_LEN]);
     let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
@@ -45,7 +45,14 @@ pub(super) fn read(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, 
     let tells = first.filter(|header| (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_TCP, TCP_INQ));
     // SAFETY: behind a header of this type is one `int`, unaligned for all we know.
     let left = tells.map(|header| unsafe { libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned() });
-    Ok((len, left == Some(0)))
+    Ok((
+        len,
+        match left {
+            Some(0) => Left::Nothing,
+            Some(_) => Left::Something,
+            None => Left::Untold,
+        },
+    ))
 }
 
 #[cfg(test)]
@@ -56,6 +63,7 @@ mod tests {
     use socket2::SockRef;
 
     use super::*;
+    use crate::sys::tell_when_empty;
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -64,27 +72,36 @@ mod tests {
     }
 
     #[test]
+    fn connections_tell_as_their_listener_does() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        tell_when_empty(&listener).unwrap();
+        let mut sender = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        sender.write_all(b"x").unwrap();
+        assert_eq!(read(&listener.accept().unwrap().0, &mut [0; 2]).unwrap(), (1, Left::Nothing));
+    }
+
+    #[test]
     fn queue_is_known_to_be_empty_when_it_is_and_only_then() {
         let (mut sender, receiver) = pair();
         sender.write_all(b"hello").unwrap();
-        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (2, false), "it has not been asked to tell");
-        tell(&receiver).unwrap();
-        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (2, false));
-        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (1, true));
+        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (2, Left::Untold));
+        tell_when_empty(&receiver).unwrap();
+        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (2, Left::Something));
+        assert_eq!(read(&receiver, &mut [0; 2]).unwrap(), (1, Left::Nothing));
     }
 
     #[test]
     fn behind_an_urgent_mark_and_before_a_fin_there_is_more() {
         let (mut sender, receiver) = pair();
-        tell(&receiver).unwrap();
+        tell_when_empty(&receiver).unwrap();
         sender.write_all(b"a").unwrap();
         SockRef::from(&sender).send_out_of_band(b"!").unwrap();
         sender.write_all(b"behind").unwrap();
         sender.shutdown(Shutdown::Write).unwrap();
         let mut buffer = [0; 64];
-        assert_eq!(read(&receiver, &mut buffer).unwrap(), (1, false), "the urgent mark");
-        assert_eq!(read(&receiver, &mut buffer).unwrap(), (6, false), "the FIN");
-        assert_eq!(read(&receiver, &mut buffer).unwrap(), (0, false));
+        assert_eq!(read(&receiver, &mut buffer).unwrap(), (1, Left::Something), "the urgent mark");
+        assert_eq!(read(&receiver, &mut buffer).unwrap(), (6, Left::Something), "the FIN");
+        assert_eq!(read(&receiver, &mut buffer).unwrap().0, 0);
         assert_eq!((&receiver).read(&mut buffer).unwrap(), 0);
     }
 }

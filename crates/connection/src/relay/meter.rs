@@ -1,7 +1,7 @@
 //! What passed, and when.
 
 use std::future::pending;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
@@ -13,17 +13,25 @@ pub(super) struct Meter {
     start: Instant,
     /// Microseconds from `start` to the last progress.
     last: AtomicU64,
+    /// Whether a direction has come to its end.
+    ended: AtomicBool,
 }
 
 impl Meter {
     pub(super) fn new() -> Meter {
         let zero = AtomicU64::default;
-        Meter { to_upstream: zero(), to_client: zero(), start: Instant::now(), last: zero() }
+        let (start, ended) = (Instant::now(), AtomicBool::new(false));
+        Meter { to_upstream: zero(), to_client: zero(), start, last: zero(), ended }
     }
 
     pub(super) fn moved(&self, len: usize, passed: &AtomicU64) {
         passed.fetch_add(len as u64, Relaxed);
         self.last.store(self.start.elapsed().as_micros() as u64, Relaxed);
+    }
+
+    /// Notes that a direction has ended, and says whether the other one had.
+    pub(super) fn ends_last(&self) -> bool {
+        self.ended.swap(true, Relaxed)
     }
 
     /// Waits until nothing has moved for `limit`; for ever without one. Progress costs no timer: the deadline is looked at when it is due.

@@ -50,7 +50,7 @@ impl Pool {
 
     async fn check_once(&self, index: usize, limit: Duration) {
         let header = self.config().send_proxy.map(|version| encode_header(version, None)).unwrap_or_default();
-        match dial(self.server(index), &header, limit).await {
+        match dial(self.server(index), &header, limit, self.own_ports()).await {
             Ok(_closed) => self.succeeded(index),
             // Nothing was learnt about the server.
             Err(error) if is_ours(&error) => {}

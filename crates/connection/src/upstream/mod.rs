@@ -23,6 +23,7 @@ mod check;
 mod config;
 mod dial;
 mod health;
+mod own_ports;
 mod pool;
 mod server;
 mod stream;

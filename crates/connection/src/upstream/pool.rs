@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use super::config::{Balance, HealthConfig, PoolConfig, PoolConfigError, SERVERS_MAX};
 use super::dial::{dial, is_ours};
 use super::health::{Change, Health};
+use super::own_ports::OwnPorts;
 use super::server::Server;
 use super::stream::Stream;
 use crate::proxy_protocol::{Client, encode_header};
@@ -23,6 +24,7 @@ use crate::proxy_protocol::{Client, encode_header};
 pub struct Pool {
     config: PoolConfig,
     members: Box<[Member]>,
+    own_ports: OwnPorts,
     /// A bit for each server that is up, so that choosing takes no lock. Written under the lock of the server's health.
     up: AtomicU64,
     /// Whose turn it is.
@@ -47,6 +49,9 @@ const _: () = assert!(SERVERS_MAX == Set::BITS as usize);
 impl Pool {
     /// A pool with all servers up.
     ///
+    /// Reads which ports the kernel may choose for us (`net.ipv4.ip_local_port_range`): a server on one of them is guarded against being
+    /// met by ourselves while it is gone.
+    ///
     /// # Errors
     ///
     /// A value outside of its range, or a server that can never be connected to.
@@ -54,7 +59,8 @@ impl Pool {
         config.check()?;
         let members: Box<[Member]> = config.servers.iter().map(|_| Member::new(config.health)).collect();
         let up = Set::MAX >> (SERVERS_MAX - members.len());
-        Ok(Arc::new(Pool { config, members, up: AtomicU64::new(up), turn: AtomicU32::new(0) }))
+        let own_ports = OwnPorts::now();
+        Ok(Arc::new(Pool { config, members, own_ports, up: AtomicU64::new(up), turn: AtomicU32::new(0) }))
     }
 
     /// What the pool was made from.
@@ -67,6 +73,8 @@ impl Pool {
     ///
     /// Servers that are up come first. When none of those is left, the others are tried all the same: a check that is wrong must not
     /// turn clients away. A server that is not checked is tried by one client now and then, to see whether it is back.
+    ///
+    /// The stream is for [`relay`](crate::relay()), which sees to `TCP_NODELAY`; a TCP stream that no header was sent by is without it so far.
     ///
     /// Cancel safe: what was begun is closed, and no longer counted.
     ///
@@ -84,7 +92,7 @@ impl Pool {
             let index = self.choose(tried, Instant::now());
             tried |= 1 << index;
             let lease = Lease::new(self, index);
-            match dial(lease.server(), &header, self.config.connect_timeout).await {
+            match dial(lease.server(), &header, self.config.connect_timeout, &self.own_ports).await {
                 Ok(stream) => {
                     lease.member().total.fetch_add(1, Relaxed);
                     self.succeeded(index);
@@ -125,6 +133,10 @@ impl Pool {
 
     pub(super) fn server(&self, index: usize) -> &Server {
         &self.config.servers[index]
+    }
+
+    pub(super) fn own_ports(&self) -> &OwnPorts {
+        &self.own_ports
     }
 
     pub(super) fn len(&self) -> usize {
@@ -268,6 +280,11 @@ impl Upstream {
     /// The server at the other end; `None` for a stream that belongs to no pool.
     pub fn server(&self) -> Option<&Server> {
         self.lease.as_ref().map(Lease::server)
+    }
+
+    /// The place of that server in [`PoolConfig::servers`].
+    pub fn server_index(&self) -> Option<usize> {
+        self.lease.as_ref().map(|lease| lease.index)
     }
 }
 

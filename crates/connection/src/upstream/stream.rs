@@ -27,6 +27,15 @@ macro_rules! either {
     };
 }
 
+impl Stream {
+    /// Turns off Nagle's algorithm, where there is one: what is written leaves at once.
+    pub(crate) fn send_at_once(&self) {
+        if let Stream::Tcp(stream) = self {
+            let _ = stream.set_nodelay(true); // A broken connection; writing tells.
+        }
+    }
+}
+
 impl AsFd for Stream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         either!(self, stream => stream.as_fd())

@@ -8,6 +8,7 @@ use ::connection::{ConnectionStats, KernelListener};
 use listener::{TcpState, Via};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
+use socket2::SockRef;
 use testnet::isolated;
 
 use crate::support::block_on;
@@ -41,6 +42,35 @@ fn both_wildcards_share_a_port() {
         assert!(v4.accept().await.unwrap().peer_addr().is_ipv4());
         let _to_v6 = TcpStream::connect(SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, port))).unwrap();
         assert!(v6.accept().await.unwrap().peer_addr().is_ipv6());
+    });
+}
+
+#[test]
+fn connections_have_no_delay_and_under_a_wildcard_the_address_their_client_chose() {
+    block_on(async {
+        for addr in ["127.0.0.1:0", "0.0.0.0:0"] {
+            let mut listener = listen(addr);
+            let chosen = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().port()));
+            let _client = TcpStream::connect(chosen).unwrap();
+            let connection = listener.accept().await.unwrap();
+            assert_eq!(connection.local_addr(), chosen);
+            assert!(SockRef::from(&connection).tcp_nodelay().unwrap());
+        }
+    });
+}
+
+#[test]
+fn connections_of_an_inherited_listener_begin_without_its_limits() {
+    block_on(async {
+        let left = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = SockRef::from(&left);
+        socket.set_keepalive(true).unwrap();
+        socket.set_tcp_user_timeout(Some(Duration::from_secs(9))).unwrap();
+        let mut listener = KernelListener::inherit(left.into(), 16, Arc::default()).unwrap();
+        let _client = TcpStream::connect(listener.local_addr()).unwrap();
+        let connection = listener.accept().await.unwrap();
+        let socket = SockRef::from(&connection);
+        assert_eq!((socket.keepalive().unwrap(), socket.tcp_user_timeout().unwrap()), (false, None));
     });
 }
 

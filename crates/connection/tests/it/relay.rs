@@ -73,6 +73,28 @@ fn receive_bulk(mut reader: impl Read, pattern: &[u8], full: &Barrier) {
 }
 
 #[test]
+fn nagles_algorithm_is_off_before_the_second_message_is_written() {
+    block_on(async {
+        let (mut client, connection, _stats) = connected().await;
+        let behind = net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let to_upstream = TcpStream::connect(behind.local_addr().unwrap()).await.unwrap();
+        let seen = SockRef::from(&to_upstream).try_clone().unwrap();
+        let mut upstream = behind.accept().unwrap().0;
+        upstream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let relay = tokio::spawn(relay(connection, to_upstream, None, None));
+        ends(move || {
+            for nodelay in [false, true, true] {
+                client.write_all(b"x").unwrap();
+                upstream.read_exact(&mut [0]).unwrap();
+                assert_eq!(seen.tcp_nodelay().unwrap(), nodelay);
+            }
+        })
+        .await;
+        relay.abort();
+    });
+}
+
+#[test]
 fn client_that_closes_first_still_gets_its_answer() {
     block_on(async {
         let Bench { mut client, mut upstream, relay, stats } = bench(None, None).await;

@@ -5,9 +5,9 @@ use std::pin::pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use connection::DISPLACED_MAX;
 use connection::proxy_protocol::{Client, read_header};
 use connection::upstream::ServerView;
+use connection::{DISPLACED_MAX, rarely};
 use portcullis::{AtLimit, CloseReason, Connection, ConnectionHandle, Listener, PrefixList};
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -28,7 +28,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub struct Front {
     name: String,
     served: Arc<Served>,
-    stop: Stop,
+    stop: Arc<Stop>,
     door: Door,
 }
 
@@ -94,7 +94,7 @@ impl Served {
 impl Front {
     /// For the listener of this name.
     pub fn new(name: &str, served: Arc<Served>, stop: Stop, door: Door) -> Front {
-        Front { name: name.to_owned(), served, stop, door }
+        Front { name: name.to_owned(), served, stop: Arc::new(stop), door }
     }
 
     /// Accepts and serves until the listener has drained and every connection has ended, or the last step of the stop
@@ -183,16 +183,24 @@ pub fn places(config: &ListenerConfig, listeners: usize, descriptors: &Descripto
 
 impl Handler {
     async fn handle(&self, mut connection: Connection, seat: &Seat, stop: &Stop) {
-        if let Err(error) = connection.set_timeouts(&self.timeouts.of_client()) {
+        let through_proxy = self.proxies.contains(connection.peer_addr().ip());
+        if let Err(error) = connection.set_timeouts(&self.limits(through_proxy)) {
             tracing::debug!(%error, "a connection ended before its limits could be set");
         }
-        let Some(client) = self.client(&mut connection, stop).await else { return connection.abort() };
-        seat.set_client(client.peer);
+        let mut client = Client { peer: connection.peer_addr(), local: connection.local_addr() };
+        if through_proxy {
+            // Boxed, as all that not every connection comes to: a task has room for the largest of what it may do.
+            match Box::pin(self.announced(&mut connection, client, stop)).await {
+                Some(announced) => client = announced,
+                None => return connection.abort(),
+            }
+            seat.set_client(client.peer);
+        }
         let handle = connection.handle();
         let mut conversation = pin!(self.converse(connection, &client, seat, stop));
         tokio::select! {
             () = &mut conversation => return,
-            () = idle_at_the_drain(&handle, stop, self.timeouts.drain_idle) => {}
+            () = rarely(idle_at_the_drain(&handle, stop, self.timeouts.drain_idle)) => {}
         }
         // The client learns that there is nothing more to wait for; what it says yet is heard.
         handle.half_close(CloseReason::Drained);
@@ -202,17 +210,23 @@ impl Handler {
     async fn converse(&self, connection: Connection, client: &Client, seat: &Seat, stop: &Stop) {
         match &self.backend {
             Answerer::Upstream(upstream) => upstream.handle(connection, client, seat, stop).await,
-            Answerer::Service(service) => self.serve(*service, connection, stop).await,
+            Answerer::Service(service) => Box::pin(self.serve(*service, connection, stop)).await,
         }
     }
 
-    /// Who the client is: the peer, or whom a proxy says it speaks for. `None` where a proxy does not say it as it should, or not before
-    /// the deadline.
-    async fn client(&self, connection: &mut Connection, stop: &Stop) -> Option<Client> {
-        let seen = Client { peer: connection.peer_addr(), local: connection.local_addr() };
-        if !self.proxies.contains(seen.peer.ip()) {
-            return Some(seen);
+    /// The limits of a connection. Those on progress are the relay's own where there is one; then they hold for a proxy's header alone.
+    fn limits(&self, through_proxy: bool) -> portcullis::Timeouts {
+        let all = self.timeouts.of_client();
+        match self.backend {
+            Answerer::Upstream(_) if !through_proxy => {
+                portcullis::Timeouts { first_byte: None, idle: None, half_close: None, ..all }
+            }
+            Answerer::Upstream(_) | Answerer::Service(_) => all,
         }
+    }
+
+    /// Whom a proxy, whose connection is `seen`, says it speaks for. `None` where it does not say it as it should, or not before the deadline.
+    async fn announced(&self, connection: &mut Connection, seen: Client, stop: &Stop) -> Option<Client> {
         let header = tokio::select! {
             header = timeout(self.timeouts.header, read_header(connection)) => header,
             () = stop.deadline.cancelled() => {
@@ -262,6 +276,12 @@ impl Handler {
 async fn idle_at_the_drain(handle: &ConnectionHandle, stop: &Stop, idle: Option<Duration>) {
     let Some(idle) = idle else { return pending().await };
     stop.drain.cancelled().await;
+    // Boxed: few connections live to see a drain.
+    Box::pin(idle_for(handle, idle)).await;
+}
+
+/// Returns when nothing has passed for so long.
+async fn idle_for(handle: &ConnectionHandle, idle: Duration) {
     let passed = || (handle.received_bytes(), handle.sent_bytes());
     let mut before = None;
     while before != Some(passed()) {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use connection::proxy_protocol::Client;
-use connection::relay;
 use connection::upstream::{ConnectError, Pool, PoolConfig, Server, ServerView};
+use connection::{rarely, relay};
 use portcullis::{CloseReason, Connection};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -20,6 +20,8 @@ use crate::registry::Seat;
 pub struct Upstream {
     listener: String,
     pool: Arc<Pool>,
+    /// What the pool's servers are called, in its order.
+    names: Box<[Arc<str>]>,
     timeouts: Timeouts,
     failures: AtomicU64,
     log: Sparse,
@@ -36,6 +38,7 @@ impl Upstream {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn new(config: &ListenerConfig, servers: Vec<Server>) -> Result<Upstream, Failure> {
+        let names = servers.iter().map(|server| server.to_string().into()).collect();
         let pool = Pool::new(PoolConfig {
             balance: config.balance.policy,
             connect_timeout: config.timeouts.connect,
@@ -50,6 +53,7 @@ impl Upstream {
         Ok(Upstream {
             listener: config.name.clone(),
             pool,
+            names,
             timeouts: config.timeouts,
             failures: AtomicU64::new(0),
             log: Sparse::new(),
@@ -64,7 +68,7 @@ impl Upstream {
     pub async fn handle(&self, connection: Connection, client: &Client, seat: &Seat, stop: &Stop) {
         let upstream = tokio::select! {
             upstream = self.pool.connect(client) => upstream,
-            () = stop.deadline.cancelled() => {
+            () = rarely(stop.deadline.cancelled()) => {
                 connection.note_close(CloseReason::Drained);
                 return connection.abort();
             }
@@ -76,13 +80,14 @@ impl Upstream {
                 return connection.abort();
             }
         };
-        upstream.server().into_iter().for_each(|server| seat.set_upstream(server));
+        let name = upstream.server_index().and_then(|index| self.names.get(index));
+        name.into_iter().for_each(|name| seat.set_upstream(name.clone()));
         let handle = connection.handle();
         // Outside of the select, so that at the deadline the connection is still there to take the note.
         let mut relay = pin!(relay(connection, upstream, self.timeouts.idle, self.timeouts.half_close));
         tokio::select! {
             outcome = &mut relay => tracing::debug!(listener = self.listener, ?outcome, "relay ended"),
-            () = stop.deadline.cancelled() => handle.note_close(CloseReason::Drained),
+            () = rarely(stop.deadline.cancelled()) => handle.note_close(CloseReason::Drained),
         }
     }
 
