@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use listener::TcpState;
 use tokio::time::Instant;
 
 use crate::connection::Handshake;
@@ -42,7 +43,8 @@ pub(crate) struct Record {
     sent_bytes: AtomicU64,
     /// [`OPEN`], or the reason found so far plus one.
     ending: AtomicU8,
-    fin_sent: AtomicBool,
+    /// [`FIN_SENT`] and its like.
+    fins: AtomicU8,
     /// The first errno that ended it, or 0.
     broken: AtomicI32,
     duration: OnceLock<Duration>,
@@ -51,6 +53,11 @@ pub(crate) struct Record {
 }
 
 const OPEN: u8 = 0;
+
+// What happened of the two FINs.
+const FIN_SENT: u8 = 1;
+const FIN_RECEIVED: u8 = 2;
+const FIN_RECEIVED_FIRST: u8 = 4;
 
 /// Ids count up from 1 and are not used twice: at a million connections a second they last half a million years.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -66,7 +73,7 @@ impl Record {
             received_bytes: AtomicU64::new(0),
             sent_bytes: AtomicU64::new(0),
             ending: AtomicU8::new(OPEN),
-            fin_sent: AtomicBool::new(false),
+            fins: AtomicU8::new(0),
             broken: AtomicI32::new(0),
             duration: OnceLock::new(),
             lent: Mutex::new(true),
@@ -91,8 +98,11 @@ impl Record {
 
     /// See [`Account::note`](crate::account::Account::note).
     pub(crate) fn note(&self, reason: CloseReason) {
-        if reason == CloseReason::LocalClose {
-            self.fin_sent.store(true, Relaxed);
+        match reason {
+            CloseReason::LocalClose => drop(self.fins.fetch_or(FIN_SENT, Relaxed)),
+            CloseReason::ClientFin if self.has_sent_fin() => drop(self.fins.fetch_or(FIN_RECEIVED, Relaxed)),
+            CloseReason::ClientFin => drop(self.fins.fetch_or(FIN_RECEIVED | FIN_RECEIVED_FIRST, Relaxed)),
+            _ => {}
         }
         let replace = |before| match decode(before) {
             None => Some(reason as u8 + 1),
@@ -109,7 +119,29 @@ impl Record {
 
     /// Whether we closed, or shut down writing.
     pub(crate) fn has_sent_fin(&self) -> bool {
-        self.fin_sent.load(Relaxed)
+        self.fins.load(Relaxed) & FIN_SENT != 0
+    }
+
+    /// The states that the connection has gone through, as far as this process has part in them: what it read and sent.
+    pub(crate) fn states(&self) -> Vec<TcpState> {
+        let fins = self.fins.load(Relaxed);
+        let (sent, received) = (fins & FIN_SENT != 0, fins & FIN_RECEIVED != 0);
+        let mut states = vec![TcpState::Established];
+        states.extend(
+            match (fins & FIN_RECEIVED_FIRST != 0, sent, received) {
+                (true, false, _) => [Some(TcpState::CloseWait), None],
+                (true, true, _) => [Some(TcpState::CloseWait), Some(TcpState::LastAck)],
+                (false, true, true) => [Some(TcpState::FinWait1), Some(TcpState::TimeWait)],
+                (false, true, false) => [Some(TcpState::FinWait1), None],
+                (false, false, _) => [None, None],
+            }
+            .into_iter()
+            .flatten(),
+        );
+        if self.reason().is_some_and(|reason| !is_orderly(reason)) && !(sent && received) {
+            states.push(TcpState::Closed);
+        }
+        states
     }
 
     /// Notes what the kernel said when the connection broke. The first such error stands.
@@ -187,6 +219,27 @@ fn is_orderly(reason: CloseReason) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_states_are_those_of_who_closed_first() {
+        use CloseReason::{Aborted, ClientFin, ClientReset, Drained, LocalClose};
+        let addr: SocketAddr = "198.18.0.1:80".parse().unwrap();
+        let handshake = Handshake { via: listener::Via::Kernel, options: None, duration: None };
+        for (notes, expected) in [
+            (&[][..], "ESTABLISHED"),
+            (&[ClientFin, LocalClose][..], "ESTABLISHED CLOSE-WAIT LAST-ACK"),
+            (&[LocalClose, ClientFin][..], "ESTABLISHED FIN-WAIT-1 TIME-WAIT"),
+            (&[Drained, LocalClose, ClientFin][..], "ESTABLISHED FIN-WAIT-1 TIME-WAIT"),
+            (&[ClientFin, ClientReset][..], "ESTABLISHED CLOSE-WAIT CLOSED"),
+            (&[LocalClose][..], "ESTABLISHED FIN-WAIT-1"),
+            (&[Aborted][..], "ESTABLISHED CLOSED"),
+        ] {
+            let record = Record::new(addr, addr, handshake);
+            notes.iter().for_each(|reason| record.note(*reason));
+            let names: Vec<_> = record.states().iter().map(ToString::to_string).collect();
+            assert_eq!(names.join(" "), expected, "{notes:?}");
+        }
+    }
 
     #[test]
     fn record_is_as_small_as_its_doc_says() {

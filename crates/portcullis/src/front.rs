@@ -129,6 +129,11 @@ pub struct PreparedRules {
 }
 
 impl PreparedRules {
+    /// What is to hold.
+    pub fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
     /// Changes the rules for those who come from now on: the lists hold for SYNs within a second.
     pub fn apply(self) {
         let PreparedRules { control, rules, sources } = self;

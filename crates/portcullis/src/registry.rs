@@ -36,6 +36,8 @@ pub trait Live: Send + Sync {
     fn sent_bytes(&self) -> u64;
     /// The kernel's state of its socket; `None` once that is gone.
     fn state(&self) -> Option<TcpState>;
+    /// The states it has gone through, as far as we have part in them.
+    fn states(&self) -> Vec<TcpState>;
     /// Why it ended, as a `reason` label; `None` while it has not.
     fn close_reason(&self) -> Option<&'static str>;
     /// Ends it with RST, whatever its task is doing.
@@ -43,6 +45,10 @@ pub trait Live: Send + Sync {
 }
 
 impl Live for ConnectionHandle {
+    fn states(&self) -> Vec<TcpState> {
+        self.states()
+    }
+
     fn id(&self) -> u64 {
         self.id()
     }
@@ -126,6 +132,7 @@ impl Entry {
             service: *service,
             upstream: self.upstream().cloned(),
             close_reason: self.live.close_reason(),
+            states: self.live.states().iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -250,6 +257,10 @@ pub struct Told {
 
 #[cfg(test)]
 impl Live for Told {
+    fn states(&self) -> Vec<TcpState> {
+        vec![TcpState::Established]
+    }
+
     fn id(&self) -> u64 {
         self.id
     }

@@ -565,6 +565,8 @@ fn each_connection_is_a_line_of_the_access_log_when_it_has_closed() {
         assert_eq!((&line["received_bytes"], &line["sent_bytes"]), (&Value::from(1), &Value::from(1)));
         assert_eq!(line["close_reason"], reason);
     }
+    assert_eq!(lines[0]["states"], serde_json::json!(["ESTABLISHED", "CLOSE-WAIT", "LAST-ACK"]));
+    assert_eq!(lines[1]["states"], serde_json::json!(["ESTABLISHED", "CLOSED"]));
 }
 
 #[test]

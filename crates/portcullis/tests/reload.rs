@@ -98,7 +98,8 @@ fn lists_are_read_again_though_the_file_is_the_same() {
     let mut old = reloadable.server.connect();
     assert_eq!(answer(&mut old), Some(b'x'));
     fs::write(list.path(), "127.0.0.0/8\n").unwrap();
-    reloadable.reload(&lines, "reloaded");
+    let line = reloadable.reload(&lines, "reload: changed");
+    assert!(line.contains("limits.deny_files") && line.contains("0 prefixes") && line.contains("1 prefixes"), "{line}");
     // A reset may come before connect is done.
     let denied = TcpStream::connect_timeout(&reloadable.server.addr, PATIENCE).ok();
     assert_eq!(denied.and_then(|mut stream| answer(&mut stream)), None);

@@ -85,6 +85,12 @@ impl ConnectionHandle {
         Some(quiet.min(self.age()))
     }
 
+    /// The states of RFC 9293 that the connection has gone through, as far as this process has part in them: by the FINs and RSTs that it
+    /// read, and those it sent. What the kernel does alone is left out: FIN-WAIT-2 and CLOSING, and all that comes behind the last of them.
+    pub fn states(&self) -> Vec<TcpState> {
+        self.record.states()
+    }
+
     /// Why the connection ends or has ended, as far as is known; `None` while nothing points to an end.
     pub fn close_reason(&self) -> Option<CloseReason> {
         self.record.reason()

@@ -36,6 +36,8 @@ pub struct Record {
     pub upstream: Option<Arc<str>>,
     /// A `reason` label of `portcullis_connections_closed_total`.
     pub close_reason: Option<&'static str>,
+    /// The states of RFC 9293 that it has gone through, as far as this process has part in them.
+    pub states: Vec<String>,
 }
 
 impl Record {

@@ -67,6 +67,7 @@ fn record(id: u64) -> Record {
         service: None,
         upstream: Some("198.18.0.2:8000".into()),
         close_reason: Some("client_fin"),
+        states: ["ESTABLISHED", "CLOSE-WAIT", "LAST-ACK"].map(str::to_owned).to_vec(),
     }
 }
 
@@ -86,7 +87,7 @@ fn a_record_is_one_json_line_with_every_key() {
         "{\"time\":\"2026-11-21T13:18:39.998159Z\",\"listener\":\"web\",\"id\":7,\"peer\":\"198.18.0.1:40000\",\"client\":null,\
          \"local\":\"[2001:db8::1]:80\",\"via\":\"cookie\",\"handshake_seconds\":0.025,\"duration_seconds\":1.5,\
          \"received_bytes\":100,\"sent_bytes\":0,\"service\":null,\"upstream\":\"198.18.0.2:8000\",\
-         \"close_reason\":\"client_fin\"}\n"
+         \"close_reason\":\"client_fin\",\"states\":[\"ESTABLISHED\",\"CLOSE-WAIT\",\"LAST-ACK\"]}\n"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exporter::Reloads;
-use portcullis::{Control, PreparedRules};
+use portcullis::{Control, PrefixList, PreparedRules, Rules};
 
 use super::descriptors::Descriptors;
 use super::limits::{check_lists, rules};
@@ -104,10 +104,13 @@ impl Reloader {
         let new = new.map_err(|error| Failure::Usage(format!("error: {error}")))?;
         // Held to the end: of two reloads at once, one comes after the other.
         let mut current = self.lock();
-        let changes = current.changes(&new);
+        let mut changes = current.changes(&new);
         refuse_restarts(&changes)?;
         new.listeners.iter().try_for_each(|listener| no_circle(&new, listener))?;
         let built = self.fronts.iter().map(|front| self.build(&new, front)).collect::<Result<Vec<_>, _>>()?;
+        for (front, (rules, _)) in self.fronts.iter().zip(&built) {
+            changes.extend(changed_lists(front, rules.rules()));
+        }
         // From here on nothing fails.
         for (front, (rules, served)) in self.fronts.iter().zip(built) {
             rules.apply();
@@ -132,6 +135,21 @@ impl Reloader {
         // Nothing under the lock leaves it half done.
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The files may be the same, and say something else.
+fn changed_lists(front: &Reached, new: &Rules) -> Vec<Change> {
+    let old = front.control.gate().rules();
+    let prefixes = |list: &PrefixList| format!("{} prefixes", list.len());
+    let changed = |key: &str, old: &PrefixList, new: &PrefixList| {
+        let key = format!("listener \"{}\": limits.{key}", front.name);
+        (old != new).then(|| Change { key, from: prefixes(old), to: prefixes(new), reach: Reach::Reload })
+    };
+    let lists = [
+        changed("allow_files: what they say", &old.allow, &new.allow),
+        changed("deny_files: what they say", &old.deny, &new.deny),
+    ];
+    lists.into_iter().flatten().collect()
 }
 
 /// How many places there are for one of the configuration's listeners, and what is done with whoever has one: for the start.
