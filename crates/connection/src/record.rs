@@ -99,7 +99,8 @@ impl Record {
     /// See [`Account::note`](crate::account::Account::note).
     pub(crate) fn note(&self, reason: CloseReason) {
         match reason {
-            CloseReason::LocalClose => drop(self.fins.fetch_or(FIN_SENT, Relaxed)),
+            // Of what is broken, no FIN goes out any more.
+            CloseReason::LocalClose if self.broken().is_none() => drop(self.fins.fetch_or(FIN_SENT, Relaxed)),
             CloseReason::ClientFin if self.has_sent_fin() => drop(self.fins.fetch_or(FIN_RECEIVED, Relaxed)),
             CloseReason::ClientFin => drop(self.fins.fetch_or(FIN_RECEIVED | FIN_RECEIVED_FIRST, Relaxed)),
             _ => {}
