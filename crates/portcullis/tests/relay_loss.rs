@@ -10,6 +10,7 @@ mod support;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
@@ -102,6 +103,12 @@ impl Net {
         for host in [&lab.server, &client, &upstream] {
             // Always there. BBR, which some machines have as their default, takes so much loss for a way of a few bytes per second.
             host.sysctl("net.ipv4.tcp_congestion_control", "reno");
+            // Where the kernel can be told (Linux 6.15), nobody waits long for a repetition; for that he repeats more often.
+            if Path::new("/proc/sys/net/ipv4/tcp_rto_max_ms").exists() {
+                host.sysctl("net.ipv4.tcp_rto_max_ms", "1000");
+            }
+            host.sysctl("net.ipv4.tcp_syn_retries", "30");
+            host.sysctl("net.ipv4.tcp_orphan_retries", "30");
         }
         Net { lab, client, upstream }
     }
