@@ -82,7 +82,7 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
         struct options none = no_options();
         report(flow, REPORT_RST, &none, 0, bpf_ktime_get_boot_ns(), later());
     }
-    return on_unknown(ctx, flow, door, DROP_RESET);
+    return on_unknown(ctx, flow, door, 0, DROP_RESET);
 }
 
 // Whether at tc there is more of the headers than the program sees: it may be asked for.
@@ -174,7 +174,7 @@ static __always_inline enum verdict on_segment(void *ctx, enum hook hook, struct
     if (verdict != TRANSMIT)
         return verdict;
     if (door->listener->reports)
-        note_begun(flow);
+        note_begun(flow, cookie.isn);
     if (!names_mss)
         options.mss = 0;
     struct tcp *answer = tcp;

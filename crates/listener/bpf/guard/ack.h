@@ -88,10 +88,10 @@ static __always_inline void count_bad_cookie(const struct flow *flow, const stru
 // Whether this segment runs ahead of the one that ends its flow's handshake. Where that got lost, the client's later segments arrive without a
 // cookie: its own sequence number is part of it. The kernel would refuse them, and with them a client that has done nothing wrong; dropped, they
 // come again behind the one that is missing.
-static __noinline bool runs_ahead(struct __sk_buff *skb, const struct flow *flow)
+static __noinline bool runs_ahead(struct __sk_buff *skb, const struct flow *flow, __u32 iss)
 {
     struct mark mark = mark_of(flow);
-    __u64 *place = find_begun(&mark);
+    __u64 *place = find_begun(&mark, iss);
     if (!place)
         return false;
     if (!kernel_holds(skb, flow))
@@ -102,10 +102,11 @@ static __noinline bool runs_ahead(struct __sk_buff *skb, const struct flow *flow
 
 // A segment that begins and completes nothing: nearly always a connection's. It passes, unless such segments of no connection come
 // in numbers; then it is dropped for the reason given: that it is a RST, or what is wrong with its cookie.
-static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, enum counter why)
+static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, __u32 iss,
+                                               enum counter why)
 {
     bool wary = is_wary(door->listener);
-    if (!wary && door->listener->has_entries && why != DROP_RESET && runs_ahead(skb, flow)) {
+    if (!wary && door->listener->has_entries && why != DROP_RESET && runs_ahead(skb, flow, iss)) {
         count(door->counters, DROP_UNKNOWN_FLOW);
         return DROP;
     }
@@ -246,12 +247,12 @@ static __always_inline enum verdict judge_ack(struct __sk_buff *skb, const struc
 {
     enum counter outcome = check_cookie(flow, door, iss, options);
     if (outcome != COOKIES_VALID)
-        return on_unknown(skb, flow, door, outcome);
+        return on_unknown(skb, flow, door, iss, outcome);
     enum verdict verdict = accept(skb, flow, options, iss);
     if (verdict != COMPLETED)
         return verdict;
     struct mark mark = mark_of(flow);
     note_completed(&mark);
-    forget_begun(flow);
+    forget_begun(flow, iss);
     return PASS;
 }

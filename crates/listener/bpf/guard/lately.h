@@ -17,7 +17,8 @@ struct {
     __type(value, __u64);
 } lately SEC(".maps");
 
-// Flows whose SYN was answered while calm, and that have not become connections: in fixed memory, of the same form.
+// Flows whose SYN was answered while calm, and that have not become connections: in fixed memory, of the same form, with the ISN of the
+// answer in it. Another number acknowledges something that was never sent, and is refused (RFC 9293 §3.10.7.4).
 #define BEGUN_PERIODS 224 // 30 s: a client sends its first data again for longer, but a half-open connection is given up by then.
 
 struct {
@@ -78,6 +79,11 @@ static __always_inline void forget_held(const struct mark *mark)
         *mark->place = 0;
 }
 
+static __always_inline __u64 begun_value(const struct mark *mark, __u32 iss)
+{
+    return mark->value ^ (__u64)iss << 16;
+}
+
 static __always_inline __u64 *place_begun(const struct mark *mark)
 {
     __u32 index = mark->value >> (64 - LATELY_BITS);
@@ -85,27 +91,27 @@ static __always_inline __u64 *place_begun(const struct mark *mark)
 }
 
 // The place of a flow whose handshake has begun and is not known to be complete.
-static __always_inline __u64 *find_begun(const struct mark *mark)
+static __always_inline __u64 *find_begun(const struct mark *mark, __u32 iss)
 {
     __u64 *place = place_begun(mark);
-    if (!place || (*place ^ mark->value) >= 0x10000 || (__u16)(mark->value - *place) > BEGUN_PERIODS)
+    if (!place || (*place ^ begun_value(mark, iss)) >= 0x10000 || (__u16)(mark->value - *place) > BEGUN_PERIODS)
         return 0;
     return place;
 }
 
 // Functions of their own, since they are rarely called, for the sake of their callers' stacks.
-static __noinline void note_begun(const struct flow *flow)
+static __noinline void note_begun(const struct flow *flow, __u32 iss)
 {
     struct mark mark = mark_of(flow);
     __u64 *place = place_begun(&mark);
     if (place)
-        *place = mark.value;
+        *place = begun_value(&mark, iss);
 }
 
-static __noinline void forget_begun(const struct flow *flow)
+static __noinline void forget_begun(const struct flow *flow, __u32 iss)
 {
     struct mark mark = mark_of(flow);
-    __u64 *place = find_begun(&mark);
+    __u64 *place = find_begun(&mark, iss);
     if (place)
         *place = 0;
 }
