@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use listener::Stats;
 use listener::io::ModeSwitch;
+use listener::{Stats, TransitionCounts};
 
 /// One listener, as the exporter sees it: every method is a cheap look at counts kept elsewhere.
 ///
@@ -42,6 +42,13 @@ pub trait Source: Send + Sync + 'static {
     /// The last switches of the mode, a few, the oldest first. None where nothing is known of them, as in the kernel tier.
     fn switches(&self) -> Vec<ModeSwitch> {
         Vec::new()
+    }
+
+    /// Steps that the kernel's sockets of this listener took from one state to another. `None` where the kernel does not let us see them.
+    ///
+    /// Where we do the handshakes, the steps from LISTEN and SYN-RECEIVED are not the kernel's, and 0 here: [`stats`](Source::stats) has them.
+    fn transitions(&self) -> Option<TransitionCounts> {
+        None
     }
 
     /// The datapath: [`KERNEL_TIER`] where the kernel does the handshakes, `raw` where we do.

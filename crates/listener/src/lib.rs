@@ -52,6 +52,7 @@ mod sources;
 mod state;
 mod stats;
 mod time;
+mod transition;
 mod young;
 
 pub use accepted::{Accepted, EARLY_DATA_MAX_BYTES, EarlyData, Establish, Negotiated, Refusal, Timestamps, Via};
@@ -66,3 +67,4 @@ pub use sources::{Denial, Sources};
 pub use state::TcpState;
 pub use stats::{Counter, DropReason, HANDSHAKE_BUCKETS, SharedStats, Stats};
 pub use time::Time;
+pub use transition::{Transition, TransitionCounts};
