@@ -309,10 +309,7 @@ fn whoever_cannot_take_over_leaves_everything_as_it_was() {
 const FAKE: &str = "PORTCULLIS_TEST_FAKE_SUCCESSOR";
 
 /// Says that it is ready, and then nothing more: it ends, or it hangs.
-#[test]
-#[ignore = "a part of another test, which runs it in a process of its own"]
-fn fake_successor() {
-    let told = std::env::var(FAKE).expect("what to do");
+fn fake_successor(told: &str) {
     let (path, manner) = told.split_once(' ').expect("a path and a manner");
     let mut stream = UnixStream::connect(path).expect("connect");
     stream.write_all(b"{\"verb\":\"take-over\",\"version\":1}\n").expect("ask");
@@ -339,6 +336,10 @@ fn fake_successor() {
 
 #[test]
 fn a_successor_that_fails_when_all_has_stopped_is_followed_by_another() {
+    // The fake is a process of its own, since it is going to be killed: this program, told to run this test.
+    if let Ok(told) = std::env::var(FAKE) {
+        return fake_successor(&told);
+    }
     isolated!(|| {
         for manner in ["ends", "hangs"] {
             let lab = Lab::new();
@@ -347,7 +348,7 @@ fn a_successor_that_fails_when_all_has_stopped_is_followed_by_another() {
             let mut held = lab.connect(V4);
             assert_eq!(echo(&mut held, b"before").expect("a served client"), b"before");
             let mut fake = lab.server.command(std::env::current_exe().expect("this program"));
-            fake.args(["--exact", "fake_successor", "--ignored"]);
+            fake.args(["--exact", "a_successor_that_fails_when_all_has_stopped_is_followed_by_another"]);
             fake.env(FAKE, format!("{} {manner}", site.control.display()));
             let mut fake = testnet::Process::spawn(fake).expect("start the fake");
             let first = door.pid();

@@ -125,6 +125,14 @@ fn door(lab: &Lab, listener: &str) -> (Settings, Door) {
     (settings, door)
 }
 
+/// A door with this service, and a trace of it without flags.
+fn watched(service: &str) -> (Lab, (Settings, Door), Trace) {
+    let lab = Lab::new();
+    let (settings, door) = door(&lab, &format!("service = \"{service}\""));
+    let trace = Trace::of(&lab, &settings, &[]);
+    (lab, (settings, door), trace)
+}
+
 #[test]
 fn handshake_by_an_entry_and_a_half_close_are_drawn() {
     isolated!(|| {
@@ -181,9 +189,7 @@ fn handshake_by_a_cookie_is_told_apart() {
 #[test]
 fn server_closes_first_and_stays_in_time_wait() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"http\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("http");
         for (server, port) in [(V4, 2000), (V6, 2001)] {
             let host = lab.raw_host(server);
             let mut script = established(&host, port, server);
@@ -211,9 +217,7 @@ fn server_closes_first_and_stays_in_time_wait() {
 #[test]
 fn simultaneous_close_goes_through_closing() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"http\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("http");
         let host = lab.raw_host(V4);
         let mut script = established(&host, 2000, V4);
         script.data(b"GET / HTTP/1.0\r\n\r\n");
@@ -314,9 +318,7 @@ fn client_beyond_the_share_of_its_prefix_is_refused_behind_the_handshake() {
 #[test]
 fn withheld_ack_shows_the_syn_ack_again() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"echo\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("echo");
         let host = lab.raw_host(V4);
         let mut script = host.script(2000, V4);
         script.syn();
@@ -334,9 +336,7 @@ fn withheld_ack_shows_the_syn_ack_again() {
 #[test]
 fn bad_cookie_is_named_whether_the_refusal_is_seen_or_not() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"echo\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("echo");
         let host = lab.raw_host(V4);
         let guess = Segment::new(host.endpoint(2000), V4, Flags::ACK).seq(77).ack(4_000_000_000);
         host.send(&guess);
@@ -349,9 +349,7 @@ fn bad_cookie_is_named_whether_the_refusal_is_seen_or_not() {
 #[test]
 fn rst_outside_the_window_is_refused_and_one_inside_challenged() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"echo\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("echo");
         let host = lab.raw_host(V4);
         let mut script = established(&host, 2000, V4);
         script.data(b"hello");
@@ -379,9 +377,7 @@ fn rst_outside_the_window_is_refused_and_one_inside_challenged() {
 #[test]
 fn lost_last_ack_shows_the_fin_again() {
     isolated!(|| {
-        let lab = Lab::new();
-        let (settings, _door) = door(&lab, "service = \"echo\"");
-        let trace = Trace::of(&lab, &settings, &[]);
+        let (lab, _door, trace) = watched("echo");
         let host = lab.raw_host(V4);
         let mut script = established(&host, 2000, V4);
         script.fin();

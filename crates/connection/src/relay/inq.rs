@@ -3,16 +3,11 @@
 //! A message that is relayed costs the call that reads it, the call that writes it, and on a socket that epoll watches by edges a third one
 //! that finds nothing more. Fewer bytes than there is room for do not prove that the queue is empty: a read ends at TCP's urgent mark,
 //! and what lies behind it would wait for the next segment. Told by the kernel (`TCP_INQ`, Linux 4.18), the third call is saved.
-#![allow(unsafe_code)]
 
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
-use crate::sys::TCP_INQ;
-
-/// `CMSG_SPACE` of one `int`, with room to spare: the socket may have been told to give other messages too.
-const CONTROL_LEN: usize = 64;
+use super::sys;
 
 /// What is left in a socket's queue when something has been taken out of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,34 +20,15 @@ pub(super) enum Left {
     Untold,
 }
 
-/// Reads, and says besides what is left ([recvmsg(2)](https://man7.org/linux/man-pages/man2/recvmsg.2.html)).
+/// Reads, and says besides what is left.
 pub(super) fn read(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Left)> {
-    #[repr(align(8))]
-    struct Control([MaybeUninit<u8>; CONTROL_LEN]);
-    let mut control = Control([MaybeUninit::uninit(); CONTROL_LEN]);
-    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    // SAFETY: `msghdr` is plain data, for which zeros are a value.
-    let mut message: libc::msghdr = unsafe { MaybeUninit::zeroed().assume_init() };
-    message.msg_iov = &raw mut part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.0.as_mut_ptr().cast();
-    message.msg_controllen = CONTROL_LEN as _;
-    // SAFETY: the message has one part, which is all of `buffer`, and all of `control`, which is aligned as its headers are; both live on.
-    let len = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, 0) };
-    let len = usize::try_from(len).map_err(|_negative| io::Error::last_os_error())?;
-    // SAFETY: the kernel has set the lengths in `message` to what it wrote to `control`, whole headers with their data.
-    let first = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() };
-    let tells = first.filter(|header| (header.cmsg_level, header.cmsg_type) == (libc::IPPROTO_TCP, TCP_INQ));
-    // SAFETY: behind a header of this type is one `int`, unaligned for all we know.
-    let left = tells.map(|header| unsafe { libc::CMSG_DATA(header).cast::<libc::c_int>().read_unaligned() });
-    Ok((
-        len,
-        match left {
-            Some(0) => Left::Nothing,
-            Some(_) => Left::Something,
-            None => Left::Untold,
-        },
-    ))
+    let (len, left) = sys::recvmsg(socket, buffer)?;
+    let left = match left {
+        Some(0) => Left::Nothing,
+        Some(_) => Left::Something,
+        None => Left::Untold,
+    };
+    Ok((len, left))
 }
 
 #[cfg(test)]

@@ -419,11 +419,6 @@ impl<E: Establish> PreparedEngine<E> {
         }
         Ok(engine)
     }
-
-    /// The engine that this becomes, from outside.
-    pub fn view(&self) -> EngineView {
-        self.engine.view()
-    }
 }
 
 impl EngineView {

@@ -10,6 +10,13 @@ use std::net::{IpAddr, SocketAddr};
 use libc::sock_filter;
 use socket2::{SockFilter, Socket};
 
+use super::classic::{
+    ADD_X, AND, Assembler, JEQ, JGT, JSET, LD_ABS, LD_IMM, LD_IND, LD_LEN, LDB_ABS, LDB_IND, LDH_ABS, LDH_IND, LDX_IHL,
+    LDX_MEM, MUL, RET, RET_A, RSH, ST, TAX, TXA, statement,
+};
+
+type Program = Assembler<&'static str>;
+
 /// Packets up to the length of one segment always pass, PSH or not: pure ACKs, the requests that most clients begin with,
 /// and the head of a larger one, which is what a client repeats when its last handshake segment was lost. `segment_max`
 /// says how long one is here: the largest MTU of the host's links, from Ethernet's up to what is captured.
@@ -68,73 +75,73 @@ pub(super) fn drop_all() -> [sock_filter; 1] {
 /// Fragments are left to the kernel. IPv6 packets whose first next-header is hop-by-hop, routing or destination options
 /// pass with the others, whatever they are: the bounded walk happens in user space.
 pub(super) fn tap(guarded: &[SocketAddr], share: Share, segment_max: u32) -> Vec<sock_filter> {
-    let mut program = Assembler::default();
+    let mut program = Program::default();
     // Version.
-    program.add(LDB_ABS, 0);
-    program.add(AND, 0xf0);
-    program.jump_if_equal(0x40, "v4", "not v4");
+    program.op(LDB_ABS, 0);
+    program.op(AND, 0xf0);
+    program.branch(JEQ, 0x40, "v4", "not v4");
     program.label("not v4");
-    program.jump_if_equal(0x60, "v6", "drop");
+    program.branch(JEQ, 0x60, "v6", "drop");
 
     program.label("v4");
-    program.add(LDB_ABS, 9);
-    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v4 tcp", "drop");
+    program.op(LDB_ABS, 9);
+    program.branch(JEQ, libc::IPPROTO_TCP as u32, "v4 tcp", "drop");
     program.label("v4 tcp");
-    program.add(LDH_ABS, 6);
-    program.jump_if_set(0x3fff, "drop", "v4 whole");
+    program.op(LDH_ABS, 6);
+    program.branch(JSET, 0x3fff, "drop", "v4 whole");
     program.label("v4 whole");
-    program.add(LDX_IHL, 0);
-    program.add(LDH_IND, 2);
+    program.op(LDX_IHL, 0);
+    program.op(LDH_IND, 2);
     match_ports(&mut program, guarded.iter().filter(|addr| addr.is_ipv4()), "v4 address");
     program.label("v4 address");
     match_address(&mut program, guarded.iter().filter(|addr| addr.is_ipv4()), "v4 guarded");
     program.label("v4 guarded");
-    program.add(LDB_IND, 13);
-    program.jump_always("flags");
+    program.op(LDB_IND, 13);
+    program.jump("flags");
 
     program.label("v6");
-    program.add(LDB_ABS, 6);
-    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extension 0");
+    program.op(LDB_ABS, 6);
+    program.branch(JEQ, libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extension 0");
     for (index, header) in [libc::IPPROTO_HOPOPTS, libc::IPPROTO_ROUTING, libc::IPPROTO_DSTOPTS].iter().enumerate() {
         let otherwise = ["v6 extension 1", "v6 extension 2", "drop"][index];
         program.label(["v6 extension 0", "v6 extension 1", "v6 extension 2"][index]);
         let here = if share == Share::Others { "pass" } else { "drop" };
-        program.jump_if_equal(*header as u32, here, otherwise);
+        program.branch(JEQ, *header as u32, here, otherwise);
     }
     program.label("v6 tcp");
-    program.add(LDH_ABS, 42);
+    program.op(LDH_ABS, 42);
     match_ports(&mut program, guarded.iter().filter(|addr| addr.is_ipv6()), "v6 guarded");
     program.label("v6 guarded");
-    program.add(LDB_ABS, 53);
+    program.op(LDB_ABS, 53);
 
     program.label("flags");
-    program.add(TAX, 0);
-    program.add(AND, SYN_ACK);
+    program.op(TAX, 0);
+    program.op(AND, SYN_ACK);
     match share {
-        Share::Syns => program.jump_if_equal(SYN, "pass", "drop"),
+        Share::Syns => program.branch(JEQ, SYN, "pass", "drop"),
         Share::Others => judge_others(&mut program, segment_max, share.snap_len()),
     }
     program.label("pass");
-    program.add(RET, share.snap_len());
+    program.op(RET, share.snap_len());
     program.label("drop");
-    program.add(RET, 0);
+    program.op(RET, 0);
     program.assemble()
 }
 
 /// With SYN and ACK in A and all flags in X: goes to `pass` or `drop`.
-fn judge_others(program: &mut Assembler, segment_max: u32, push_len: u32) {
-    program.jump_if_equal(SYN, "drop", "no syn");
+fn judge_others(program: &mut Program, segment_max: u32, push_len: u32) {
+    program.branch(JEQ, SYN, "drop", "no syn");
     program.label("no syn");
-    program.add(TXA, 0);
-    program.jump_if_set(FIN_SYN_RST, "pass", "size");
+    program.op(TXA, 0);
+    program.branch(JSET, FIN_SYN_RST, "pass", "size");
     program.label("size");
-    program.add(LD_LEN, 0);
-    program.jump_if_greater(push_len, "drop", "not large");
+    program.op(LD_LEN, 0);
+    program.branch(JGT, push_len, "drop", "not large");
     program.label("not large");
-    program.jump_if_greater(segment_max, "medium", "pass");
+    program.branch(JGT, segment_max, "medium", "pass");
     program.label("medium");
-    program.add(TXA, 0);
-    program.jump_if_set(PSH, "pass", "drop");
+    program.op(TXA, 0);
+    program.branch(JSET, PSH, "pass", "drop");
 }
 
 /// Which tap of a group takes a packet: of `workers` taps for SYNs and as many for the others, in this order. All packets of a flow
@@ -145,85 +152,85 @@ pub(super) fn share_out(workers: u32, secrets: [u32; 2]) -> Vec<sock_filter> {
     const OFFSET: u32 = 0;
     const HASH: u32 = 1;
     let [factor, last_factor] = secrets.map(|secret| secret | 1);
-    let mut program = Assembler::default();
+    let mut program = Program::default();
     // Of what we do not take somebody has to refuse it.
-    program.add(LD_IMM, workers);
-    program.add(ST, OFFSET);
-    program.add(LDB_ABS, 0);
-    program.add(AND, 0xf0);
-    program.jump_if_equal(0x40, "v4", "not v4");
+    program.op(LD_IMM, workers);
+    program.op(ST, OFFSET);
+    program.op(LDB_ABS, 0);
+    program.op(AND, 0xf0);
+    program.branch(JEQ, 0x40, "v4", "not v4");
     program.label("not v4");
-    program.jump_if_equal(0x60, "v6", "hashed");
+    program.branch(JEQ, 0x60, "v6", "hashed");
 
     program.label("v4");
-    program.add(LD_ABS, 12);
-    program.add(MUL, factor);
-    program.add(ST, HASH);
-    program.add(LDX_IHL, 0);
-    program.add(LDB_IND, 13);
-    program.add(AND, SYN_ACK);
-    program.jump_if_equal(SYN, "v4 syn", "v4 ports");
+    program.op(LD_ABS, 12);
+    program.op(MUL, factor);
+    program.op(ST, HASH);
+    program.op(LDX_IHL, 0);
+    program.op(LDB_IND, 13);
+    program.op(AND, SYN_ACK);
+    program.branch(JEQ, SYN, "v4 syn", "v4 ports");
     program.label("v4 syn");
-    program.add(LD_IMM, 0);
-    program.add(ST, OFFSET);
+    program.op(LD_IMM, 0);
+    program.op(ST, OFFSET);
     program.label("v4 ports");
-    program.add(LD_IND, 0);
-    program.jump_always("ports");
+    program.op(LD_IND, 0);
+    program.jump("ports");
 
     program.label("v6");
-    program.add(LD_ABS, 8);
+    program.op(LD_ABS, 8);
     for word in [12, 16, 20] {
-        program.add(MUL, factor);
-        program.add(ST, HASH);
-        program.add(LD_ABS, word);
-        program.add(LDX_MEM, HASH);
-        program.add(ADD_X, 0);
+        program.op(MUL, factor);
+        program.op(ST, HASH);
+        program.op(LD_ABS, word);
+        program.op(LDX_MEM, HASH);
+        program.op(ADD_X, 0);
     }
-    program.add(MUL, factor);
-    program.add(ST, HASH);
-    program.add(LDB_ABS, 6);
-    program.jump_if_equal(libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extended");
+    program.op(MUL, factor);
+    program.op(ST, HASH);
+    program.op(LDB_ABS, 6);
+    program.branch(JEQ, libc::IPPROTO_TCP as u32, "v6 tcp", "v6 extended");
     program.label("v6 extended");
-    program.add(LD_IMM, 0);
-    program.jump_always("ports");
+    program.op(LD_IMM, 0);
+    program.jump("ports");
     program.label("v6 tcp");
-    program.add(LDB_ABS, 53);
-    program.add(AND, SYN_ACK);
-    program.jump_if_equal(SYN, "v6 syn", "v6 ports");
+    program.op(LDB_ABS, 53);
+    program.op(AND, SYN_ACK);
+    program.branch(JEQ, SYN, "v6 syn", "v6 ports");
     program.label("v6 syn");
-    program.add(LD_IMM, 0);
-    program.add(ST, OFFSET);
+    program.op(LD_IMM, 0);
+    program.op(ST, OFFSET);
     program.label("v6 ports");
-    program.add(LD_ABS, 40);
+    program.op(LD_ABS, 40);
 
     program.label("ports");
-    program.add(LDX_MEM, HASH);
-    program.add(ADD_X, 0);
+    program.op(LDX_MEM, HASH);
+    program.op(ADD_X, 0);
     program.label("hashed");
     // The upper half depends on all bits; it is scaled to the number of workers.
-    program.add(MUL, last_factor);
-    program.add(RSH, 16);
-    program.add(MUL, workers);
-    program.add(RSH, 16);
-    program.add(LDX_MEM, OFFSET);
-    program.add(ADD_X, 0);
-    program.add(RET_A, 0);
+    program.op(MUL, last_factor);
+    program.op(RSH, 16);
+    program.op(MUL, workers);
+    program.op(RSH, 16);
+    program.op(LDX_MEM, OFFSET);
+    program.op(ADD_X, 0);
+    program.op(RET_A, 0);
     program.assemble()
 }
 
 /// With the port in A: goes to `hit` for a guarded one, else drops.
-fn match_ports<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
+fn match_ports<'a>(program: &mut Program, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
     let mut ports: Vec<u16> = guarded.map(SocketAddr::port).collect();
     ports.sort_unstable();
     ports.dedup();
     for port in ports {
-        program.jump_if_equal_else_fall(u32::from(port), hit);
+        program.jump_if_equal(u32::from(port), hit);
     }
-    program.jump_always("drop");
+    program.jump("drop");
 }
 
 /// If every IPv4 guard names its address, packets to other addresses are none of ours, whatever their port.
-fn match_address<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
+fn match_address<'a>(program: &mut Program, guarded: impl Iterator<Item = &'a SocketAddr>, hit: &'static str) {
     let addresses: Vec<u32> = guarded
         .filter_map(|addr| match addr.ip() {
             IpAddr::V4(addr) => Some(addr.to_bits()),
@@ -233,101 +240,11 @@ fn match_address<'a>(program: &mut Assembler, guarded: impl Iterator<Item = &'a 
     if addresses.is_empty() || addresses.contains(&0) {
         return;
     }
-    program.add(LD_ABS, 16);
+    program.op(LD_ABS, 16);
     for address in addresses {
-        program.jump_if_equal_else_fall(address, hit);
+        program.jump_if_equal(address, hit);
     }
-    program.jump_always("drop");
-}
-
-// Opcodes, as in `linux/bpf_common.h` (`BPF_LD | BPF_B | BPF_ABS` and so on).
-const LD_ABS: u16 = 0x20;
-const LDH_ABS: u16 = 0x28;
-const LDB_ABS: u16 = 0x30;
-const LDH_IND: u16 = 0x48;
-const LDB_IND: u16 = 0x50;
-const LD_LEN: u16 = 0x80;
-const LD_IND: u16 = 0x40;
-const LD_IMM: u16 = 0x00;
-/// From and to the program's own memory.
-const LDX_MEM: u16 = 0x61;
-const ST: u16 = 0x02;
-/// `X = 4 * (byte at k & 15)`: the length of an IPv4 header.
-const LDX_IHL: u16 = 0xb1;
-const AND: u16 = 0x54;
-const ADD_X: u16 = 0x0c;
-const MUL: u16 = 0x24;
-const RSH: u16 = 0x74;
-const JA: u16 = 0x05;
-const JEQ: u16 = 0x15;
-const JGT: u16 = 0x25;
-const JSET: u16 = 0x45;
-const RET: u16 = 0x06;
-const RET_A: u16 = 0x16;
-const TAX: u16 = 0x07;
-const TXA: u16 = 0x87;
-
-fn statement(code: u16, k: u32) -> sock_filter {
-    sock_filter { code, jt: 0, jf: 0, k }
-}
-
-/// An assembler with labels. Conditional jumps reach 255 instructions only, so each goes to a `ja` beside it.
-#[derive(Default)]
-struct Assembler {
-    program: Vec<sock_filter>,
-    labels: Vec<(&'static str, usize)>,
-    /// `ja` instructions whose distance is still to be filled in.
-    pending: Vec<(usize, &'static str)>,
-}
-
-impl Assembler {
-    fn add(&mut self, code: u16, k: u32) {
-        self.program.push(statement(code, k));
-    }
-
-    fn label(&mut self, name: &'static str) {
-        self.labels.push((name, self.program.len()));
-    }
-
-    fn jump_always(&mut self, to: &'static str) {
-        self.pending.push((self.program.len(), to));
-        self.add(JA, 0);
-    }
-
-    fn jump_if_equal(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
-        self.branch(JEQ, k, then, otherwise);
-    }
-
-    fn jump_if_set(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
-        self.branch(JSET, k, then, otherwise);
-    }
-
-    fn jump_if_greater(&mut self, k: u32, then: &'static str, otherwise: &'static str) {
-        self.branch(JGT, k, then, otherwise);
-    }
-
-    fn branch(&mut self, code: u16, k: u32, then: &'static str, otherwise: &'static str) {
-        self.program.push(sock_filter { code, jt: 0, jf: 1, k });
-        self.jump_always(then);
-        self.jump_always(otherwise);
-    }
-
-    fn jump_if_equal_else_fall(&mut self, k: u32, then: &'static str) {
-        self.program.push(sock_filter { code: JEQ, jt: 0, jf: 1, k });
-        self.jump_always(then);
-    }
-
-    fn assemble(mut self) -> Vec<sock_filter> {
-        for (at, name) in &self.pending {
-            let target = self.labels.iter().find(|(label, _)| label == name).map(|(_, target)| *target);
-            debug_assert!(
-                target.is_some_and(|target| target > *at),
-                "jumps go forward, to a label that exists: {name}"
-            );
-            self.program[*at].k = (target.unwrap_or(*at + 1) - at - 1) as u32;
-        }
-        self.program
-    }
+    program.jump("drop");
 }
 
 #[cfg(test)]

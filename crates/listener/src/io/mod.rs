@@ -1,6 +1,7 @@
 //! Everything that touches the kernel: packet rings, raw sockets, netlink, threads and the clock.
 
 mod bpf;
+pub mod classic;
 mod descriptors;
 mod engine;
 mod estate;

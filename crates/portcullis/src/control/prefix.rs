@@ -28,21 +28,23 @@ impl FromStr for Prefix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Prefix, String> {
-        let net = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-        let net: IpNet = net.map_err(|_| {
-            format!(
-                "\"{text}\" is no address or prefix; legal: ADDRESS or ADDRESS/LENGTH, as 192.0.2.0/24 or 2001:db8::/64"
-            )
-        })?;
+        connection::parse_prefix(text).map(Prefix).ok_or_else(|| refusal(text))
+    }
+}
+
+fn refusal(text: &str) -> String {
+    match text.parse::<IpNet>() {
         // Who writes an address may not mean all its neighbours, and `kill` asks nobody back.
-        if net.addr() != net.network() {
-            return Err(format!(
+        Ok(net) => {
+            format!(
                 "\"{text}\" has bits set behind its length; legal: {}, or {} for the one address",
                 net.trunc(),
                 net.addr()
-            ));
+            )
         }
-        Ok(Prefix(net))
+        Err(_) => format!(
+            "\"{text}\" is no address or prefix; legal: ADDRESS or ADDRESS/LENGTH, as 192.0.2.0/24 or 2001:db8::/64"
+        ),
     }
 }
 

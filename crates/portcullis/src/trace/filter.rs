@@ -1,12 +1,17 @@
 //! The classic BPF program in front of the tap: the kernel drops what no ladder shows before it is copied.
 //!
-//! Packets begin at their IP header. What was meant by an opcode is in `linux/bpf_common.h`, the ancillary loads are in
-//! `linux/filter.h`.
+//! Packets begin at their IP header. The ancillary loads are in `linux/filter.h`.
 
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use listener::io::classic::{
+    ADD_X, AND, Assembler, JEQ, JGT, JSET, LD_ABS, LD_LEN, LDB_ABS, LDB_IND, LDH_ABS, LDH_IND, LDX_IHL, LDX_MEM, MUL,
+    RET, RSH, ST, TAX,
+};
 use socket2::SockFilter;
+
+type Program = Assembler<Label>;
 
 /// Packets up to this length pass whatever their flags: ACKs, short requests and answers. The rest is bulk.
 ///
@@ -31,7 +36,7 @@ pub struct Sample {
 
 /// The program.
 pub fn program(guarded: &[SocketAddr], peer: Option<IpNet>, share: Share, sample: Sample) -> Vec<SockFilter> {
-    let mut asm = Assembler::default();
+    let mut asm = Program::default();
     refuse_duplicates(&mut asm);
     asm.op(LDB_ABS, 0);
     asm.op(AND, 0xf0);
@@ -45,11 +50,11 @@ pub fn program(guarded: &[SocketAddr], peer: Option<IpNet>, share: Share, sample
     asm.op(RET, u32::MAX);
     asm.label(Label::Drop);
     asm.op(RET, 0);
-    asm.assemble()
+    asm.assemble().into_iter().map(|op| SockFilter::new(op.code, op.jt, op.jf, op.k)).collect()
 }
 
 /// Loopback shows each packet on its way out and again on its way in, and the parent of a VLAN's device shows that one's packets.
-fn refuse_duplicates(asm: &mut Assembler) {
+fn refuse_duplicates(asm: &mut Program) {
     asm.op(LD_ABS, ANCILLARY + IFINDEX);
     asm.branch(JEQ, LOOPBACK_IFINDEX, Label::Loopback, Label::Vlan);
     asm.label(Label::Loopback);
@@ -61,7 +66,7 @@ fn refuse_duplicates(asm: &mut Assembler) {
     asm.label(Label::Version);
 }
 
-fn v4(asm: &mut Assembler, guarded: &[SocketAddr], peer: Option<IpNet>, sample: Sample) {
+fn v4(asm: &mut Program, guarded: &[SocketAddr], peer: Option<IpNet>, sample: Sample) {
     asm.label(Label::V4);
     asm.op(LDB_ABS, 9);
     asm.branch(JEQ, TCP, Label::V4Tcp, Label::Drop);
@@ -110,7 +115,7 @@ fn v4(asm: &mut Assembler, guarded: &[SocketAddr], peer: Option<IpNet>, sample: 
     asm.jump(Label::Flags);
 }
 
-fn v6(asm: &mut Assembler, guarded: &[SocketAddr], peer: Option<IpNet>, sample: Sample) {
+fn v6(asm: &mut Program, guarded: &[SocketAddr], peer: Option<IpNet>, sample: Sample) {
     asm.label(Label::V6);
     // Segments behind extension headers are rare, and not looked at.
     asm.op(LDB_ABS, 6);
@@ -160,7 +165,7 @@ fn v6(asm: &mut Assembler, guarded: &[SocketAddr], peer: Option<IpNet>, sample: 
 }
 
 /// With the hash of the addresses in memory 0, one port in memory 1 and the other in A.
-fn take_sample(asm: &mut Assembler, sample: Sample, taken: Label) {
+fn take_sample(asm: &mut Program, sample: Sample, taken: Label) {
     asm.op(LDX_MEM, 1);
     asm.op(ADD_X, 0);
     asm.op(MUL, sample.secrets[1] | 1);
@@ -173,7 +178,7 @@ fn take_sample(asm: &mut Assembler, sample: Sample, taken: Label) {
 }
 
 /// With the flags in A.
-fn flags(asm: &mut Assembler, share: Share) {
+fn flags(asm: &mut Program, share: Share) {
     asm.label(Label::Flags);
     match share {
         Share::Handshakes => asm.branch(JSET, SYN, Label::Pass, Label::Drop),
@@ -236,54 +241,6 @@ enum Label {
     Drop,
 }
 
-/// Conditional jumps reach 255 instructions only, so each goes to a `ja` beside it.
-#[derive(Default)]
-struct Assembler {
-    program: Vec<(u16, u8, u8, u32)>,
-    labels: Vec<(Label, usize)>,
-    pending: Vec<(usize, Label)>,
-}
-
-impl Assembler {
-    fn op(&mut self, code: u16, k: u32) {
-        self.program.push((code, 0, 0, k));
-    }
-
-    fn label(&mut self, label: Label) {
-        self.labels.push((label, self.program.len()));
-    }
-
-    fn jump(&mut self, to: Label) {
-        self.pending.push((self.program.len(), to));
-        self.op(JA, 0);
-    }
-
-    fn branch(&mut self, code: u16, k: u32, then: Label, otherwise: Label) {
-        self.program.push((code, 0, 1, k));
-        self.jump(then);
-        self.jump(otherwise);
-    }
-
-    fn jump_if_equal(&mut self, k: u32, then: Label) {
-        self.program.push((JEQ, 0, 1, k));
-        self.jump(then);
-    }
-
-    fn jump_if_not_equal(&mut self, k: u32, then: Label) {
-        self.program.push((JEQ, 1, 0, k));
-        self.jump(then);
-    }
-
-    fn assemble(mut self) -> Vec<SockFilter> {
-        for (at, label) in &self.pending {
-            let target = self.labels.iter().find(|(name, _)| name == label).map(|(_, target)| *target);
-            debug_assert!(target.is_some_and(|target| target > *at), "a jump goes forward, to a label: {label:?}");
-            self.program[*at].3 = (target.unwrap_or(*at + 1) - at - 1) as u32;
-        }
-        self.program.into_iter().map(|(code, jt, jf, k)| SockFilter::new(code, jt, jf, k)).collect()
-    }
-}
-
 const TCP: u32 = 6;
 const SYN: u32 = 0x02;
 const FIN_RST: u32 = 0x05;
@@ -296,23 +253,3 @@ const VLAN_TAG: u32 = 44;
 /// The same in every network namespace (`LOOPBACK_IFINDEX` of Linux).
 const LOOPBACK_IFINDEX: u32 = 1;
 const PACKET_OUTGOING: u32 = 4;
-
-const LD_ABS: u16 = 0x20;
-const LDH_ABS: u16 = 0x28;
-const LDB_ABS: u16 = 0x30;
-const LDH_IND: u16 = 0x48;
-const LDB_IND: u16 = 0x50;
-const LD_LEN: u16 = 0x80;
-const LDX_MEM: u16 = 0x61;
-const ST: u16 = 0x02;
-const LDX_IHL: u16 = 0xb1;
-const AND: u16 = 0x54;
-const ADD_X: u16 = 0x0c;
-const MUL: u16 = 0x24;
-const RSH: u16 = 0x74;
-const JA: u16 = 0x05;
-const JEQ: u16 = 0x15;
-const JGT: u16 = 0x25;
-const JSET: u16 = 0x45;
-const RET: u16 = 0x06;
-const TAX: u16 = 0x07;

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use libc::sock_filter;
 use wire::{Endpoint, Flags, FourTuple, REPLY_MAX_LEN, Reply, ReplyOptions, SeqNum};
 
+use super::super::classic::JA;
 use super::*;
 
 /// What the kernel would do: a classic BPF machine for the instructions used here.

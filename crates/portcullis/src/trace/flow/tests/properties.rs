@@ -75,17 +75,13 @@ proptest! {
     }
 }
 
+fn seg(flags: Flags, seq: u32, ack: u32) -> Seg {
+    Seg { seq: SeqNum::new(seq), ack: SeqNum::new(ack), flags, window: 100, len: 0, options: Options::default() }
+}
+
 #[test]
 fn flood_of_syns_leaves_proven_flows_alone() {
     let mut table = Table::default();
-    let seg = |flags, seq, ack| Seg {
-        seq: SeqNum::new(seq),
-        ack: SeqNum::new(ack),
-        flags,
-        window: 100,
-        len: 0,
-        options: Options::default(),
-    };
     let client = tuple(7);
     let ms = Duration::from_millis;
     table.on_segment(ms(0), client, Side::Client, &seg(Flags::SYN, 1, 0));
@@ -106,14 +102,6 @@ fn flood_of_syns_leaves_proven_flows_alone() {
 #[test]
 fn proven_flows_beyond_the_bound_end_with_the_quietest() {
     let mut table = Table::default();
-    let seg = |flags, seq, ack| Seg {
-        seq: SeqNum::new(seq),
-        ack: SeqNum::new(ack),
-        flags,
-        window: 100,
-        len: 0,
-        options: Options::default(),
-    };
     let count = PROVEN_MAX as u32 + 10;
     for source in 0..count {
         let at = Duration::from_millis(u64::from(source));
