@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{
-    BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, upstream_address,
+    BpfHook, Choice, Datapath, LogFormat, Service, admin_address, guarded_address, interface_name, socket_path,
+    upstream_address,
 };
 use crate::control::CtlArgs;
 use crate::top::TopArgs;
@@ -135,8 +136,9 @@ pub struct Admin(pub Option<SocketAddr>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Socket(pub Option<PathBuf>);
 
-fn socket(text: &str) -> Result<Socket, std::convert::Infallible> {
-    Ok(Socket(Some(PathBuf::from(text)).filter(|_| !text.is_empty())))
+fn socket(text: &str) -> Result<Socket, String> {
+    // Without a value clap gives the empty one.
+    if text.is_empty() { Ok(Socket(None)) } else { socket_path(text).map(|path| Socket(Some(path))) }
 }
 
 fn admin(text: &str) -> Result<Admin, String> {

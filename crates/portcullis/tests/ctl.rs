@@ -351,6 +351,24 @@ fn the_help_documents_the_exit_codes() {
 }
 
 #[test]
+fn a_path_that_no_socket_can_have_is_bad_usage() {
+    let long = format!("/{}", "x".repeat(107));
+    for path in ["", &long] {
+        for command in ["ctl", "top", "trace", "run"] {
+            let flag = if command == "run" { "--takeover" } else { "--socket" };
+            if path.is_empty() && command == "run" {
+                continue; // There it means: find the process yourself.
+            }
+            let output =
+                output(&[command, &format!("{flag}={path}"), "status"][..if command == "ctl" { 3 } else { 2 }]);
+            assert_eq!(code(&output), 2, "{command}");
+            let told = stderr(&output);
+            assert!(told.contains(flag) && told.contains("1 to 107 bytes"), "{command}: {told}");
+        }
+    }
+}
+
+#[test]
 fn without_a_process_it_is_69() {
     let directory = Directory::new();
     let stale = directory.file("stale");

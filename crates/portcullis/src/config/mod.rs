@@ -21,7 +21,7 @@ use listener::{AcceptCookies, ListenConfig};
 pub use portcullis::BpfHook;
 use portcullis::Keepalive;
 
-pub use parse::{admin_address, guarded_address, interface_name, upstream_address};
+pub use parse::{admin_address, guarded_address, interface_name, socket_path, upstream_address};
 pub use reader::Choice;
 pub use report::Diagnostics;
 

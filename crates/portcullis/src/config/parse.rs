@@ -4,6 +4,7 @@ use connection::parse_prefix;
 use connection::upstream::{Server, ServerParseError};
 use ipnet::IpNet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// An address and port to guard, wildcard included.
 pub fn guarded_address(text: &str) -> Result<SocketAddr, String> {
@@ -35,6 +36,18 @@ pub fn prefix(text: &str) -> Result<IpNet, &'static str> {
 /// The address and port of the admin server; `none` for no server, port 0 for any free port.
 pub fn admin_address(text: &str) -> Result<Option<SocketAddr>, String> {
     if text == "none" { Ok(None) } else { address(text, true).map(Some) }
+}
+
+/// The path of a control socket.
+pub fn socket_path(text: &str) -> Result<PathBuf, String> {
+    /// `sun_path` of unix(7) less the byte that ends it.
+    const BYTES_MAX: usize = 107;
+    let why = match text.len() {
+        0 => "empty",
+        1..=BYTES_MAX => return Ok(PathBuf::from(text)),
+        _ => "too long",
+    };
+    Err(format!("it is {why}: the path of a Unix socket has 1 to {BYTES_MAX} bytes"))
 }
 
 /// A network interface's name.

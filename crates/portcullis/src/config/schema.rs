@@ -13,7 +13,8 @@ use portcullis::guard::{expand_wildcards, overlap};
 use toml::de::DeTable;
 
 use super::parse::{
-    admin_address, guarded_address, interface_name, listener_name, prefix, upstream_address, upstream_server,
+    admin_address, guarded_address, interface_name, listener_name, prefix, socket_path, upstream_address,
+    upstream_server,
 };
 use super::reader::{Choice, Located, Section};
 use super::report::{Diagnostics, Report};
@@ -347,14 +348,8 @@ fn path(text: &str) -> Result<PathBuf, &'static str> {
     if text.is_empty() { Err("it is empty") } else { Ok(PathBuf::from(text)) }
 }
 
-/// A path that fits into `sun_path` of unix(7), with the byte that ends it.
-fn control_path(text: &str) -> Result<ControlPath, &'static str> {
-    const BYTES_MAX: usize = 107;
-    match text {
-        "none" => Ok(ControlPath::None),
-        text if text.len() > BYTES_MAX => Err("it is too long for a Unix socket"),
-        text => path(text).map(ControlPath::At),
-    }
+fn control_path(text: &str) -> Result<ControlPath, String> {
+    if text == "none" { Ok(ControlPath::None) } else { socket_path(text).map(ControlPath::At) }
 }
 
 fn access_log_path(text: &str) -> Result<AccessLogPath, &'static str> {

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::prefix::Prefix;
 use super::protocol::{CONNS_MAX, KILL_IDS_MAX, Request, TOP_MAX};
-use crate::config::{Choice, LogLevel};
+use crate::config::{Choice, LogLevel, socket_path};
 
 const EXIT_CODES: &str = "Exit codes:
   0   done
@@ -20,7 +20,7 @@ const EXIT_CODES: &str = "Exit codes:
 #[command(after_help = EXIT_CODES, subcommand_required = true, arg_required_else_help = true)]
 pub struct CtlArgs {
     /// The control socket (`control` of the config file) [default: the one in $RUNTIME_DIRECTORY, else in /run/portcullis]
-    #[arg(long, value_name = "PATH", global = true)]
+    #[arg(long, value_name = "PATH", global = true, value_parser = socket_path)]
     pub socket: Option<PathBuf>,
     /// Print the answer as one line of JSON, for scripts
     #[arg(long, global = true)]

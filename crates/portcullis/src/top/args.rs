@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 
+use crate::config::socket_path;
+
 const AFTER_HELP: &str = "Keys:
   q, Esc, Ctrl-C       quit
   Tab, Right, Down     the next listener; Shift-Tab, Left, Up: the one before
@@ -24,7 +26,7 @@ Exit codes:
 #[command(after_help = AFTER_HELP)]
 pub struct TopArgs {
     /// The control socket (`control` of the config file) [default: the one in $RUNTIME_DIRECTORY, else in /run/portcullis]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = socket_path)]
     pub socket: Option<PathBuf>,
     /// Time between two looks, in seconds: 0.5 to 3600
     #[arg(long, value_name = "SECONDS", default_value = "2")]

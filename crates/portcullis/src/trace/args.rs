@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::config::guarded_address;
+use crate::config::{guarded_address, socket_path};
 use crate::control::Prefix;
 
 const AFTER_HELP: &str = "Client to the left, server to the right; each row shows the state of either end once the segment has arrived. \
@@ -46,6 +46,6 @@ pub struct TraceArgs {
     #[arg(long, value_name = "ADDR:PORT", value_parser = guarded_address)]
     pub listen: Vec<SocketAddr>,
     /// The control socket of the process [default: the one in $RUNTIME_DIRECTORY, else in /run/portcullis]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = socket_path)]
     pub socket: Option<PathBuf>,
 }
