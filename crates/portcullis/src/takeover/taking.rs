@@ -50,7 +50,9 @@ impl Predecessor {
         let channel = Channel::new(stream, PATIENCE).map_err(broken)?;
         channel.send_line(&Request::TakeOver { version: VERSION }).map_err(broken)?;
         let line = channel.recv_line(LINE_BYTES_MAX).map_err(broken)?;
-        let answer: Value = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
+        let answer: Value = serde_json::from_slice(&line).map_err(|error| {
+            format!("it answers something that is not of this protocol ({error}): is it portcullis?")
+        })?;
         if let Some(refusal) = answer.get("error") {
             return Err(refusal["message"].as_str().unwrap_or("it says no").to_owned());
         }
