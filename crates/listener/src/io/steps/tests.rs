@@ -20,7 +20,10 @@ fn counter() -> Option<TransitionCounter> {
         println!("skipped, because {SKIP}=1");
         return None;
     }
-    Some(TransitionCounter::open().unwrap_or_else(|error| panic!("needs CAP_BPF and CAP_PERFMON (or {SKIP}=1): {error}")))
+    Some(
+        TransitionCounter::open()
+            .unwrap_or_else(|error| panic!("needs CAP_BPF and CAP_PERFMON (or {SKIP}=1): {error}")),
+    )
 }
 
 /// The places of a process are few: one test at a time.
