@@ -1,5 +1,6 @@
 //! What a listener can be told before it starts.
 
+mod steps;
 mod successor;
 
 use std::io;
@@ -17,6 +18,7 @@ use crate::front::{Guard, Listener, Tier};
 use crate::guard::{expand_wildcards, overlap};
 use crate::kernel::KernelListeners;
 
+use steps::Steps;
 pub use successor::Successor;
 
 /// Which way to the wire.
@@ -224,7 +226,9 @@ impl Builder {
         let guarded = guarded(std::mem::replace(&mut self.bind, Ok(Vec::new())))?;
         self.sources = self.rules.sources().map_err(illegal)?;
         let rules = std::mem::take(&mut self.rules);
-        self.build_tier(guarded).map(|listener| listener.with_rules(rules))
+        let mut steps = Steps::prepare(&guarded, self.datapath);
+        steps.begin();
+        self.build_tier(guarded).map(|listener| steps.of(listener).with_rules(rules))
     }
 
     fn build_tier(mut self, guarded: Vec<SocketAddr>) -> Result<Listener, BuildError> {

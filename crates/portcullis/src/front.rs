@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use connection::{AcceptGauge, AcceptReceiver, Connection, ConnectionStats, Gate, KernelGauge, Rules};
-use listener::io::{BpfEngine, Engine, EngineView, PreparedSources};
+use listener::io::{BpfEngine, Engine, EngineView, PreparedSources, TransitionCounter};
 use listener::{KeySchedule, Sources};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +40,8 @@ pub struct Listener {
     gate: Arc<Gate>,
     stats: Arc<ConnectionStats>,
     endpoints: Vec<SocketAddr>,
+    /// `None` where the kernel does not let us see them.
+    steps: Option<Arc<TransitionCounter>>,
 }
 
 /// Where connections come from.
@@ -198,7 +200,7 @@ impl Listener {
             kernel,
             handed_over: CancellationToken::new(),
         };
-        Listener { tier, door: Arc::new(door), gate: Gate::new(Rules::default()), stats, endpoints }
+        Listener { tier, door: Arc::new(door), gate: Gate::new(Rules::default()), stats, endpoints, steps: None }
     }
 
     /// The next connection that the [rules](Builder::rules) let in; `None` once the listener [drains](Listener::drain) and no handshake is
@@ -292,6 +294,11 @@ impl Listener {
         self
     }
 
+    pub(crate) fn with_steps(mut self, steps: Option<TransitionCounter>) -> Listener {
+        self.steps = steps.map(Arc::new);
+        self
+    }
+
     /// Stops answering SYNs; handshakes that were answered already can still finish, and connections go on.
     ///
     /// With [pinned programs](Builder::bpf_pins) SYNs go on being answered, and handshakes that end from now on are left to the next
@@ -340,6 +347,7 @@ impl Listener {
             gate: self.gate.clone(),
             stats: self.stats.clone(),
             endpoints: self.endpoints.clone(),
+            steps: self.steps.clone(),
         })
     }
 }

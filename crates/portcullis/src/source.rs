@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use connection::{AcceptGauge, CloseReason, ConnectionStats, DurationCounts, Gate, KernelGauge, Refused};
 use exporter::{ConnectionCounts, Histogram, Source};
-use listener::io::{EngineView, ModeSwitch};
-use listener::{Stats, Watermarks};
+use listener::io::{EngineView, ModeSwitch, TransitionCounter};
+use listener::{Stats, TransitionCounts, Watermarks};
 
 /// Outlives its listener: the last counts stay to be read.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(crate) struct ListenerSource {
     pub(crate) gate: Arc<Gate>,
     pub(crate) stats: Arc<ConnectionStats>,
     pub(crate) endpoints: Vec<SocketAddr>,
+    /// `None` where the kernel does not let us see them.
+    pub(crate) steps: Option<Arc<TransitionCounter>>,
 }
 
 /// Where established connections wait for the application.
@@ -90,6 +92,10 @@ impl Source for ListenerSource {
 
     fn switches(&self) -> Vec<ModeSwitch> {
         self.view.as_ref().map(EngineView::switches).unwrap_or_default()
+    }
+
+    fn transitions(&self) -> Option<TransitionCounts> {
+        self.steps.as_ref().map(|steps| steps.counts())
     }
 
     fn tier(&self) -> &'static str {

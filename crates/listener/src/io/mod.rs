@@ -16,6 +16,7 @@ mod reserve;
 mod ring;
 mod sieve;
 pub mod sock_diag;
+mod steps;
 mod switches;
 mod sys;
 mod transmit;
@@ -28,4 +29,5 @@ pub use engine::{Engine, EngineConfig, EngineError, EngineView, PreparedEngine, 
 pub use estate::{Bookmark, BpfEstate, Estate, TapEstate};
 pub use fail_closed::find_nft;
 pub use lock::lock_file;
+pub use steps::{Handshakes, TransitionCounter};
 pub use switches::ModeSwitch;

@@ -10,7 +10,7 @@ use connection::{
 use listener::Via;
 use listener::io::{Bookmark, BpfEngine, Engine, EngineError, PreparedBpf, PreparedEngine};
 
-use super::{BuildError, Builder, Datapath, backlog, engine_error, guarded, illegal, listen_on};
+use super::{BuildError, Builder, Datapath, Steps, backlog, engine_error, guarded, illegal, listen_on};
 use crate::alarm::{Alarm, Watched};
 use crate::estate::Estate;
 use crate::front::{Guard, Listener, Tier};
@@ -22,6 +22,7 @@ pub struct Successor {
     tier: Prepared,
     stats: Arc<ConnectionStats>,
     rules: Rules,
+    steps: Steps,
 }
 
 enum Prepared {
@@ -55,6 +56,7 @@ impl Builder {
         }
         self.sources = self.rules.sources().map_err(illegal)?;
         let (stats, rules) = (Arc::new(ConnectionStats::default()), std::mem::take(&mut self.rules));
+        let steps = Steps::prepare(&guarded, left.datapath);
         let tier = match left.datapath {
             Datapath::Raw => self.prepare_raw(guarded, left, &stats),
             Datapath::Bpf => self.prepare_bpf(&guarded, left, &stats),
@@ -62,7 +64,7 @@ impl Builder {
                 inherit(&guarded, left.sockets, self.accept_queue, Via::Kernel, &stats).map(Prepared::Kernel)
             }
         };
-        Ok(Successor { tier: tier?, stats, rules })
+        Ok(Successor { tier: tier?, stats, rules, steps })
     }
 
     fn prepare_raw(
@@ -125,7 +127,8 @@ impl Successor {
     /// # Errors
     /// [`BuildError`]: of what can only be done now, which the predecessor did too.
     pub fn start(self, bookmarks: &[Bookmark]) -> Result<Listener, BuildError> {
-        let Successor { tier, stats, rules } = self;
+        let Successor { tier, stats, rules, mut steps } = self;
+        steps.begin();
         let (tier, guard) = match tier {
             Prepared::Raw { engine, receiver, gauge, alarm } => {
                 let engine = engine.start(bookmarks).map_err(engine_error)?;
@@ -139,6 +142,6 @@ impl Successor {
             }
             Prepared::Kernel(listeners) => (Tier::Kernel(listeners), None),
         };
-        Ok(Listener::new(tier, guard, stats).with_rules(rules))
+        Ok(steps.of(Listener::new(tier, guard, stats)).with_rules(rules))
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn check() -> io::Result<()> {
 }
 
 /// The kernel says no more than that the operation is not permitted, unless it is the verifier that objects.
-pub(super) fn in_words(error: io::Error) -> io::Error {
+pub(in crate::io) fn in_words(error: io::Error) -> io::Error {
     match error.kind() {
         io::ErrorKind::PermissionDenied if error.to_string().contains(VERIFIER) => io::Error::other(error),
         io::ErrorKind::PermissionDenied => io::Error::new(
