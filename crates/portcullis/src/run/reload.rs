@@ -26,6 +26,9 @@ pub struct Reloader {
     level: Arc<LevelControl>,
 }
 
+/// How many connections a listener may have, and what serves them.
+pub type Opened = (usize, Served);
+
 /// What a reload reaches of one listener.
 pub struct Reached {
     /// Of the configuration.
@@ -36,7 +39,7 @@ pub struct Reached {
 
 impl Reached {
     /// Lets as many in as there are [places](opened) for it; its lists have been in force from the start.
-    pub fn begin(name: &str, control: Control, (places, served): (usize, Served)) -> Reached {
+    pub fn begin(name: &str, control: Control, (places, served): Opened) -> Reached {
         control.limit_connections(places);
         Reached { name: name.to_owned(), control, served: Arc::new(served) }
     }
@@ -156,11 +159,7 @@ fn changed_lists(front: &Reached, new: &Rules) -> Vec<Change> {
 ///
 /// # Errors
 /// Upstreams that cannot be, no descriptor for a single connection.
-pub fn opened(
-    config: &Config,
-    listener: &ListenerConfig,
-    descriptors: &Descriptors,
-) -> Result<(usize, Served), Failure> {
+pub fn opened(config: &Config, listener: &ListenerConfig, descriptors: &Descriptors) -> Result<Opened, Failure> {
     Ok((places(listener, config.listeners.len(), descriptors)?, Served::new(listener)?))
 }
 
