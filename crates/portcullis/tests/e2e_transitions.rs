@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +17,7 @@ use listener::Transition;
 use nix::sys::socket::{setsockopt, sockopt};
 use portcullis::{Connection, Datapath, Listener};
 use support::{BOTH, Lab, PATIENCE, PORT, V4};
-use testnet::{RawHost, Script, eventually, isolated, states};
+use testnet::{Flags, RawHost, Script, eventually, isolated, set_option, states};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
@@ -118,7 +119,7 @@ fn each_family(scenario: impl Fn(&mut Site, Script<'_>, Connection)) {
 }
 
 fn reset(script: &Script<'_>) {
-    script.send(&script.segment(testnet::Flags::RST));
+    script.send(&script.segment(Flags::RST));
 }
 
 #[test]
@@ -366,7 +367,7 @@ fn a_close_with_unread_data_leads_to_closed() {
             script.data(b"that nobody reads");
             script.expect_ack();
             drop(connection);
-            script.expect("a RST", |frame| frame.flags.has(testnet::Flags::RST));
+            script.expect("a RST", |frame| frame.flags.has(Flags::RST));
             site.expect(&[(Established, Closed)]);
         });
     });
@@ -432,6 +433,63 @@ fn a_socket_closed_in_fin_wait_2_or_before_leaves_it_unseen() {
                 site.expect(&[]);
             }
         }
+    });
+}
+
+/// Where `tcp_fin_timeout` is more than the minute of an entry, the kernel keeps the socket itself for the rest of the time.
+#[test]
+fn a_closed_socket_that_the_kernel_keeps_in_fin_wait_2_is_counted_on() {
+    isolated!(|| {
+        let lab = Lab::new();
+        lab.server.sysctl("net.ipv4.tcp_fin_timeout", "120");
+        let mut site = Site::open(&lab);
+        for server in BOTH {
+            let host = lab.raw_host(server);
+            let mut closed = |port| {
+                let (mut script, connection) = site.established(&host, port, server);
+                drop(connection);
+                script.expect_fin();
+                script.ack();
+                site.expect(&[(Established, FinWait1), (FinWait1, FinWait2)]);
+                script
+            };
+            let (mut finishes, breaks, mut goes_on) = (closed(2000), closed(2001), closed(2002));
+            finishes.fin();
+            finishes.expect_ack();
+            site.expect(&[(FinWait2, TimeWait)]);
+            reset(&breaks);
+            site.expect(&[(FinWait2, Closed)]);
+            goes_on.data(b"that nobody will read");
+            goes_on.expect("a RST", |frame| frame.flags.has(Flags::RST));
+            site.expect(&[(FinWait2, Closed)]);
+        }
+    });
+}
+
+/// With a negative `TCP_LINGER2` the kernel resets at the close instead of waiting in FIN-WAIT-2.
+#[test]
+fn a_close_that_may_not_wait_in_fin_wait_2_leads_to_closed() {
+    isolated!(|| {
+        let impatient = |connection: &Connection| {
+            set_option(connection.as_fd(), nix::libc::IPPROTO_TCP, nix::libc::TCP_LINGER2, -1).expect("TCP_LINGER2");
+        };
+        each_family(|site, mut script, mut connection| {
+            impatient(&connection);
+            site.shut(&mut connection);
+            script.expect_fin();
+            script.ack();
+            site.expect(&[(Established, FinWait1), (FinWait1, FinWait2)]);
+            drop(connection);
+            script.expect("a RST", |frame| frame.flags.has(Flags::RST));
+            site.expect(&[(FinWait2, Closed)]);
+        });
+        each_family(|site, mut script, connection| {
+            impatient(&connection);
+            drop(connection);
+            script.expect_fin();
+            script.ack();
+            site.expect(&[(Established, FinWait1), (FinWait1, FinWait2), (FinWait2, Closed)]);
+        });
     });
 }
 
