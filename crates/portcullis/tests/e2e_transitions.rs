@@ -15,7 +15,7 @@ use exporter::Source;
 use listener::TcpState::{self, *};
 use listener::Transition;
 use nix::sys::socket::{setsockopt, sockopt};
-use portcullis::{Connection, Datapath, Listener};
+use portcullis::{Builder, Connection, Datapath, Listener};
 use support::{BOTH, Lab, PATIENCE, PORT, V4};
 use testnet::{Flags, RawHost, Script, eventually, isolated, set_option, states};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,11 +46,27 @@ impl Site {
 
     fn of(lab: &Lab, datapath: Datapath) -> Site {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let wildcards: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0; 8], PORT).into()];
-        let listener = Listener::builder().bind(&wildcards[..]).datapath(datapath);
-        let listener = lab.server.run(|| runtime.block_on(listener.build())).expect("a listener");
+        let listener = lab.server.run(|| runtime.block_on(builder().datapath(datapath).build())).expect("a listener");
+        Site::with(runtime, listener)
+    }
+
+    fn with(runtime: Runtime, listener: Listener) -> Site {
         let source = listener.source("web");
         Site { runtime, listener, source, expected: BTreeMap::new() }
+    }
+
+    /// What goes on in our place; we keep the connections that we have.
+    fn succeed(&self, lab: &Lab) -> Site {
+        let control = self.listener.control();
+        let estate = control.estate().expect("an estate");
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let listener = lab.server.run(|| {
+            let _inside = runtime.enter();
+            let successor = builder().succeed(estate).expect("a successor");
+            let handed_over = control.hand_over().expect("to be handed over");
+            successor.start(&handed_over.bookmarks).expect("to go on")
+        });
+        Site::with(runtime, listener)
     }
 
     /// The next connection.
@@ -96,6 +112,12 @@ impl Site {
         let steps = Transition::ALL.into_iter().map(|step| (step.from, step.to)).zip(counts);
         steps.filter(|(_, count)| *count != 0).collect()
     }
+}
+
+/// Of a listener at the guarded port of all addresses.
+fn builder() -> Builder {
+    let wildcards: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0; 8], PORT).into()];
+    Listener::builder().bind(&wildcards[..])
 }
 
 fn datapath_under_test() -> Datapath {
@@ -577,7 +599,7 @@ fn a_port_that_the_kernel_chose_is_counted_too() {
         let building = Listener::builder().bind("127.0.0.1:0").datapath(Datapath::Kernel).build();
         let listener = runtime.block_on(building).expect("a listener");
         let addr = listener.local_addrs()[0];
-        let mut site = Site { source: listener.source("web"), runtime, listener, expected: BTreeMap::new() };
+        let mut site = Site::with(runtime, listener);
         let _client = TcpStream::connect(addr).expect("connect");
         site.accept().abort();
         site.expect(&[(Listen, SynReceived), (SynReceived, Established), (Established, Closed)]);
@@ -593,7 +615,7 @@ fn each_listener_of_a_process_has_counts_of_its_own() {
         let building = Listener::builder().bind("127.0.0.1:0").datapath(Datapath::Kernel).build();
         let listener = lab.server.run(|| runtime.block_on(building)).expect("a listener");
         let addr = listener.local_addrs()[0];
-        let mut other = Site { source: listener.source("other"), runtime, listener, expected: BTreeMap::new() };
+        let mut other = Site::with(runtime, listener);
 
         let _client = lab.server.run(|| TcpStream::connect(addr).expect("connect"));
         other.accept().abort();
@@ -609,5 +631,27 @@ fn each_listener_of_a_process_has_counts_of_its_own() {
         let (mut script, _connection) = any.established(&host, 2001, V4);
         script.fin();
         any.expect(&[(Established, CloseWait)]);
+    });
+}
+
+#[test]
+fn a_successor_begins_at_nothing_and_counts_what_is_left_to_end_too() {
+    isolated!(|| {
+        for datapath in [Datapath::Raw, Datapath::Kernel] {
+            let lab = Lab::new();
+            let mut old = Site::of(&lab, datapath);
+            let host = lab.raw_host(V4);
+            let (mut script, connection) = old.established(&host, 2000, V4);
+            script.fin();
+            old.expect(&[(Established, CloseWait)]);
+            let mut new = old.succeed(&lab);
+            new.expect(&[]);
+            drop(connection);
+            script.expect_fin();
+            new.expect(&[(CloseWait, LastAck)]);
+            let (script, _connection) = new.established(&host, 2001, V4);
+            reset(&script);
+            new.expect(&[(Established, Closed)]);
+        }
     });
 }
