@@ -143,6 +143,9 @@ static __always_inline bool has_flag(const struct sock *sk, int bit)
 
 // Where a socket that the kernel gives up goes. TIME-WAIT has an entry of its own there, and the socket is closed when that is made.
 // 0 for nowhere.
+//
+// See tcp_fin(), tcp_time_wait(), tcp_rcv_state_process() and tcp_close() in net/ipv4/tcp*.c: the first two come with the peer's FIN and its last
+// ACK; a RST, a timeout and an abort leave the flag and the numbers as they are.
 static __always_inline __u32 end_of(const struct tcp_sock *tp, __u32 from)
 {
     const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
@@ -156,8 +159,8 @@ static __always_inline __u32 end_of(const struct tcp_sock *tp, __u32 from)
             return 0;
         return TCP_CLOSE;
     case TCP_CLOSING:
-        // Our FIN is acknowledged, and nothing went wrong.
-        return !sk->sk_err && tp->snd_una == tp->write_seq ? TCP_TIME_WAIT : TCP_CLOSE;
+        // No socket is left in CLOSING with all acknowledged that it sent.
+        return tp->snd_una == tp->write_seq ? TCP_TIME_WAIT : TCP_CLOSE;
     default:
         return TCP_CLOSE;
     }

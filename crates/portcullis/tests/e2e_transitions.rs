@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,9 +15,9 @@ use exporter::Source;
 use listener::TcpState::{self, *};
 use listener::Transition;
 use nix::sys::socket::{setsockopt, sockopt};
-use portcullis::{Connection, Datapath, Listener};
+use portcullis::{Builder, Connection, Datapath, Listener};
 use support::{BOTH, Lab, PATIENCE, PORT, V4};
-use testnet::{RawHost, Script, eventually, isolated, states};
+use testnet::{Flags, RawHost, Script, eventually, isolated, set_option, states};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
@@ -45,11 +46,27 @@ impl Site {
 
     fn of(lab: &Lab, datapath: Datapath) -> Site {
         let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let wildcards: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0; 8], PORT).into()];
-        let listener = Listener::builder().bind(&wildcards[..]).datapath(datapath);
-        let listener = lab.server.run(|| runtime.block_on(listener.build())).expect("a listener");
+        let listener = lab.server.run(|| runtime.block_on(builder().datapath(datapath).build())).expect("a listener");
+        Site::with(runtime, listener)
+    }
+
+    fn with(runtime: Runtime, listener: Listener) -> Site {
         let source = listener.source("web");
         Site { runtime, listener, source, expected: BTreeMap::new() }
+    }
+
+    /// What goes on in our place; we keep the connections that we have.
+    fn succeed(&self, lab: &Lab) -> Site {
+        let control = self.listener.control();
+        let estate = control.estate().expect("an estate");
+        let runtime = runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let listener = lab.server.run(|| {
+            let _inside = runtime.enter();
+            let successor = builder().succeed(estate).expect("a successor");
+            let handed_over = control.hand_over().expect("to be handed over");
+            successor.start(&handed_over.bookmarks).expect("to go on")
+        });
+        Site::with(runtime, listener)
     }
 
     /// The next connection.
@@ -97,6 +114,12 @@ impl Site {
     }
 }
 
+/// Of a listener at the guarded port of all addresses.
+fn builder() -> Builder {
+    let wildcards: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0; 8], PORT).into()];
+    Listener::builder().bind(&wildcards[..])
+}
+
 fn datapath_under_test() -> Datapath {
     match support::datapath().as_str() {
         "raw" => Datapath::Raw,
@@ -118,7 +141,7 @@ fn each_family(scenario: impl Fn(&mut Site, Script<'_>, Connection)) {
 }
 
 fn reset(script: &Script<'_>) {
-    script.send(&script.segment(testnet::Flags::RST));
+    script.send(&script.segment(Flags::RST));
 }
 
 #[test]
@@ -366,7 +389,7 @@ fn a_close_with_unread_data_leads_to_closed() {
             script.data(b"that nobody reads");
             script.expect_ack();
             drop(connection);
-            script.expect("a RST", |frame| frame.flags.has(testnet::Flags::RST));
+            script.expect("a RST", |frame| frame.flags.has(Flags::RST));
             site.expect(&[(Established, Closed)]);
         });
     });
@@ -432,6 +455,63 @@ fn a_socket_closed_in_fin_wait_2_or_before_leaves_it_unseen() {
                 site.expect(&[]);
             }
         }
+    });
+}
+
+/// Where `tcp_fin_timeout` is more than the minute of an entry, the kernel keeps the socket itself for the rest of the time.
+#[test]
+fn a_closed_socket_that_the_kernel_keeps_in_fin_wait_2_is_counted_on() {
+    isolated!(|| {
+        let lab = Lab::new();
+        lab.server.sysctl("net.ipv4.tcp_fin_timeout", "120");
+        let mut site = Site::open(&lab);
+        for server in BOTH {
+            let host = lab.raw_host(server);
+            let mut closed = |port| {
+                let (mut script, connection) = site.established(&host, port, server);
+                drop(connection);
+                script.expect_fin();
+                script.ack();
+                site.expect(&[(Established, FinWait1), (FinWait1, FinWait2)]);
+                script
+            };
+            let (mut finishes, breaks, mut goes_on) = (closed(2000), closed(2001), closed(2002));
+            finishes.fin();
+            finishes.expect_ack();
+            site.expect(&[(FinWait2, TimeWait)]);
+            reset(&breaks);
+            site.expect(&[(FinWait2, Closed)]);
+            goes_on.data(b"that nobody will read");
+            goes_on.expect("a RST", |frame| frame.flags.has(Flags::RST));
+            site.expect(&[(FinWait2, Closed)]);
+        }
+    });
+}
+
+/// With a negative `TCP_LINGER2` the kernel resets at the close instead of waiting in FIN-WAIT-2.
+#[test]
+fn a_close_that_may_not_wait_in_fin_wait_2_leads_to_closed() {
+    isolated!(|| {
+        let impatient = |connection: &Connection| {
+            set_option(connection.as_fd(), nix::libc::IPPROTO_TCP, nix::libc::TCP_LINGER2, -1).expect("TCP_LINGER2");
+        };
+        each_family(|site, mut script, mut connection| {
+            impatient(&connection);
+            site.shut(&mut connection);
+            script.expect_fin();
+            script.ack();
+            site.expect(&[(Established, FinWait1), (FinWait1, FinWait2)]);
+            drop(connection);
+            script.expect("a RST", |frame| frame.flags.has(Flags::RST));
+            site.expect(&[(FinWait2, Closed)]);
+        });
+        each_family(|site, mut script, connection| {
+            impatient(&connection);
+            drop(connection);
+            script.expect_fin();
+            script.ack();
+            site.expect(&[(Established, FinWait1), (FinWait1, FinWait2), (FinWait2, Closed)]);
+        });
     });
 }
 
@@ -519,7 +599,7 @@ fn a_port_that_the_kernel_chose_is_counted_too() {
         let building = Listener::builder().bind("127.0.0.1:0").datapath(Datapath::Kernel).build();
         let listener = runtime.block_on(building).expect("a listener");
         let addr = listener.local_addrs()[0];
-        let mut site = Site { source: listener.source("web"), runtime, listener, expected: BTreeMap::new() };
+        let mut site = Site::with(runtime, listener);
         let _client = TcpStream::connect(addr).expect("connect");
         site.accept().abort();
         site.expect(&[(Listen, SynReceived), (SynReceived, Established), (Established, Closed)]);
@@ -535,7 +615,7 @@ fn each_listener_of_a_process_has_counts_of_its_own() {
         let building = Listener::builder().bind("127.0.0.1:0").datapath(Datapath::Kernel).build();
         let listener = lab.server.run(|| runtime.block_on(building)).expect("a listener");
         let addr = listener.local_addrs()[0];
-        let mut other = Site { source: listener.source("other"), runtime, listener, expected: BTreeMap::new() };
+        let mut other = Site::with(runtime, listener);
 
         let _client = lab.server.run(|| TcpStream::connect(addr).expect("connect"));
         other.accept().abort();
@@ -551,5 +631,27 @@ fn each_listener_of_a_process_has_counts_of_its_own() {
         let (mut script, _connection) = any.established(&host, 2001, V4);
         script.fin();
         any.expect(&[(Established, CloseWait)]);
+    });
+}
+
+#[test]
+fn a_successor_begins_at_nothing_and_counts_what_is_left_to_end_too() {
+    isolated!(|| {
+        for datapath in [Datapath::Raw, Datapath::Kernel] {
+            let lab = Lab::new();
+            let mut old = Site::of(&lab, datapath);
+            let host = lab.raw_host(V4);
+            let (mut script, connection) = old.established(&host, 2000, V4);
+            script.fin();
+            old.expect(&[(Established, CloseWait)]);
+            let mut new = old.succeed(&lab);
+            new.expect(&[]);
+            drop(connection);
+            script.expect_fin();
+            new.expect(&[(CloseWait, LastAck)]);
+            let (script, _connection) = new.established(&host, 2001, V4);
+            reset(&script);
+            new.expect(&[(Established, Closed)]);
+        }
     });
 }

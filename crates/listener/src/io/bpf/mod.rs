@@ -18,7 +18,7 @@ mod targets;
 pub use attach::BpfHook;
 pub use engine::{BpfConfig, BpfEngine, BpfRemains, PreparedBpf, PreparedSources};
 pub(super) use refresh::Refresh;
-pub(super) use rights::in_words;
+pub(super) use rights::{check_to_look, in_words};
 
 #[cfg(test)]
 mod tests;

@@ -6,12 +6,11 @@ use caps::{CapSet, Capability};
 
 use crate::io::sieve::VERIFIER;
 
-/// Each with what the kernel wants it for. CAP_SYS_ADMIN stands for both of the first two.
-const NEEDED: [(Capability, &str); 3] = [
-    (Capability::CAP_BPF, "to load eBPF programs"),
-    (Capability::CAP_PERFMON, "for programs that look into sockets"),
-    (Capability::CAP_NET_ADMIN, "to attach them to interfaces"),
-];
+/// A capability, and what the kernel wants it for. CAP_SYS_ADMIN stands for both of the first two.
+type Need = (Capability, &'static str);
+const TO_LOAD: Need = (Capability::CAP_BPF, "to load eBPF programs");
+const TO_LOOK: Need = (Capability::CAP_PERFMON, "for programs that look into sockets");
+const TO_ATTACH: Need = (Capability::CAP_NET_ADMIN, "to attach them to interfaces");
 
 /// Checks this thread's effective capabilities.
 ///
@@ -20,12 +19,21 @@ const NEEDED: [(Capability, &str); 3] = [
 /// # Errors
 /// `PermissionDenied` with the names of those that are missing.
 pub(super) fn check() -> io::Result<()> {
+    check_for(&[TO_LOAD, TO_LOOK, TO_ATTACH])
+}
+
+/// The same for programs that see sockets and are attached to no interface.
+pub(in crate::io) fn check_to_look() -> io::Result<()> {
+    check_for(&[TO_LOAD, TO_LOOK])
+}
+
+fn check_for(needs: &[Need]) -> io::Result<()> {
     let effective = caps::read(None, CapSet::Effective).map_err(io::Error::other)?;
     let has = |capability: Capability| {
         let covered = capability != Capability::CAP_NET_ADMIN && effective.contains(&Capability::CAP_SYS_ADMIN);
         covered || effective.contains(&capability)
     };
-    let missing = NEEDED.iter().filter(|(capability, _)| !has(*capability));
+    let missing = needs.iter().filter(|(capability, _)| !has(*capability));
     let missing: Vec<_> = missing.map(|(capability, purpose)| format!("{capability} is missing ({purpose})")).collect();
     if missing.is_empty() { Ok(()) } else { Err(io::Error::new(io::ErrorKind::PermissionDenied, missing.join(", "))) }
 }

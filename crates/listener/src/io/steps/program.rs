@@ -10,7 +10,7 @@ use aya::util::nr_cpus;
 use aya::{Btf, Ebpf, EbpfLoader};
 
 use super::{GuardKey, port_of};
-use crate::io::bpf::in_words;
+use crate::io::bpf::{check_to_look, in_words};
 use crate::io::sieve::in_full;
 use crate::state::TcpState;
 use crate::transition::{Transition, TransitionCounts};
@@ -56,6 +56,7 @@ impl Program {
         if let Some(program) = of_process.upgrade() {
             return Ok(program);
         }
+        check_to_look()?;
         let program = Arc::new(Program::load().map_err(in_words)?);
         *of_process = Arc::downgrade(&program);
         Ok(program)
