@@ -133,14 +133,7 @@ fn queries_select_what_was_chosen_and_rate_by_the_zoom() {
         assert!(!selectors.is_empty(), "{about}");
         for selector in selectors {
             assert!(exposition::names().contains(selector.name), "{about}: no {}", selector.name);
-            let of_listener = has_label(selector.name, "listener");
-            for label in ["job", "instance"].into_iter().chain(of_listener.then_some("listener")) {
-                assert!(
-                    selector.matchers.contains(&format!("{label}=~\"${label}\"")),
-                    "{about}: {} without {label}",
-                    selector.name
-                );
-            }
+            expect_chosen(&selector, &about);
             let rated = selector.function.is_some_and(|function| RATED.contains(&function));
             assert!(
                 selector.is_counter() == rated || selector.is_part_of_difference(),
@@ -154,6 +147,14 @@ fn queries_select_what_was_chosen_and_rate_by_the_zoom() {
         let (counts, sums) =
             (expr.matches("rate(").count() + expr.matches("increase(").count(), expr.matches("sum").count());
         assert!(sums >= counts, "{about}: a rate that is not summed is a line for each series");
+    }
+}
+
+/// Only what was chosen above is selected: by job and instance, and by listener if the series know one.
+fn expect_chosen(selector: &promql::Selector<'_>, about: &str) {
+    let name = selector.name;
+    for label in ["job", "instance"].into_iter().chain(has_label(name, "listener").then_some("listener")) {
+        assert!(selector.matchers.contains(&format!("{label}=~\"${label}\"")), "{about}: {name} without {label}");
     }
 }
 
@@ -233,7 +234,7 @@ fn the_time_under_cookies_alone_is_marked() {
     for (name, expr) in annotations() {
         for selector in promql::selectors(&expr) {
             assert!(exposition::names().contains(selector.name), "{name}: {expr}");
-            assert!(selector.matchers.contains(r#"job=~"$job", instance=~"$instance""#), "{name}: {expr}");
+            expect_chosen(&selector, &format!("{name}: {expr}"));
         }
     }
 }
