@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(descriptors(64).connections(65_536, 8, false, 1), Allowed::HardlyAny(0));
         assert_eq!(descriptors(109).connections(65_536, 8, false, 1), Allowed::HardlyAny(15));
         assert_eq!(descriptors(110).connections(65_536, 8, false, 1), Allowed::Fewer(16));
-        assert_eq!(descriptors(90).connections(2, 8, false, 1), Allowed::All, "two were wanted");
+        assert_eq!(descriptors(98).connections(2, 8, false, 1), Allowed::All, "two were wanted");
     }
 
     #[test]
