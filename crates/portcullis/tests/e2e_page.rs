@@ -1,0 +1,4 @@
+//! The live page in a real browser.
+
+mod browser;
+mod support;
