@@ -4,7 +4,8 @@
 //! no port to choose or to wait for, and the browser ends with the test.
 #![allow(dead_code)] // Each test binary uses its part of this.
 
-pub mod logic;
+mod logic;
+pub mod numbers;
 mod pipe;
 
 use std::cell::RefCell;

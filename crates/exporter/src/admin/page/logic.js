@@ -38,23 +38,23 @@ function remember(samples, status) {
 
 /** One listener now and some seconds ago: the youngest look that is old enough, else the oldest there is. */
 function lookBack(samples, name, seconds) {
-  const now = samples[samples.length - 1];
-  const find = status => status && status.listeners.find(listener => listener.name === name);
-  const old = samples.filter(status => now.clock_seconds - status.clock_seconds >= seconds - 0.5);
-  const then = old[old.length - 1] || samples[0];
+  const find = status => status.listeners.find(listener => listener.name === name);
+  const looks = samples.filter(find), now = looks[looks.length - 1];
+  const old = looks.filter(status => now.clock_seconds - status.clock_seconds >= seconds - 0.5);
+  const then = old[old.length - 1] || looks[0];
   return { now: find(now), then: find(then), seconds: now.clock_seconds - then.clock_seconds };
 }
 
 /** A count's rate per second; null while there is only one look, or where a count began anew. */
 function rate(back, count) {
-  if (!back.then || !back.now || !(back.seconds > 0)) return null;
+  if (!(back.seconds > 0)) return null;
   const more = count(back.now) - count(back.then);
   return more >= 0 ? more / back.seconds : null;
 }
 
 /** What each part of a histogram has grown by; null as for a rate. */
 function growth(back) {
-  if (!back.then || !back.now || !(back.seconds > 0)) return null;
+  if (!(back.seconds > 0)) return null;
   const before = back.then.handshake_seconds.counts;
   const counts = back.now.handshake_seconds.counts.map((count, i) => count - before[i]);
   return counts.every(count => count >= 0) ? counts : null;
@@ -196,11 +196,12 @@ function notes(f) {
 }
 
 /**
- * The verdict over all listeners: { level, title, reasons: [{ level, name, text }], levels: { name: level } }.
+ * The verdict over all listeners of which there are two looks: { level, title, reasons: [{ level, name, text }], levels: { name: level } }.
  * Levels: wait (too early to tell), calm, blind (the kernel answers SYNs, and we do not see them), drain, attack, harm.
  */
 function verdict(all, draining, clock) {
-  if (!all.length || !all.every(f => f.ready)) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
+  all = all.filter(f => f.ready);
+  if (!all.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
   const reasons = [], levels = {}, add = (level, f) => text => reasons.push({ level, name: f.name, text });
   const watched = all.filter(f => f.tier !== 'kernel');
   let attacked = false, harmed = false, done = 0;

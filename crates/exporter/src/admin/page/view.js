@@ -118,6 +118,7 @@ function halfOpenCard(parent) {
     tell(share, l.half_open_max, 'portcullis_half_open_limit', { listener: l.name });
     bar.title = 'At the high mark the listener turns to cookies alone; at or below the low one it may turn back.';
     update(l.half_open, l.half_open_max, l.mode === 'cookies', [[l.half_open_low, `low ${grouped(l.half_open_low)}`], [l.half_open_high, `high ${grouped(l.half_open_high)}`]]);
+    [['low', l.half_open_low], ['high', l.half_open_high]].forEach(([which, mark], i) => tell(marks.children[i], mark, `portcullis_half_open_${which}_watermark`, { listener: l.name }));
     counts.update(back, [single('inserted', 'portcullis_half_open_inserted_total', x => x.half_open_inserted), ...removed(l), ...bypassed(l)]);
   };
 }
@@ -209,9 +210,11 @@ function connectionCard(parent) {
   return back => {
     const l = back.now;
     setText(openCount, `${grouped(l.open)} open`);
-    setText(openMax, `of ${grouped(l.connections_max)}`);
-    tell(openMax, l.connections_max, 'portcullis_connections_limit', { listener: l.name });
-    open.update(l.open, l.connections_max, l.open >= l.connections_max, []);
+    const limited = l.connections_max !== null;
+    setText(openMax, limited ? `of ${grouped(l.connections_max)}` : 'no limit');
+    if (limited) tell(openMax, l.connections_max, 'portcullis_connections_limit', { listener: l.name });
+    open.bar.hidden = !limited;
+    open.update(l.open, l.connections_max, limited && l.open >= l.connections_max, []);
     setText(waiting, `${grouped(l.accept_queue)} in the accept queue`);
     tell(waiting, l.accept_queue, 'portcullis_accept_queue', { listener: l.name });
     setText(limit, `of ${grouped(l.accept_queue_max)}`);
@@ -225,7 +228,7 @@ function connectionCard(parent) {
 function upstreamCard(parent) {
   const body = element('tbody'), heads = ['Server', '', 'open', 'connects', 'failed', 'checks failed', 'last error'];
   const made = card(parent, 'Servers behind it', element('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Servers behind it' }, element('table', {},
-    element('thead', {}, element('tr', {}, ...heads.map(head => element('th', { scope: 'col' }, head)))), body)));
+    element('thead', {}, element('tr', {}, ...heads.map(head => element('th', { scope: 'col', class: head === 'last error' ? 'words' : '' }, head)))), body)));
   made.classList.add('whole');
   return back => {
     const l = back.now;
@@ -305,7 +308,7 @@ function tiles() {
     sub(bad, `${compact(per(x => x.cookies_valid))}/s valid`);
     shown(lost, seenHere ? per(x => x.ring_dropped) : null, 'per second', back, seenHere && 'portcullis_ring_dropped_packets_total', x => x.ring_dropped);
     sub(lost, l.tier === 'bpf' ? 'reports: costs no client' : 'packets faster than they are read');
-    shown(open, l.open, `of ${compact(l.connections_max)}`, back);
+    shown(open, l.open, l.connections_max === null ? 'no limit' : `of ${compact(l.connections_max)}`, back);
     sub(open, `${compact(per(x => x.traffic.received_bytes))}B/s in · ${compact(per(x => x.traffic.sent_bytes))}B/s out`);
     for (const one of [syns, done, took, bad, lost, open]) one.draw(points);
   };
@@ -315,7 +318,7 @@ function tiles() {
 
 function updateDiagram(parts, back) {
   const l = back.now, { states, transitions } = l, listener = l.name;
-  const count = (of, from, to) => (of.transitions ? of.transitions.counts.find(one => one.from === from && one.to === to) : null)?.count ?? 0;
+  const count = (of, from, to) => of.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? 0;
   for (const [state, text] of Object.entries(parts.counts)) {
     setText(text, states ? grouped(states[state] ?? 0) : '–');
     if (states) tell(text, states[state] ?? 0, 'portcullis_connections', { listener, state: STATES[state].label });
@@ -323,7 +326,7 @@ function updateDiagram(parts, back) {
   }
   for (const [step, { arrow, text, cookie, prefix = '' }] of Object.entries(parts.flows)) {
     const [from, to] = step.split('>');
-    const known = Boolean(transitions) && (transitions.complete || from === 'LISTEN' || from === 'SYN-RECEIVED');
+    const known = transitions.complete || l.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED');
     const flow = known ? rate(back, x => count(x, from, to)) : null;
     setText(text, `${prefix}${known ? `${compact(flow)}/s` : '?'}`);
     text.classList.toggle('unknown', !known);
@@ -335,8 +338,7 @@ function updateDiagram(parts, back) {
     arrow.setAttribute('marker-end', `url(#${!known ? 'tip-dim' : cookie && flow > 0 ? 'tip-cookie' : flow > 0 ? 'tip-live' : 'tip'})`);
   }
   setText($('legend'), [
-    l.tier === 'kernel' ? 'The kernel makes the handshakes here: no arrow of them is counted.'
-      : transitions && transitions.complete ? '' : 'Of the arrows behind the handshake nothing is known here (“?”): it takes the eBPF program that watches them.',
+    transitions.complete ? '' : `The kernel does not let us see the arrows marked “?”: those ${l.tier === 'kernel' ? 'of its connections' : 'behind the handshake'}.`,
     l.tier === 'kernel' ? '' : 'Dashed: a cookie leads from LISTEN to ESTABLISHED, for nothing is kept in between.',
     'Faint: what a server never does.'].filter(Boolean).join(' '));
 }
