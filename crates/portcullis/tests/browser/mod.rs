@@ -131,19 +131,19 @@ impl Tab<'_> {
         self.call("Emulation.setEmulatedMedia", json!({"features": features}));
     }
 
-    /// Presses and releases a key, as `Tab` or `ArrowRight`.
-    pub fn press(&self, key: &str, code: u32) {
+    /// Presses and releases Enter.
+    pub fn press_enter(&self) {
         for kind in ["keyDown", "keyUp"] {
-            let params = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
+            let params =
+                json!({"type": kind, "key": "Enter", "code": "Enter", "text": "\r", "windowsVirtualKeyCode": 13});
             self.call("Input.dispatchKeyEvent", params);
         }
     }
 
-    /// A PNG of the first `height` pixels of the page, or of all of it.
-    pub fn screenshot(&self, height: Option<u32>) -> Vec<u8> {
-        let size = self.evaluate("[document.documentElement.clientWidth, document.documentElement.scrollHeight]");
-        let height = height.map_or(size[1].clone(), Value::from);
-        let clip = json!({"x": 0, "y": 0, "width": size[0], "height": height, "scale": 1});
+    /// A PNG of the first `height` pixels of the page.
+    pub fn screenshot(&self, height: u32) -> Vec<u8> {
+        let width = self.evaluate("document.documentElement.clientWidth");
+        let clip = json!({"x": 0, "y": 0, "width": width, "height": height, "scale": 1});
         let params = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         from_base64(&text(&self.call("Page.captureScreenshot", params)["data"]))
     }

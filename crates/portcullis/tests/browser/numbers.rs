@@ -86,5 +86,5 @@ pub fn expect_equal(door: &Door, tab: &Tab<'_>) {
     }
 }
 
-/// Fewer are not all: the diagram alone has eleven states and eighteen steps.
-const NUMBERS_MIN: usize = 50;
+/// Fewer are not all, also where the kernel does not let us see the steps behind the handshake.
+const NUMBERS_MIN: usize = 40;
