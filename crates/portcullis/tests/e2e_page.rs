@@ -139,7 +139,11 @@ fn at_rest_every_number_of_every_listener_is_that_of_metrics() {
         let (lab, scratch) = (Lab::new(), Scratch::new());
         let (upstream, address) = lab.upstream();
         let to_upstream = format!("upstream = \"{address}\"");
-        let door = door(&lab, &scratch, &[("echo", 8080, "service = \"echo\""), ("relay", 8081, &to_upstream)]);
+        // A handshake that stays open for a minute.
+        let echo = "service = \"echo\"\nhalf_open.synack_retries = 5";
+        let door = door(&lab, &scratch, &[("echo", 8080, echo), ("relay", 8081, &to_upstream)]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
         let relay = SocketAddr::new(V4.ip(), 8081);
         let relayed = || {
             let client = lab.connect(relay);
@@ -163,8 +167,6 @@ fn at_rest_every_number_of_every_listener_is_that_of_metrics() {
         syn_received.syn();
         syn_received.expect_syn_ack();
 
-        let browser = Browser::start(&lab.server);
-        let tab = page(&browser);
         let expected = [
             ("echo", json!({"ESTABLISHED": 2, "LAST-ACK": 1, "SYN-RECEIVED": 1})),
             ("relay", json!({"CLOSE-WAIT": 1, "FIN-WAIT-2": 1, "TIME-WAIT": 1})),

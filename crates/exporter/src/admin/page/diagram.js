@@ -15,11 +15,15 @@ const STATES = {
   'TIME-WAIT': { label: 'time_wait', wide: [360, 590], narrow: [170, 752] },
 };
 
-/** The arrows whose flow is counted: what happens on the way, the line, and where its label stands in either layout. */
+/**
+ * The arrows whose flow is counted: what happens on the way, the line, and where its label stands in either layout.
+ * A SYN that gets a cookie alone leads back to LISTEN: nothing has changed here.
+ */
 const FLOWS = [
-  ['LISTEN', 'SYN-RECEIVED', 'SYN', 'M300 136L186 171', [228, 142, 'end'], 'M132 136L78 187', [94, 158]],
+  ['LISTEN', 'LISTEN', 'SYN, cookie', 'M292 98C214 78 214 150 287 128', [225, 112, 'end'], 'M118 98C66 82 66 142 113 124', [72, 106, 'end']],
+  ['LISTEN', 'SYN-RECEIVED', 'SYN', 'M300 139L186 174', [216, 146, 'end'], 'M132 136L78 187', [92, 154, 'end']],
   ['LISTEN', 'ESTABLISHED', 'cookie’s ACK', 'M360 140L360 268', [368, 212, 'start'], 'M170 136L170 296', [176, 190, 'start']],
-  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', 'M186 232L290 282', [252, 250, 'start'], 'M78 257L132 297', [103, 278]],
+  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', 'M186 232L290 282', [262, 245, 'start'], 'M78 257L132 297', [103, 278]],
   ['ESTABLISHED', 'FIN-WAIT-1', 'we close', 'M290 330L188 378', [226, 340, 'end'], 'M132 368L78 407', [97, 387]],
   ['ESTABLISHED', 'CLOSE-WAIT', 'client’s FIN', 'M430 330L532 378', [494, 340, 'start'], 'M208 368L262 407', [243, 387]],
   ['FIN-WAIT-1', 'FIN-WAIT-2', 'ACK', 'M84 440L84 489', [78, 464, 'end'], 'M30 480L30 615', [36, 548, 'start']],
@@ -70,7 +74,7 @@ function drawDiagram(layout) {
   for (const [a, b, dim] of UNCOUNTED)
     root.append(svg('path', { d: wide ? a : b, class: dim ? 'arrow never' : 'arrow', 'marker-end': `url(#${dim ? 'tip-dim' : 'tip'})` }));
   for (const [from, to, , a, , b] of FLOWS) {
-    const cookie = from === 'LISTEN' && to === 'ESTABLISHED';
+    const cookie = from === 'LISTEN' && to !== 'SYN-RECEIVED';
     const arrow = svg('path', { d: wide ? a : b, class: cookie ? 'arrow cookie' : 'arrow', 'marker-end': `url(#${cookie ? 'tip-cookie' : 'tip'})` });
     parts.flows[`${from}>${to}`] = { arrow, cookie };
     root.append(arrow);

@@ -231,7 +231,11 @@ function verdict(all, draining, clock) {
 }
 
 /** How long a listener's handshakes take, as a part of a sentence. */
-const within = f => f.p50 ? `; half of them within ${duration(f.p50).replace('< ', '')}, 99 of 100 within ${duration(f.p99).replace('< ', '')}` : '';
+function within(f) {
+  if (!f.p50) return '';
+  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
+  return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;
+}
 
 /** Adds a point to a sparkline's, and to what is known of calm times. */
 function extend(points, point) {

@@ -296,7 +296,7 @@ function tiles() {
   return (back, wide, points) => {
     const l = back.now, per = count => rate(back, count), seenHere = l.tier !== 'kernel';
     shown(syns, seenHere ? per(x => x.syns) : null, 'per second', back, seenHere && 'portcullis_syns_received_total', x => x.syns);
-    sub(syns, seenHere ? `${compact(per(x => x.cookies_sent))}/s answered by cookie alone` : 'the kernel’s, not seen here');
+    sub(syns, seenHere ? `${compact(per(x => x.cookies_sent))}/s by cookie alone` : 'the kernel’s, not seen here');
     const all = x => x.handshakes.queue + x.handshakes.cookie;
     shown(done, seenHere ? per(all) : per(x => x.accepted), 'per second', back, seenHere && 'portcullis_handshakes_completed_total', all);
     if (seenHere) sub(done, element('span', { class: 'key queue' }, 'queue'), ` ${compact(per(x => x.handshakes.queue))} · `, element('span', { class: 'key cookie' }, 'cookie'), ` ${compact(per(x => x.handshakes.cookie))}`);
@@ -307,7 +307,7 @@ function tiles() {
     shown(bad, seenHere ? per(x => x.cookies_bad) : null, 'per second', back, seenHere && 'portcullis_syncookies_invalid_total', x => x.cookies_bad);
     sub(bad, `${compact(per(x => x.cookies_valid))}/s valid`);
     shown(lost, seenHere ? per(x => x.ring_dropped) : null, 'per second', back, seenHere && 'portcullis_ring_dropped_packets_total', x => x.ring_dropped);
-    sub(lost, l.tier === 'bpf' ? 'reports: costs no client' : 'packets faster than they are read');
+    sub(lost, l.tier === 'bpf' ? 'reports: costs no client' : 'packets, as the ring was full');
     shown(open, l.open, l.connections_max === null ? 'no limit' : `of ${compact(l.connections_max)}`, back);
     sub(open, `${compact(per(x => x.traffic.received_bytes))}B/s in · ${compact(per(x => x.traffic.sent_bytes))}B/s out`);
     for (const one of [syns, done, took, bad, lost, open]) one.draw(points);
@@ -318,7 +318,7 @@ function tiles() {
 
 function updateDiagram(parts, back) {
   const l = back.now, { states, transitions } = l, listener = l.name;
-  const count = (of, from, to) => of.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? 0;
+  const count = (of, from, to) => from === to ? of.cookies_sent : of.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? 0;
   for (const [state, text] of Object.entries(parts.counts)) {
     setText(text, states ? grouped(states[state] ?? 0) : '–');
     if (states) tell(text, states[state] ?? 0, 'portcullis_connections', { listener, state: STATES[state].label });
@@ -330,7 +330,8 @@ function updateDiagram(parts, back) {
     const flow = known ? rate(back, x => count(x, from, to)) : null;
     setText(text, `${prefix}${known ? `${compact(flow)}/s` : '?'}`);
     text.classList.toggle('unknown', !known);
-    if (known) tell(text, count(l, from, to), 'portcullis_state_transitions_total', { listener, from: STATES[from].label, to: STATES[to].label });
+    if (from === to) tell(text, l.cookies_sent, 'portcullis_syncookies_sent_total', { listener });
+    else if (known) tell(text, count(l, from, to), 'portcullis_state_transitions_total', { listener, from: STATES[from].label, to: STATES[to].label });
     if (!arrow) continue;
     arrow.classList.toggle('unknown', !known);
     arrow.classList.toggle('live', flow > 0);
@@ -339,6 +340,6 @@ function updateDiagram(parts, back) {
   }
   setText($('legend'), [
     transitions.complete ? '' : `The kernel does not let us see the arrows marked “?”: those ${l.tier === 'kernel' ? 'of its connections' : 'behind the handshake'}.`,
-    l.tier === 'kernel' ? '' : 'Dashed: a cookie leads from LISTEN to ESTABLISHED, for nothing is kept in between.',
+    l.tier === 'kernel' ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leaves no trace in LISTEN; only its ACK makes a connection.',
     'Faint: what a server never does.'].filter(Boolean).join(' '));
 }
