@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
-use browser::numbers::{assert_between, expect_equal, numbers, wait_for_samples};
+use browser::numbers::{Number, assert_between, expect_equal, numbers, wait_for_samples};
 use browser::{Browser, Tab};
 use serde_json::json;
 use support::clients::Clients;
@@ -132,6 +132,11 @@ fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_m
     });
 }
 
+/// The states in the diagram that have a count, LISTEN aside.
+const COUNTS: &str = r"Object.fromEntries([...document.querySelectorAll('.state:not(.end)')]
+    .map(state => [state.querySelector('.name').textContent, Number(state.querySelector('.count').textContent)])
+    .filter(([name, count]) => count > 0 && name !== 'LISTEN'))";
+
 #[test]
 fn at_rest_every_number_of_every_listener_is_that_of_metrics() {
     let _turn = take_turns();
@@ -177,15 +182,11 @@ fn at_rest_every_number_of_every_listener_is_that_of_metrics() {
                 "the listener's numbers",
                 &format!("document.getElementById('about').textContent.startsWith('{listener}')"),
             );
+            // The kernel's sockets are counted once a second at most.
+            eventually(&format!("{states} of {listener} on the page"), PATIENCE, || tab.evaluate(COUNTS) == states);
             expect_equal(&door, &tab);
-            assert!(
-                numbers(&tab).iter().all(|number| number.labels.get("listener").is_none_or(|name| name == listener))
-            );
-            let shown = tab.evaluate(
-                "Object.fromEntries([...document.querySelectorAll('.state:not(.end)')].map(e => [e.querySelector('.name').textContent, \
-                 Number(e.querySelector('.count').textContent)]).filter(([name, count]) => count > 0 && name !== 'LISTEN'))",
-            );
-            assert_eq!(shown, states, "{listener}");
+            let is_its_own = |number: &Number| number.labels.get("listener").is_none_or(|name| name == listener);
+            assert!(numbers(&tab).iter().all(is_its_own), "numbers of another listener than {listener}");
         }
         assert_eq!(tab.text(TITLE), "Calm");
         assert_clean(&tab);

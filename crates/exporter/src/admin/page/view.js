@@ -318,7 +318,7 @@ function tiles() {
 
 function updateDiagram(parts, back) {
   const l = back.now, { states, transitions } = l, listener = l.name;
-  const count = (of, from, to) => from === to ? of.cookies_sent : of.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? 0;
+  const count = (of, from, to) => from === to ? of.cookies_sent : of.transitions.counts.find(one => one.from === from && one.to === to)?.count;
   for (const [state, text] of Object.entries(parts.counts)) {
     setText(text, states ? grouped(states[state] ?? 0) : '–');
     if (states) tell(text, states[state] ?? 0, 'portcullis_connections', { listener, state: STATES[state].label });
@@ -326,7 +326,7 @@ function updateDiagram(parts, back) {
   }
   for (const [step, { arrow, text, cookie, prefix = '' }] of Object.entries(parts.flows)) {
     const [from, to] = step.split('>');
-    const known = transitions.complete || l.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED');
+    const known = count(l, from, to) !== undefined && (transitions.complete || l.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED'));
     const flow = known ? rate(back, x => count(x, from, to)) : null;
     setText(text, `${prefix}${known ? `${compact(flow)}/s` : '?'}`);
     text.classList.toggle('unknown', !known);
@@ -341,5 +341,5 @@ function updateDiagram(parts, back) {
   setText($('legend'), [
     transitions.complete ? '' : `The kernel does not let us see the arrows marked “?”: those ${l.tier === 'kernel' ? 'of its connections' : 'behind the handshake'}.`,
     l.tier === 'kernel' ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leaves no trace in LISTEN; only its ACK makes a connection.',
-    'Faint: what a server never does.'].filter(Boolean).join(' '));
+    'Faint: what a server, or Linux, never does.'].filter(Boolean).join(' '));
 }
