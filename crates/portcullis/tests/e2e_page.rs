@@ -119,7 +119,7 @@ fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_m
                 );
             }
             assert_eq!(tab.evaluate("document.getElementById('listeners').hidden"), json!(true), "one needs no tabs");
-            assert_eq!(tab.text(TITLE), "Under attack: users get in");
+            wait_for_title(&tab, "Under attack: users get in");
             assert!(clients.served() > 0);
         });
         wait_for_title(&tab, "Calm");
