@@ -4,8 +4,17 @@ use std::sync::LazyLock;
 
 use sha2::{Digest, Sha256};
 
-/// The document.
-pub(super) const HTML: &str = include_str!("index.html");
+/// The document, put together from its parts: what it is, how it looks, and what it does, from what needs no document to what does.
+pub(super) const HTML: &str = concat!(
+    include_str!("head.html"),
+    include_str!("style.css"),
+    include_str!("body.html"),
+    include_str!("logic.js"),
+    include_str!("diagram.js"),
+    include_str!("view.js"),
+    include_str!("main.js"),
+    include_str!("tail.html"),
+);
 
 /// What the browser lets the page do: run its own scripts, known by their SHA-256, and ask this server. Nothing from elsewhere.
 ///

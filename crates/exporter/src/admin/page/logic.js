@@ -1,0 +1,268 @@
+'use strict';
+
+// ---- Logic: functions of their arguments alone. What can be wrong is here, and is tested without a document. ----
+
+/** Seconds that a rate looks back: long enough to be calm, short enough to follow. */
+const RATE_SECONDS = 3;
+/** Seconds that the verdict and the quantiles look back. */
+const VERDICT_SECONDS = 10;
+/** Status objects kept: a window for the verdict at one a second, and some to spare. */
+const SAMPLES_MAX = 16;
+/** Points of a sparkline: five minutes. */
+const HISTORY_MAX = 300;
+/** No data for this long, of a stream that brings some every second: it is lost. */
+const STALE_MS = 4000;
+
+/** From here on unanswered SYNs, or bad cookies, are an attack; fewer are weather. Per second. */
+const ATTACK_RATE = 100;
+/** Segments of no connection that are an attack, per second. A restart of a busy peer brings some hundred at once. */
+const JUNK_RATE = 1000;
+/** A lost SYN costs its user a second. One in twenty is where that is noticed. */
+const LOSS_SHARE = 0.05;
+/** Handshakes that a share must rest on. */
+const SHARE_COUNT_MIN = 20;
+/** Handshakes per second before the attack that a fall is measured by, and points that their mean must rest on. */
+const BASE_RATE_MIN = 2, BASE_POINTS_MIN = 20;
+
+/** What is dropped in the ordinary way of things, or by intent. */
+const ORDINARY_DROPS = ['kernel_owns', 'not_guarded', 'not_our_frame', 'not_for_us', 'draining', 'denied', 'no_room'];
+
+const sum = object => Object.values(object || {}).reduce((total, count) => total + count, 0);
+
+/** Adds a status to those before. Another process counts anew, so nothing before it is kept. */
+function remember(samples, status) {
+  const last = samples[samples.length - 1];
+  const same = last && last.pid === status.pid && last.clock_seconds < status.clock_seconds;
+  return (same ? samples : []).concat([status]).slice(-SAMPLES_MAX);
+}
+
+/** One listener now and some seconds ago: the youngest look that is old enough, else the oldest there is. */
+function lookBack(samples, name, seconds) {
+  const find = status => status.listeners.find(listener => listener.name === name);
+  const looks = samples.filter(find), now = looks[looks.length - 1];
+  const old = looks.filter(status => now.clock_seconds - status.clock_seconds >= seconds - 0.5);
+  const then = old[old.length - 1] || looks[0];
+  return { now: find(now), then: find(then), seconds: now.clock_seconds - then.clock_seconds };
+}
+
+/** A count's rate per second; null while there is only one look, or where a count began anew. */
+function rate(back, count) {
+  if (!(back.seconds > 0)) return null;
+  const more = count(back.now) - count(back.then);
+  return more >= 0 ? more / back.seconds : null;
+}
+
+/** What each part of a histogram has grown by; null as for a rate. */
+function growth(back) {
+  if (!(back.seconds > 0)) return null;
+  const before = back.then.handshake_seconds.counts;
+  const counts = back.now.handshake_seconds.counts.map((count, i) => count - before[i]);
+  return counts.every(count => count >= 0) ? counts : null;
+}
+
+/**
+ * The value below which the share q of a histogram's counts lies, by straight lines within buckets, as Prometheus does it.
+ * In the first bucket only `below` is known, in the last only `above`. null: nothing was counted.
+ */
+function quantile(bounds, counts, q) {
+  const rank = q * sum(counts);
+  if (!counts || rank === 0) return null;
+  let below = 0;
+  for (let i = 0; i < bounds.length; i++) {
+    if (below + counts[i] >= rank && counts[i] > 0) {
+      if (i === 0) return { below: bounds[0] };
+      return { seconds: bounds[i - 1] + (bounds[i] - bounds[i - 1]) * (rank - below) / counts[i] };
+    }
+    below += counts[i];
+  }
+  return { above: bounds[bounds.length - 1] };
+}
+
+/** A quantile as a number to draw: the nearest that is known of it. */
+const asSeconds = quantile => quantile && (quantile.seconds ?? quantile.below ?? quantile.above);
+
+/** A rate with three digits or so, as `portcullis top` writes it: 7.2, 312, 48.1k. */
+function compact(value) {
+  if (value === null || value === undefined) return '–';
+  const units = ['', 'k', 'M', 'G', 'T'];
+  let unit = 0;
+  for (value = Math.max(value, 0); value >= 999.5 && unit + 1 < units.length; unit++) value /= 1000;
+  return value.toFixed(value < 99.95 && (unit > 0 || value % 1 !== 0) ? 1 : 0) + units[unit];
+}
+
+/** A count in full, in groups of three. */
+const grouped = count => String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+
+/** A time of some milliseconds or seconds, or the bound that is known of it. */
+function duration(quantile) {
+  if (!quantile) return '–';
+  const of = seconds => seconds < 0.9995
+    ? `${(seconds * 1e3).toFixed(seconds < 0.00995 ? 1 : 0).replace('.0', '')} ms` : `${seconds.toFixed(1).replace('.0', '')} s`;
+  if (quantile.below !== undefined) return `< ${of(quantile.below)}`;
+  return quantile.above !== undefined ? `> ${of(quantile.above)}` : of(quantile.seconds);
+}
+
+/** How long something takes, in the two largest units. */
+function span(seconds) {
+  const parts = [[86400, 'd'], [3600, 'h'], [60, 'min'], [1, 's']];
+  seconds = Math.max(0, Math.floor(seconds));
+  const first = Math.max(0, parts.findIndex(([unit]) => seconds >= unit));
+  if (seconds === 0) return '0 s';
+  return parts.slice(first, first + 2).map(([unit, name]) => {
+    const count = Math.floor(seconds / unit);
+    seconds -= count * unit;
+    return count ? `${count} ${name}` : '';
+  }).filter(Boolean).join(' ');
+}
+
+/** What the verdict on one listener rests on. `base` is its handshakes per second before the attack, or null. */
+function facts(samples, name, base) {
+  const back = lookBack(samples, name, VERDICT_SECONDS), { now } = back;
+  const per = count => rate(back, count);
+  const grown = growth(back), { bounds } = now.handshake_seconds;
+  const ring = per(l => l.ring_dropped), syns = per(l => l.syns);
+  const slowFrom = bounds.indexOf(1) + 1;
+  const lastSwitch = now.switches[now.switches.length - 1];
+  return {
+    name, base, tier: now.tier, mode: now.mode, syns, ring,
+    ready: syns !== null,
+    since: lastSwitch && lastSwitch.to === now.mode ? lastSwitch.unix_seconds : null,
+    done: per(l => l.handshakes.queue + l.handshakes.cookie),
+    bad: per(l => l.cookies_bad),
+    junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
+    lossShare: ring > 0 ? ring / (ring + syns) : 0,
+    overflows: per(l => l.accept_queue_overflows),
+    noDescriptors: per(l => l.handshakes_refused.no_descriptors || 0),
+    noMemory: per(l => l.handshakes_refused.no_memory || 0),
+    refusedOther: per(l => l.handshakes_refused.other || 0),
+    atLimit: per(l => l.refused.connection_limit || 0),
+    tooFast: per(l => l.refused.rate_limit || 0),
+    suppressed: per(l => l.replies_suppressed),
+    open: now.open, openMax: now.connections_max,
+    p50: grown && quantile(bounds, grown, 0.5),
+    p99: grown && quantile(bounds, grown, 0.99),
+    slowShare: grown && slowFrom && sum(grown) >= SHARE_COUNT_MIN ? sum(grown.slice(slowFrom)) / sum(grown) : 0,
+    servers: now.upstreams.length,
+    serversDown: now.upstreams.filter(server => !server.up).length,
+    connects: per(l => l.upstreams.reduce((all, server) => all + server.connects, 0)),
+    connectsFailed: per(l => l.upstreams.reduce((all, server) => all + server.connect_failures, 0)),
+    counted: now.states !== null,
+  };
+}
+
+/** Why this listener is under attack. Empty: it is not. */
+function attackReasons(f, clock) {
+  const reasons = [];
+  if (f.mode === 'cookies')
+    reasons.push(`the half-open queue was about to fill: SYNs are answered with cookies alone${f.since ? ` since ${clock(f.since)}` : ''}`);
+  if (f.syns >= ATTACK_RATE && f.done < f.syns / 4)
+    reasons.push(`${compact(f.syns)} SYN/s come in, and ${compact(f.done)}/s become a connection`);
+  if (f.bad >= ATTACK_RATE) reasons.push(`${compact(f.bad)} ACK/s are refused for a cookie that is forged or too old`);
+  if (f.junk - f.bad >= JUNK_RATE) reasons.push(`${compact(f.junk)} segments/s that belong to nothing are dropped`);
+  // The bpf tier's ring has reports alone: a lost one costs an entry, and no client.
+  if (f.tier === 'raw' && f.ring >= ATTACK_RATE) reasons.push(`${compact(f.ring)} packets/s come faster than they can be read`);
+  return reasons;
+}
+
+/** How users of this listener come to harm. Empty: they do not, as far as can be seen from here. */
+function harmReasons(f, attacked) {
+  const reasons = [];
+  if (f.tier === 'raw' && f.lossShare >= LOSS_SHARE)
+    reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
+  if (f.overflows > 0)
+    reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
+  if (f.noDescriptors > 0) reasons.push(`no file descriptors: ${compact(f.noDescriptors)} finished handshakes/s are refused`);
+  if (f.noMemory > 0) reasons.push(`no memory: ${compact(f.noMemory)} finished handshakes/s are refused`);
+  if (f.refusedOther > 0) reasons.push(`${compact(f.refusedOther)} finished handshakes/s are refused; the log says why`);
+  if (f.atLimit > 0) reasons.push(`${compact(f.atLimit)} connections/s are closed at once, for all places are taken`);
+  else if (f.openMax > 0 && f.open >= f.openMax) reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
+  if (f.servers > 0 && f.serversDown === f.servers) reasons.push(f.servers === 1 ? 'the server behind it is down' : `all ${f.servers} servers behind it are down`);
+  else if (f.connectsFailed > 0 && f.connectsFailed >= f.connects / 2) reasons.push('most connects to the servers behind it fail');
+  if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
+  if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
+    reasons.push(`${compact(f.done)} handshakes/s complete; before the attack it were ${compact(f.base)}/s`);
+  return reasons;
+}
+
+/** What is worth knowing and changes no verdict. */
+function notes(f) {
+  const notes = [];
+  if (f.serversDown > 0 && f.serversDown < f.servers) notes.push(`${f.serversDown} of ${f.servers} servers behind it are down`);
+  if (f.tier === 'raw' && f.ring > 0 && f.lossShare < LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
+  if (f.suppressed > 0) notes.push(`${compact(f.suppressed)} replies/s are held back: a prefix asks for more than its budget`);
+  if (f.tooFast > 0) notes.push(`${compact(f.tooFast)} connections/s are over the configured rate`);
+  if (!f.counted) notes.push('the kernel’s sockets could not be counted: the states below are missing');
+  return notes;
+}
+
+/**
+ * The verdict over all listeners of which there are two looks: { level, title, reasons: [{ level, name, text }], levels: { name: level } }.
+ * Levels: wait (too early to tell), calm, blind (the kernel answers SYNs, and we do not see them), drain, attack, harm.
+ */
+function verdict(all, draining, clock) {
+  all = all.filter(f => f.ready);
+  if (!all.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
+  const reasons = [], levels = {}, add = (level, f) => text => reasons.push({ level, name: f.name, text });
+  const watched = all.filter(f => f.tier !== 'kernel');
+  let attacked = false, harmed = false, done = 0;
+  for (const f of all) {
+    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0);
+    if (attack.length) done += f.done;
+    levels[f.name] = harm.length ? 'harm' : attack.length ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
+    attacked ||= attack.length > 0;
+    harmed ||= harm.length > 0;
+    harm.forEach(add('harm', f));
+    attack.forEach(add('attack', f));
+    if (attack.length && !harm.length && f.done > 0) add('calm', f)(`${compact(f.done)} handshakes/s complete${within(f)}`);
+    notes(f).forEach(add('note', f));
+  }
+  if (!attacked && !harmed) {
+    for (const f of watched) add('calm', f)(`${compact(f.syns)} SYN/s, ${compact(f.done)} handshakes/s${within(f)}`);
+    for (const f of all) if (f.tier === 'kernel')
+      add('note', f)('the kernel answers SYNs here: a flood shows in its own counters, not on this page');
+  }
+  const calm = watched.length ? ['calm', 'Calm'] : ['blind', 'Datapath kernel: a flood would not be seen here'];
+  const [level, title] = draining ? ['drain', 'Draining: no new connections are taken']
+    : attacked && harmed ? ['harm', 'Under attack: users are losing']
+    : harmed ? ['harm', 'No attack, but users are losing']
+    : !attacked ? calm
+    : done > 0 ? ['attack', 'Under attack: users get in'] : ['attack', 'Under attack: no users seen'];
+  return { level, title, reasons, levels };
+}
+
+/** How long a listener's handshakes take, as a part of a sentence. */
+function within(f) {
+  if (!f.p50) return '';
+  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
+  return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;
+}
+
+/** Adds a point to a sparkline's, and to what is known of calm times. */
+function extend(points, point) {
+  return points.concat([point]).slice(-HISTORY_MAX);
+}
+
+/** Handshakes per second in calm times, or null where too few were seen. */
+function baseRate(points) {
+  const calm = points.filter(point => point.calm && point.done !== null).map(point => point.done);
+  return calm.length >= BASE_POINTS_MIN ? sum(calm) / calm.length : null;
+}
+
+/** A sparkline's path in a box of this size, gaps where there is no value; newest at the right edge, a minute wide at least. */
+function sparkPath(values, max, width, height) {
+  const x = i => width - (values.length - 1 - i) * width / sparkSteps(values);
+  const y = value => height - (max > 0 ? value / max : 0) * height;
+  let path = '', open = false;
+  values.forEach((value, i) => {
+    if (value === null) { open = false; return; }
+    path += `${open ? 'L' : 'M'}${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
+    open = true;
+  });
+  return path;
+}
+
+/** Steps from one point to the next that a sparkline is wide. */
+const sparkSteps = values => Math.max(values.length, 60) - 1;
+
+/** An arrow's width by its flow: a line's at none, six times that at 100,000 a second. */
+const arrowWidth = flow => flow > 0 ? Math.min(1.5 + Math.log10(1 + flow) * 1.2, 7.5) : 1.5;

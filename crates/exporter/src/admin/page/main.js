@@ -1,0 +1,170 @@
+// ---- The page as a whole: the stream, the listeners, and what is remembered of each. ----
+
+const MARKS = { wait: '…', calm: '✓', blind: '?', drain: '↓', attack: '▲', harm: '✕', note: '·', lost: '✕' };
+
+/** Status objects of one process; for each listener the points of its sparklines and its handshakes per second in calm times. */
+let samples = [], history = new Map(), chosen = null, built = null, lastData = 0;
+
+/** Takes a status object in. */
+function take(status) {
+  if (!samples.length || samples[samples.length - 1].pid !== status.pid) history = new Map();
+  samples = remember(samples, status);
+  lastData = performance.now();
+  for (const name of [...history.keys()]) if (!status.listeners.some(l => l.name === name)) history.delete(name);
+  const all = status.listeners.map(l => {
+    const track = history.get(l.name) || { points: [], base: null };
+    history.set(l.name, track);
+    return facts(samples, l.name, track.base);
+  });
+  const found = verdict(all, status.draining, clockOf);
+  all.forEach(f => note(history.get(f.name), f, found.level));
+  render(status, found);
+}
+
+/** One more point, a second's, for a listener's sparklines. */
+function note(track, f, level) {
+  const second = lookBack(samples, f.name, 1), per = count => rate(second, count), calm = level === 'calm';
+  track.points = extend(track.points, { calm, pressure: f.mode === 'cookies', done: per(l => l.handshakes.queue + l.handshakes.cookie),
+    syns: per(l => l.syns), queue: per(l => l.handshakes.queue), cookie: per(l => l.handshakes.cookie), bad: per(l => l.cookies_bad),
+    ring: per(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null });
+  // While an attack lasts, the calm before it stays the measure, however long ago it was.
+  if (calm) track.base = baseRate(track.points);
+}
+
+function render(status, found) {
+  renderVerdict(found, status.listeners.length > 1);
+  setText($('process'), `${status.version} · process ${status.pid} · up ${span(status.uptime_seconds)} · ${clockOf(status.unix_seconds)}`);
+  link('●', 'live');
+  document.body.classList.remove('lost');
+  const names = status.listeners.map(l => l.name);
+  if (!names.length) return;
+  if (!names.includes(chosen)) chosen = names[0];
+  renderListeners(names, found.levels);
+  if (!built || built.name !== chosen) built = build(chosen);
+  const back = lookBack(samples, chosen, RATE_SECONDS), wide = lookBack(samples, chosen, VERDICT_SECONDS);
+  setText($('about'), `${chosen}: ${back.now.bind.join(', ')} · datapath ${back.now.tier}`);
+  built.update.forEach(update => update(back, status, wide));
+}
+
+function renderVerdict({ level, title, reasons }, several) {
+  $('verdict').dataset.level = level;
+  setText($('mark'), MARKS[level]);
+  setText($('title'), title);
+  document.title = level === 'calm' || level === 'wait' ? 'Portcullis' : `${MARKS[level]} ${title} – Portcullis`;
+  keyed($('reasons'), reasons.map((reason, i) => ({ ...reason, i })), reason => reason.i, () => element('li', {}, element('b'), element('span')), (line, reason) => {
+    line.dataset.level = reason.level;
+    line.dataset.mark = MARKS[reason.level];
+    setText(line.firstChild, several && reason.name ? `${reason.name}: ` : '');
+    const text = reason.text;
+    setText(line.lastChild, several ? text : text[0].toUpperCase() + text.slice(1));
+  });
+}
+
+function renderListeners(names, levels) {
+  $('listeners').hidden = names.length < 2;
+  keyed($('tabs'), names, name => name, name => {
+    const input = element('input', { type: 'radio', name: 'listener' });
+    input.addEventListener('change', () => { chosen = name; again(); });
+    return element('label', {}, input, element('span'));
+  }, (label, name) => {
+    label.firstChild.checked = name === chosen;
+    setText(label.lastChild, `${MARKS[levels[name]] || ''} ${name}`);
+  });
+}
+
+/** Makes everything that shows one listener. */
+function build(name) {
+  for (const id of ['tiles', 'diagram', 'side', 'more']) $(id).replaceChildren();
+  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles(), diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
+  $('diagram').append(diagram.root);
+  update.push((back, _, wide) => shown(back, wide, history.get(name).points));
+  update.push(back => updateDiagram(diagram, back));
+  for (const make of [halfOpenCard, modeCard, handshakeCard]) update.push(make($('side')));
+  $('more').append(...stacks);
+  [[cookieCard, 0], [processCard, 0], [dropCard, 1], [connectionCard, 2]].forEach(([make, i]) => update.push(make(stacks[i])));
+  update.push(upstreamCard($('more')));
+  return { name, update };
+}
+
+/** Draws once more what is known. */
+function again() {
+  const status = samples[samples.length - 1];
+  if (!status) return;
+  const all = status.listeners.map(l => facts(samples, l.name, history.get(l.name).base));
+  render(status, verdict(all, status.draining, clockOf));
+  if (stale()) lose();
+}
+
+// -- The stream. Open while somebody looks, and only then. --
+
+let stream = null, watch = null;
+
+const stale = () => performance.now() - lastData > STALE_MS;
+
+function link(mark, text) {
+  setText($('link-mark'), mark);
+  setText($('link-text'), text);
+}
+
+function connect() {
+  if (stream || document.hidden) return;
+  link('○', 'connecting');
+  lastData = performance.now();
+  stream = new EventSource('/api/v1/events');
+  stream.addEventListener('status', event => take(JSON.parse(event.data)));
+  stream.addEventListener('error', () => {
+    link('○', 'connection lost; trying again');
+    // After an answer that is no stream, as 503 for one reader too many, the browser does not try again by itself.
+    if (stream && stream.readyState === EventSource.CLOSED) disconnect(), setTimeout(connect, STALE_MS);
+  });
+  watch ||= setInterval(() => { if (stale()) lose(); }, 1000);
+}
+
+function disconnect() {
+  if (stream) stream.close();
+  stream = null;
+}
+
+/** Says that what is shown is old, and how old. */
+function lose() {
+  document.body.classList.add('lost');
+  const status = samples[samples.length - 1];
+  link('✕', 'connection lost; trying again');
+  renderVerdict({ level: 'lost', title: 'Connection lost', reasons: [{ level: 'harm',
+    text: status ? `No word from the server since ${clockOf(status.unix_seconds)}: the numbers below are of then` : 'The server does not answer' },
+    { level: 'note', text: 'This page keeps trying. Is the process running, and the admin address reachable?' }] }, false);
+}
+
+document.addEventListener('visibilitychange', () => {
+  if (!document.hidden) return connect();
+  disconnect();
+  clearInterval(watch);
+  watch = null;
+});
+
+// -- Theme and layout. --
+
+const narrow = matchMedia('(max-width: 640px)');
+narrow.addEventListener('change', () => { built = null; again(); });
+
+const THEMES = ['system', 'light', 'dark'];
+
+function theme(name) {
+  if (name === 'system') delete document.documentElement.dataset.theme;
+  else document.documentElement.dataset.theme = name;
+  setText($('theme'), `Theme: ${name}`);
+}
+
+/** Storage may be forbidden; then the choice lasts as long as the page. */
+function stored(name) {
+  try { return name === undefined ? localStorage.getItem('theme') : localStorage.setItem('theme', name); } catch { return null; }
+}
+
+$('theme').addEventListener('click', () => {
+  const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme || 'system') + 1) % THEMES.length];
+  theme(next);
+  stored(next);
+});
+
+theme(THEMES.includes(stored()) ? stored() : 'system');
+connect();

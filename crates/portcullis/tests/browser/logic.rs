@@ -1,0 +1,215 @@
+//! The page's logic, in the browser but without a server: functions of their arguments.
+
+use serde_json::{Value, json};
+use testnet::isolated;
+
+use super::Browser;
+
+const LOGIC: &str = include_str!("../../../exporter/src/admin/page/logic.js");
+
+/// What makes status objects: one listener with nothing but zeros, and what a test sets on it.
+const MAKERS: &str = r#"
+    const listener = more => ({ name: 'web', tier: 'raw', mode: 'queue', syns: 0, ring_dropped: 0, dropped: {}, refused: {},
+        handshakes: { queue: 0, cookie: 0 }, handshakes_refused: {}, cookies_bad: 0, accept_queue_overflows: 0, replies_suppressed: 0,
+        handshake_seconds: { bounds: [0.001, 0.01, 1, 3], counts: [0, 0, 0, 0, 0], sum: 0 }, switches: [], upstreams: [], states: {},
+        open: 0, connections_max: 100, ...more });
+    const status = (seconds, more, pid = 1) => ({ pid, clock_seconds: seconds, listeners: [listener(more)] });
+    /** What is said ten seconds after a beginning at zero. */
+    const judge = (more, { base = null, draining = false, before = {} } = {}) =>
+        verdict([facts([status(0, before), status(10, more)], 'web', base)], draining, unix => `T${unix}`);
+    const said = found => [found.level, found.title, ...found.reasons.map(reason => `${reason.level}: ${reason.text}`)];
+"#;
+
+/// The values of these expressions, each in a page of its own that has the logic and the makers.
+fn values<const N: usize>(expressions: [&str; N]) -> [Value; N] {
+    let browser = Browser::start(&testnet::Namespace::current());
+    let tab = browser.tab();
+    tab.evaluate(&format!("{LOGIC}{MAKERS}; 0"));
+    expressions.map(|expression| tab.evaluate(expression))
+}
+
+/// Checks each expression against its value.
+fn expect<const N: usize>(cases: [(&str, Value); N]) {
+    let found = values(cases.each_ref().map(|(expression, _)| *expression));
+    for ((expression, expected), found) in cases.into_iter().zip(found) {
+        assert_eq!(found, expected, "{expression}");
+    }
+}
+
+#[test]
+fn a_rate_is_of_two_looks_at_one_process_and_one_count() {
+    isolated!(|| {
+        expect([
+            ("rate(lookBack([status(1, {syns: 10}), status(4, {syns: 40})], 'web', 3), l => l.syns)", json!(10)),
+            // One look, a listener that was not there before, or a count that began anew: there is no rate.
+            ("rate(lookBack([status(1, {syns: 10})], 'web', 3), l => l.syns)", json!(null)),
+            ("rate(lookBack([status(1, {name: 'old'}), status(4, {syns: 40})], 'web', 3), l => l.syns)", json!(null)),
+            ("rate(lookBack([status(1, {syns: 50}), status(4, {syns: 40})], 'web', 3), l => l.syns)", json!(null)),
+            // Of several looks the youngest that is old enough counts; a stream that is a little early is no reason to take one more.
+            ("lookBack([0, 1, 2.1, 3, 4, 5].map(at => status(at, {})), 'web', 3).seconds", json!(2.9)),
+            ("lookBack([0, 1].map(at => status(at, {})), 'web', 3).seconds", json!(1)),
+        ]);
+    });
+}
+
+#[test]
+fn what_is_remembered_is_of_one_process_and_bounded() {
+    isolated!(|| {
+        expect([
+            ("remember([status(1, {})], status(2, {})).length", json!(2)),
+            ("remember([status(1, {})], status(2, {}, 99)).length", json!(1)),
+            ("remember([status(9, {})], status(2, {})).length", json!(1)),
+            (
+                "Array.from({length: 99}, (_, at) => status(at, {})).reduce(remember, []).length === SAMPLES_MAX",
+                json!(true),
+            ),
+            ("Array.from({length: 999}, (_, at) => at).reduce(extend, []).length === HISTORY_MAX", json!(true)),
+        ]);
+    });
+}
+
+#[test]
+fn a_quantile_lies_within_its_bucket_and_says_where_only_a_bound_is_known() {
+    isolated!(|| {
+        expect([
+            ("quantile([1, 2, 4], [0, 10, 10, 0], 0.5)", json!({"seconds": 2})),
+            ("quantile([1, 2, 4], [0, 10, 10, 0], 0.75)", json!({"seconds": 3})),
+            ("quantile([1, 2, 4], [10, 0, 0, 0], 0.99)", json!({"below": 1})),
+            ("quantile([1, 2, 4], [0, 0, 0, 1], 0.5)", json!({"above": 4})),
+            ("quantile([1, 2, 4], [99, 0, 0, 1], 0.99)", json!({"below": 1})),
+            ("quantile([1, 2, 4], [98, 1, 0, 1], 0.99)", json!({"seconds": 2})),
+            ("quantile([1, 2, 4], [0, 0, 0, 0], 0.5)", json!(null)),
+            ("quantile([1, 2, 4], null, 0.5)", json!(null)),
+            ("duration(quantile([0.0005, 0.001], [9, 0, 0], 0.5))", json!("< 0.5 ms")),
+            ("duration(quantile([0.5, 7], [0, 0, 9], 0.5))", json!("> 7 s")),
+            ("[0.00042, 0.0021, 0.0123, 0.25, 0.9996, 1.23, 3].map(seconds => duration({seconds}))", {
+                json!(["0.4 ms", "2.1 ms", "12 ms", "250 ms", "1 s", "1.2 s", "3 s"])
+            }),
+        ]);
+    });
+}
+
+#[test]
+fn numbers_and_times_are_short_and_counts_are_whole() {
+    isolated!(|| {
+        expect([
+            // The same cases as those of `portcullis top`.
+            ("[0, 7.25, 12, 312.4, 999.4, 999.9, 48123, 1.5e6, -3].map(compact)", {
+                json!(["0", "7.3", "12", "312", "999", "1.0k", "48.1k", "1.5M", "0"])
+            }),
+            ("compact(null)", json!("–")),
+            ("[0, 999, 1000, 11697190359].map(grouped)", json!(["0", "999", "1,000", "11,697,190,359"])),
+            (
+                "[0, 59, 60, 3700, 86400, 90061].map(span)",
+                json!(["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "1 d 1 h"]),
+            ),
+            ("sparkPath([1, null, 2, 2], 2, 59, 10)", json!("M56.0 5.0M58.0 0.0L59.0 0.0")),
+            ("[0, 9, 99999, 1e12].map(arrowWidth)", json!([1.5, 2.7, 7.5, 7.5])),
+        ]);
+    });
+}
+
+#[test]
+fn without_an_attack_and_with_nobody_harmed_it_is_calm() {
+    isolated!(|| {
+        let handshakes = "syns: 50, handshakes: {queue: 50, cookie: 0}, handshake_seconds: {bounds: [0.001, 0.01, 1, 3], counts: [50, 0, 0, 0, 0]}";
+        expect([
+            ("said(judge({}))", json!(["calm", "Calm", "calm: 0 SYN/s, 0 handshakes/s"])),
+            (&format!("said(judge({{{handshakes}}}))"), {
+                json!(["calm", "Calm", "calm: 5 SYN/s, 5 handshakes/s; 99 of 100 of them within 1 ms"])
+            }),
+            // One look is too few.
+            (
+                "said(verdict([facts([status(1, {mode: 'cookies'})], 'web', null)], false, String))",
+                json!(["wait", "Looking …"]),
+            ),
+            // A busy hour: SYNs that become connections are no attack, however many.
+            ("judge({syns: 9000, handshakes: {queue: 8000, cookie: 0}}).level", json!("calm")),
+            // Of the kernel's own listener nothing is seen.
+            ("judge({tier: 'kernel', mode: 'kernel'}).level", json!("blind")),
+            // What has no part in it: a server of several is down, some packets are lost.
+            (
+                "said(judge({upstreams: [{up: true, connects: 0, connect_failures: 0}, {up: false, connects: 0, connect_failures: 0}]})).slice(1)",
+                { json!(["Calm", "note: 1 of 2 servers behind it are down", "calm: 0 SYN/s, 0 handshakes/s"]) },
+            ),
+            ("judge({}, {draining: true}).title", json!("Draining: no new connections are taken")),
+        ]);
+    });
+}
+
+#[test]
+fn an_attack_is_told_by_the_mode_the_syns_the_cookies_or_the_noise() {
+    isolated!(|| {
+        let served = "handshakes: {queue: 0, cookie: 30}";
+        expect([
+            (
+                &format!("said(judge({{mode: 'cookies', switches: [{{to: 'cookies', unix_seconds: 7}}], {served}}}))"),
+                json!([
+                    "attack",
+                    "Under attack: users get in",
+                    "attack: the half-open queue was about to fill: SYNs are answered with cookies alone since T7",
+                    "calm: 3 handshakes/s complete"
+                ]),
+            ),
+            (
+                &format!("said(judge({{syns: 9000, {served}}})).slice(1, 3)"),
+                json!(["Under attack: users get in", "attack: 900 SYN/s come in, and 3/s become a connection"]),
+            ),
+            (&format!("judge({{cookies_bad: 1000, {served}}}).title"), json!("Under attack: users get in")),
+            (&format!("judge({{dropped: {{reset: 10000}}, {served}}}).title"), json!("Under attack: users get in")),
+            // The traffic of open connections passes the tap too.
+            ("judge({dropped: {kernel_owns: 100000}}).title", json!("Calm")),
+            // Nobody comes: that may be the hour, or the attack. It is said as it is.
+            ("judge({mode: 'cookies'}).title", json!("Under attack: no users seen")),
+            ("judge({mode: 'cookies'}).levels", json!({"web": "attack"})),
+        ]);
+    });
+}
+
+#[test]
+fn users_lose_by_lost_packets_full_queues_dead_servers_and_slow_or_missing_handshakes() {
+    isolated!(|| {
+        let attacked = "mode: 'cookies', syns: 1000, handshakes: {queue: 0, cookie: 30}";
+        let losing = json!("Under attack: users are losing");
+        let alone = json!("No attack, but users are losing");
+        expect([
+            (&format!("judge({{{attacked}, ring_dropped: 100}}).title"), losing.clone()),
+            (&format!("judge({{{attacked}, ring_dropped: 10}}).title"), json!("Under attack: users get in")),
+            // The bpf tier's ring has reports; a lost one costs no client.
+            (
+                &format!("judge({{{attacked}, tier: 'bpf', ring_dropped: 100}}).title"),
+                json!("Under attack: users get in"),
+            ),
+            (&format!("judge({{{attacked}}}, {{base: 10}}).title"), losing.clone()),
+            (&format!("judge({{{attacked}}}, {{base: 5}}).title"), json!("Under attack: users get in")),
+            ("judge({accept_queue_overflows: 1}).title", alone.clone()),
+            ("judge({accept_queue_overflows: 1}, {before: {accept_queue_overflows: 1}}).title", json!("Calm")),
+            ("judge({handshakes_refused: {no_descriptors: 1}}).title", alone.clone()),
+            ("judge({handshakes_refused: {no_memory: 1}}).title", alone.clone()),
+            // A client that reuses a port is turned away with reason.
+            ("judge({handshakes_refused: {tuple_busy: 1}}).title", json!("Calm")),
+            ("judge({refused: {connection_limit: 1}}).title", alone.clone()),
+            ("judge({refused: {denied: 1}}).title", json!("Calm")),
+            ("judge({open: 100}).title", alone.clone()),
+            ("judge({upstreams: [{up: false, connects: 0, connect_failures: 0}]}).title", alone.clone()),
+            (
+                "judge({upstreams: [{up: true, connects: 10, connect_failures: 5}]}, {before: {upstreams: [{up: true, connects: 0, connect_failures: 0}]}}).title",
+                alone.clone(),
+            ),
+            ("judge({handshake_seconds: {bounds: [0.001, 0.01, 1, 3], counts: [19, 0, 0, 1, 0]}}).title", alone),
+            // Of three handshakes one slow one says nothing.
+            ("judge({handshake_seconds: {bounds: [0.001, 0.01, 1, 3], counts: [2, 0, 0, 1, 0]}}).title", json!("Calm")),
+        ]);
+    });
+}
+
+#[test]
+fn the_calm_before_is_the_mean_of_enough_calm_points() {
+    isolated!(|| {
+        expect([
+            ("baseRate(Array.from({length: 20}, (_, at) => ({calm: true, done: at})))", json!(9.5)),
+            ("baseRate(Array.from({length: 19}, () => ({calm: true, done: 5})))", json!(null)),
+            ("baseRate(Array.from({length: 99}, () => ({calm: false, done: 5})))", json!(null)),
+        ]);
+    });
+}

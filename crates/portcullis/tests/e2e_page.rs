@@ -1,0 +1,388 @@
+//! The live page in a real browser: what it shows is what `/metrics` tells, during a flood and at rest.
+
+mod browser;
+mod support;
+
+use std::fs;
+use std::io::Read;
+use std::net::{Shutdown, SocketAddr};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, Scope};
+use std::time::{Duration, Instant};
+
+use browser::numbers::{Number, assert_between, expect_equal, numbers, wait_for_samples};
+use browser::{Browser, Tab};
+use serde_json::json;
+use support::clients::Clients;
+use support::{Door, Lab, PATIENCE, Scratch, V4, exchange};
+use testnet::{Flags, Segment, XorShift, eventually, isolated, options, states, take_turns};
+
+const ADMIN_PORT: u16 = 9464;
+const PAGE: &str = "http://127.0.0.1:9464/";
+/// Few entries, which are given up soon: an attack is one at once, and it is over soon after its end.
+const SMALL_QUEUE: &str = "half_open.max = 256\nhalf_open.synack_retries = 1\n";
+
+const TITLE: &str = "document.getElementById('title').textContent";
+
+/// A configuration with these listeners, each of a name, a port and further keys.
+fn configuration(listeners: &[(&str, u16, &str)]) -> String {
+    let listener = |(name, port, keys): &(&str, u16, &str)| {
+        format!("[[listener]]\nname = \"{name}\"\nbind = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n{keys}\n")
+    };
+    listeners.iter().map(listener).collect()
+}
+
+fn door(lab: &Lab, scratch: &Scratch, listeners: &[(&str, u16, &str)]) -> Door {
+    Door::configured(lab, &scratch.file("portcullis.toml", &configuration(listeners)))
+}
+
+/// The page, with two samples or more, so that there are rates.
+fn page(browser: &Browser) -> Tab<'_> {
+    let tab = browser.tab();
+    tab.size(1280, 900);
+    tab.open(PAGE);
+    tab.wait_for("rates", "samples.length > 1");
+    tab
+}
+
+fn wait_for_title(tab: &Tab<'_>, title: &str) {
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while tab.text(TITLE) != title {
+        let said = tab.text("document.getElementById('verdict').innerText");
+        assert!(Instant::now() < deadline, "expected {title:?}; the page says {said}");
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Checks that the page asked nobody but its server, and that the browser had nothing to complain of.
+fn assert_clean(tab: &Tab<'_>) {
+    let foreign: Vec<_> =
+        tab.requests().into_iter().filter(|url| !url.starts_with(PAGE) && !url.starts_with("data:")).collect();
+    assert!(foreign.is_empty(), "asked for {foreign:?}");
+    let complaints = tab.complaints();
+    assert!(complaints.is_empty(), "{complaints:#?}");
+}
+
+/// Tells what runs beside a test to stop when it is dropped, also when something fails.
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// An attacker: so many forged SYNs per second, in small bursts, each from another address.
+fn attack<'a>(scope: &'a Scope<'a, '_>, lab: &'a Lab, stop: &'a AtomicBool, rate: u32) -> Until<'a> {
+    const BURSTS: u32 = 100;
+    // The forged addresses lie behind the client, as behind a router.
+    lab.server.ip("route replace 198.19.0.0/16 via 198.18.0.2");
+    let host = lab.raw_host(V4);
+    scope.spawn(move || {
+        let mut random = XorShift::new(7);
+        while !stop.load(Ordering::Relaxed) {
+            (0..rate / BURSTS).for_each(|_| host.send(&forged_syn(&mut random)));
+            thread::sleep(Duration::from_secs(1) / BURSTS);
+        }
+    });
+    Until(stop)
+}
+
+fn forged_syn(random: &mut XorShift) -> Segment {
+    let [_, _, _, _, high, low, port_high, port_low] = random.next_u64().to_be_bytes();
+    let source = ([198, 19, high, low.max(1)], u16::from_be_bytes([port_high | 4, port_low])).into();
+    Segment::new(source, V4, Flags::SYN).seq(random.next_u64() as u32).options(options::typical_syn(1460, 1))
+}
+
+#[test]
+fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_metrics() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let (lab, scratch, stop) = (Lab::new(), Scratch::new(), AtomicBool::new(false));
+        let door = door(&lab, &scratch, &[("web", 8080, &format!("service = \"echo\"\n{SMALL_QUEUE}"))]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        wait_for_title(&tab, "Calm");
+        let clients = Clients::default();
+        thread::scope(|scope| {
+            let _attack = attack(scope, &lab, &stop, 2000);
+            let _until = clients.come(scope, &lab.client, [V4]);
+            wait_for_title(&tab, "Under attack: users get in");
+            for _ in 0..3 {
+                let before = door.metrics();
+                wait_for_samples(&tab, 2);
+                let shown = numbers(&tab);
+                assert_between(&before, &shown, &door.metrics());
+                assert!(
+                    shown.iter().any(|number| number.name == "portcullis_syncookies_active" && number.value == 1.0)
+                );
+            }
+            assert_eq!(tab.evaluate("document.getElementById('listeners').hidden"), json!(true), "one needs no tabs");
+            wait_for_title(&tab, "Under attack: users get in");
+            assert!(clients.served() > 0);
+        });
+        wait_for_title(&tab, "Calm");
+        expect_equal(&door, &tab);
+        let switches = tab.evaluate(
+            "[...document.querySelectorAll('#side section:nth-of-type(2) tbody th')].map(e => e.textContent)",
+        );
+        assert_eq!(switches, json!(["half-open queue", "cookies alone"]));
+        assert_clean(&tab);
+    });
+}
+
+/// The states in the diagram that have a count, LISTEN aside.
+const COUNTS: &str = r"Object.fromEntries([...document.querySelectorAll('.state:not(.end)')]
+    .map(state => [state.querySelector('.name').textContent, Number(state.querySelector('.count').textContent)])
+    .filter(([name, count]) => count > 0 && name !== 'LISTEN'))";
+
+#[test]
+fn at_rest_every_number_of_every_listener_is_that_of_metrics() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let (lab, scratch) = (Lab::new(), Scratch::new());
+        let (upstream, address) = lab.upstream();
+        let to_upstream = format!("upstream = \"{address}\"");
+        // A handshake that stays open for a minute.
+        let echo = "service = \"echo\"\nhalf_open.synack_retries = 5";
+        let door = door(&lab, &scratch, &[("echo", 8080, echo), ("relay", 8081, &to_upstream)]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        let relay = SocketAddr::new(V4.ip(), 8081);
+        let relayed = || {
+            let client = lab.connect(relay);
+            (client, upstream.accept().expect("the relay connects").0)
+        };
+        let host = lab.raw_host(V4);
+
+        // One after the other: ESTABLISHED twice, LAST-ACK, SYN-RECEIVED; CLOSE-WAIT, FIN-WAIT-2, TIME-WAIT.
+        let _established = [lab.connect(V4), lab.connect(V4)];
+        let mut last_ack = host.script(2000, V4);
+        last_ack.handshake();
+        last_ack.fin();
+        last_ack.expect_fin();
+        let (close_wait, fin_wait2, (mut time_wait, server)) = (relayed(), relayed(), relayed());
+        close_wait.0.shutdown(Shutdown::Write).expect("the client's FIN");
+        fin_wait2.1.shutdown(Shutdown::Write).expect("the upstream's FIN");
+        drop(server);
+        assert_eq!(time_wait.read(&mut [0]).expect("the upstream's FIN"), 0);
+        drop(time_wait);
+        let mut syn_received = host.script(2001, V4);
+        syn_received.syn();
+        syn_received.expect_syn_ack();
+
+        let expected = [
+            ("echo", json!({"ESTABLISHED": 2, "LAST-ACK": 1, "SYN-RECEIVED": 1})),
+            ("relay", json!({"CLOSE-WAIT": 1, "FIN-WAIT-2": 1, "TIME-WAIT": 1})),
+        ];
+        for (at, (listener, states)) in expected.into_iter().enumerate() {
+            tab.evaluate(&format!("document.querySelectorAll('#tabs input')[{at}].click()"));
+            tab.wait_for(
+                "the listener's numbers",
+                &format!("document.getElementById('about').textContent.startsWith('{listener}')"),
+            );
+            // The kernel's sockets are counted once a second at most.
+            eventually(&format!("{states} of {listener} on the page"), PATIENCE, || tab.evaluate(COUNTS) == states);
+            expect_equal(&door, &tab);
+            let is_its_own = |number: &Number| number.labels.get("listener").is_none_or(|name| name == listener);
+            assert!(numbers(&tab).iter().all(is_its_own), "numbers of another listener than {listener}");
+        }
+        assert_eq!(tab.text(TITLE), "Calm");
+        assert_clean(&tab);
+    });
+}
+
+/// Streams of the admin server.
+fn streams(lab: &Lab) -> usize {
+    states(&lab.server, ADMIN_PORT).get("established").copied().unwrap_or(0)
+}
+
+#[test]
+fn a_page_that_nobody_sees_has_no_stream_and_goes_on_when_it_is_seen() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let lab = Lab::new();
+        let _door = Door::open(&lab, "echo");
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        eventually("a stream, and nothing besides", PATIENCE, || streams(&lab) == 1);
+        let other = browser.tab();
+        other.show();
+        tab.wait_for("another tab in front", "document.hidden");
+        eventually("no stream of a hidden page", PATIENCE, || streams(&lab) == 0);
+        tab.show();
+        let clock = tab.evaluate("samples[samples.length - 1].clock_seconds");
+        tab.wait_for("the page goes on", &format!("samples[samples.length - 1].clock_seconds > {clock}"));
+        assert_clean(&tab);
+        tab.close();
+        eventually("no stream of a closed page", PATIENCE, || streams(&lab) == 0);
+    });
+}
+
+#[test]
+fn a_lost_server_is_said_and_another_process_begins_anew() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let lab = Lab::new();
+        let door = Door::open(&lab, "echo");
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        let points = "history.get(chosen).points.length";
+        tab.wait_for("some history", &format!("{points} > 3"));
+        door.kill();
+        wait_for_title(&tab, "Connection lost");
+        assert!(tab.text("document.getElementById('reasons').textContent").contains("No word from the server since"));
+        assert_eq!(tab.text("document.getElementById('link-text').textContent"), "connection lost; trying again");
+        let door = Door::open(&lab, "echo");
+        wait_for_title(&tab, "Calm");
+        assert_eq!(tab.evaluate("samples.every(status => status.pid === samples[0].pid)"), json!(true));
+        assert_eq!(tab.evaluate("samples[0].pid"), json!(door.pid()));
+        let since = tab.evaluate(&format!("{points} <= samples[samples.length - 1].uptime_seconds + 1"));
+        assert_eq!(since, json!(true), "points of the process before");
+        assert_eq!(tab.text("document.getElementById('link-text').textContent"), "live");
+    });
+}
+
+/// The least contrast of text with what is behind it, as WCAG 2.2 §1.4.3 computes it, and of which text that is.
+const CONTRAST: &str = r#"(() => {
+    const rgb = color => { const [r, g, b, a = 1] = color.match(/[\d.]+/g).map(Number); return a === 1 ? [r, g, b] : null; };
+    const linear = value => value <= 0.04045 * 255 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4;
+    const luminance = color => [0.2126, 0.7152, 0.0722].reduce((sum, part, i) => sum + part * linear(color[i]), 0);
+    const behind = node => {
+        const box = node.tagName === 'text' && node.parentElement.querySelector(':scope > rect');
+        const fill = box && rgb(getComputedStyle(box).fill.replace('none', 'rgba(0, 0, 0, 0)'));
+        if (fill) return fill;
+        for (; node; node = node.parentElement) { const color = rgb(getComputedStyle(node).backgroundColor); if (color) return color; }
+        return [255, 255, 255];
+    };
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), found = [];
+    while (texts.nextNode()) {
+        const node = texts.currentNode.parentElement, text = texts.currentNode.data.trim();
+        if (!text || !node.getClientRects().length || node.closest('.hidden, script, noscript')) continue;
+        const style = getComputedStyle(node), front = rgb(node.namespaceURI.endsWith('svg') ? style.fill : style.color);
+        const [dark, light] = [luminance(front), luminance(behind(node))].sort((a, b) => a - b);
+        found.push([(light + 0.05) / (dark + 0.05), text]);
+    }
+    found.sort((a, b) => a[0] - b[0]);
+    return [found.length, ...found[0]];
+})()"#;
+
+#[test]
+fn on_a_phone_nothing_scrolls_sideways_and_text_stands_out_in_light_and_dark() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let (lab, scratch) = (Lab::new(), Scratch::new());
+        let (_upstream, address) = lab.upstream();
+        let long = "a-name-of-sixty-four-letters-which-is-the-most-that-is-legal-here";
+        let to_upstream =
+            format!("upstreams = [\"{address}\", \"unix:/run/a-rather-long-way/to/an-application.sock\"]");
+        let _door = door(&lab, &scratch, &[(&long[..64], 8080, &to_upstream), ("b", 8081, "service = \"echo\"")]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        for width in [320, 360, 700, 1280, 1920] {
+            tab.size(width, 800);
+            for scheme in ["light", "dark"] {
+                tab.prefer(scheme);
+                let wide = tab.evaluate("document.documentElement.scrollWidth");
+                assert!(wide.as_u64() <= Some(u64::from(width)), "{wide} px wide on a screen of {width} px");
+                let contrast = tab.evaluate(CONTRAST);
+                assert!(
+                    contrast[0].as_u64() > Some(100) && contrast[1].as_f64() >= Some(4.5),
+                    "{width} {scheme}: {contrast}"
+                );
+            }
+        }
+        // The diagram changes with the screen.
+        let layout = "document.querySelector('.diagram').classList.contains('narrow')";
+        assert_eq!(tab.evaluate(layout), json!(false));
+        tab.size(360, 800);
+        tab.wait_for("the narrow diagram", layout);
+        // The system's choice can be overruled, by the keyboard.
+        tab.evaluate("document.getElementById('theme').focus()");
+        tab.press_enter();
+        assert_eq!(tab.text("document.documentElement.dataset.theme"), "light");
+        assert_eq!(tab.text("getComputedStyle(document.body).backgroundColor"), "rgb(246, 246, 243)");
+        assert_clean(&tab);
+    });
+}
+
+#[test]
+fn names_are_text_and_never_become_elements() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let (lab, scratch) = (Lab::new(), Scratch::new());
+        let (_upstream, address) = lab.upstream();
+        let _door = door(&lab, &scratch, &[("web", 8080, &format!("upstream = \"{address}\""))]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        // A configuration takes no such names; a page does not rely on that.
+        let evil = "<img src=x onerror=\"document.title='taken'\"><b>";
+        tab.evaluate(&format!(
+            "disconnect(); const evil = {}; const forged = structuredClone(samples[samples.length - 1]); forged.clock_seconds += 1; \
+             forged.version = forged.log_level = evil; const [one] = forged.listeners; one.name = one.tier = one.mode = evil; one.bind = [evil]; \
+             one.upstreams[0].server = one.upstreams[0].last_error = evil; one.switches = [{{ to: evil, unix_seconds: 1 }}]; \
+             for (const counts of [one.closed, one.refused, one.dropped, one.half_open_removed, one.cookies_invalid]) counts[evil] = 7; \
+             forged.listeners.push({{ ...one, name: 'other' }}); \
+             take(forged); take({{ ...forged, clock_seconds: forged.clock_seconds + 1 }}); 0",
+            json!(evil)
+        ));
+        let shown = tab.evaluate("document.body.textContent.split(evil).length - 1");
+        assert!(shown.as_u64() > Some(8), "shown {shown} times");
+        assert_eq!(tab.evaluate("document.querySelectorAll('main img, main b b, [onerror]').length"), json!(0));
+        assert_ne!(tab.text("document.title"), "taken");
+        // Nor could the page's own script do it by mistake: the browser was told not to let it.
+        let refused = tab.evaluate("try { document.body.innerHTML = '<i>'; 'done' } catch (error) { error.name }");
+        assert_eq!(refused, json!("TypeError"));
+    });
+}
+
+/// Writes the pictures of docs/live-page.md: `cargo test -p portcullis --test e2e_page -- --ignored pictures`.
+#[test]
+#[ignore = "writes docs/images, and takes a minute and a half"]
+fn pictures_for_the_documentation() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let (lab, scratch, stop) = (Lab::new(), Scratch::new(), AtomicBool::new(false));
+        let _door = door(&lab, &scratch, &[("web", 8080, "service = \"http\"")]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
+        let picture = |name: &str, (width, height): (u32, u32), scheme: &str| {
+            tab.size(width, 900);
+            tab.prefer(scheme);
+            wait_for_samples(&tab, 1);
+            fs::create_dir_all(&images)
+                .and_then(|()| fs::write(images.join(name), tab.screenshot(height)))
+                .expect(name);
+        };
+        thread::scope(|scope| {
+            let _visitors = visitors(scope, &lab, &stop);
+            thread::sleep(Duration::from_secs(35));
+            picture("page-calm.png", (1280, 880), "light");
+            tab.size(1280, 900);
+            let _attack = attack(scope, &lab, &stop, 20_000);
+            thread::sleep(Duration::from_secs(30));
+            assert_eq!(tab.text(TITLE), "Under attack: users get in");
+            picture("page-flood.png", (1280, 1120), "light");
+            picture("page-phone-dark.png", (360, 1420), "dark");
+        });
+    });
+}
+
+/// Visitors of the `http` service, some forty a second: each takes a second to ask for the page, and reads it.
+fn visitors<'a>(scope: &'a Scope<'a, '_>, lab: &'a Lab, stop: &'a AtomicBool) -> Until<'a> {
+    const COUNT: u32 = 40;
+    for at in 0..COUNT {
+        scope.spawn(move || {
+            thread::sleep(Duration::from_secs(1) * at / COUNT); // Not all at once.
+            while !stop.load(Ordering::Relaxed) {
+                let mut stream = lab.connect(V4);
+                thread::sleep(Duration::from_secs(1));
+                let page = exchange(&mut stream, b"GET / HTTP/1.0\r\n\r\n").expect("a page");
+                assert!(page.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&page));
+            }
+        });
+    }
+    Until(stop)
+}
