@@ -2,5 +2,6 @@
 //! Prometheus that watches a flood.
 
 mod binary;
+#[path = "deploy_monitoring/mod.rs"]
 mod monitoring;
 mod support;
