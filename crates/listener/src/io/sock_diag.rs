@@ -13,12 +13,17 @@ use crate::TcpState;
 
 const SOCK_DIAG_BY_FAMILY: u16 = 20;
 const SOCK_DESTROY: u16 = 21;
+/// The request of before there was `SOCK_DIAG_BY_FAMILY`, which asks for both families in one walk over the table; the other takes two.
+const TCPDIAG_GETSOCK: u16 = 18;
 
 /// `struct inet_diag_sockid`: ports and addresses in network order, interface, cookie.
 const ID_LEN: usize = 48;
 const ID_COOKIE: std::ops::Range<usize> = 40..48;
 /// `struct inet_diag_req_v2`: family, protocol, extensions, pad, state mask, id.
 const REQUEST_LEN: usize = 8 + ID_LEN;
+/// `struct inet_diag_req`, which goes with [`TCPDIAG_GETSOCK`]: family, two lengths, extensions, id, state mask, a word without meaning.
+const OLD_REQUEST_LEN: usize = 4 + ID_LEN + 8;
+const OLD_REQUEST_STATES: std::ops::Range<usize> = 4 + ID_LEN..8 + ID_LEN;
 /// `struct inet_diag_msg` begins with family, state, timer, retransmissions, then the id.
 const ANSWER_ID: std::ops::Range<usize> = 4..4 + ID_LEN;
 
@@ -101,19 +106,16 @@ impl SockDiag {
     /// `Interrupted` when the kernel says that its table changed so that sockets may have been missed or seen twice, ENOBUFS
     /// when it had to drop part of the answer: what `each` saw must then be thrown away, and asking again is right.
     pub fn dump(&mut self, port: u16, mut each: impl FnMut(FourTuple, TcpState)) -> io::Result<()> {
-        for family in [libc::AF_INET, libc::AF_INET6] {
-            let mut id = [0; ID_LEN];
-            id[0..2].copy_from_slice(&port.to_be_bytes());
-            let request = request_of(family as u8, id);
-            self.netlink.request(SOCK_DIAG_BY_FAMILY, Expect::Dump, &request, |_, body| {
-                if let Some((tuple, state)) = read_socket(body)
-                    && (port == 0 || tuple.local.port == port)
-                {
-                    each(tuple, state);
-                }
-            })?;
-        }
-        Ok(())
+        let mut request = [0; OLD_REQUEST_LEN];
+        request[4..6].copy_from_slice(&port.to_be_bytes());
+        request[OLD_REQUEST_STATES].copy_from_slice(&ALL_STATES.to_ne_bytes());
+        self.netlink.request(TCPDIAG_GETSOCK, Expect::Dump, &request, |_, body| {
+            if let Some((tuple, state)) = read_socket(body)
+                && (port == 0 || tuple.local.port == port)
+            {
+                each(tuple, state);
+            }
+        })
     }
 }
 
