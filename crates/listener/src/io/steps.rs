@@ -45,7 +45,7 @@ pub enum Handshakes {
 }
 
 impl TransitionCounter {
-    /// Loads the program, which may take some tenths of a second, or joins the one that this process has.
+    /// Loads the program, which takes some tens of milliseconds, or joins the one that this process has.
     ///
     /// Counts sockets in the network namespace of the calling thread, from the moment at which [`guard`](TransitionCounter::guard) says which.
     ///
