@@ -21,10 +21,13 @@ pub fn lines(
     for (config, listener) in config.listeners.iter().zip(listeners) {
         lines.push(describe(config, listener.local_addrs(), listener.tier()));
     }
-    lines.push(match admin {
-        Some(addr) => format!("  metrics    http://{addr}/metrics   (also /healthz, /readyz)"),
-        None => "  metrics    none (--admin ADDR:PORT shows them)".to_owned(),
-    });
+    match admin {
+        Some(addr) => lines.extend([
+            format!("  metrics    http://{addr}/metrics   (also /healthz, /readyz)"),
+            format!("  page       http://{addr}/   (in a browser: what happens now)"),
+        ]),
+        None => lines.push("  metrics    none (--admin ADDR:PORT shows them)".to_owned()),
+    }
     if let Some(path) = control {
         lines.push(format!("  control    portcullis ctl --socket {} status", shell_quoted(path)));
     }
