@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use connection::upstream::{ConnectFailure, Pool, PoolConfig};
 use connection::{CloseReason, ConnectionStats, DurationCounts, Refused};
+use listener::Transition;
 
 use crate::catalog::{self, Family};
 use crate::testing::{FakeSockets, FakeSource, reporter};
@@ -158,7 +159,7 @@ fn row(Family { name, help }: &Family, seen: &Seen) -> String {
     let labels = match *name {
         // A table of eleven by eleven would be no help to anybody.
         "portcullis_state_transitions_total" => {
-            "`listener`; `from`, `to`: states as in `portcullis_connections`, 18 steps".to_owned()
+            format!("`listener`; `from`, `to`: states as in `portcullis_connections`, {} steps", Transition::ALL.len())
         }
         _ => labels(seen),
     };
