@@ -72,7 +72,7 @@ impl Drop for Account {
     /// Dropped without a word, a connection was closed by us.
     fn drop(&mut self) {
         self.record.end(CloseReason::LocalClose);
-        self.stats.count_closed(self.record.reason().unwrap_or(CloseReason::LocalClose));
+        self.stats.count_closed(self.record.reason().unwrap_or(CloseReason::LocalClose), self.record.age());
     }
 }
 #[cfg(test)]
@@ -97,6 +97,7 @@ mod tests {
         notes(&account);
         drop(account);
         assert_eq!((stats.accepted(), stats.open()), (1, 0));
+        assert_eq!(stats.durations().counts.iter().sum::<u64>(), 1, "each that is closed was open for some time");
         let mut found = CloseReason::ALL.into_iter().filter(|reason| stats.closed(*reason) == 1);
         let reason = found.next().unwrap();
         assert_eq!(found.next(), None, "counted twice");

@@ -43,6 +43,7 @@ mod account;
 pub mod adopt;
 pub mod close;
 mod connection;
+mod histogram;
 mod kernel_listener;
 mod limits;
 pub mod proxy_protocol;
@@ -57,6 +58,7 @@ pub use accept_queue::{AcceptGauge, AcceptReceiver, AcceptSender, accept_queue};
 pub use adopt::{Adopted, Adoption, RawEstablisher, adopt};
 pub use close::{CloseOutcome, FirstFin};
 pub use connection::{Connection, ConnectionHandle, Handshake, ReadHalf, Refuse, ReuniteError, WriteHalf};
+pub use histogram::DurationCounts;
 pub use kernel_listener::{KernelGauge, KernelListener};
 pub use limits::{
     AtLimit, DISPLACED_MAX, Gate, PrefixList, PrefixListError, Refused, Rules, Ticket, parse_prefix, source_prefix,

@@ -1,6 +1,9 @@
 //! Counters of all connections of a listener.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::histogram::{DurationCounts, Durations};
 
 /// How a connection ended, as its application saw it.
 ///
@@ -84,15 +87,34 @@ impl CloseReason {
 #[repr(align(64))]
 struct Padded(AtomicU64);
 
+/// Upper bounds in seconds of the histogram of how long connections are open: from a request's time to a session's.
+const DURATION_BUCKETS: &[f64] = &[0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0];
+
 /// Counters shared by all connections of a listener; each only grows. Read one by one, so two of them may be a moment apart.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ConnectionStats {
     received_bytes: Padded,
     sent_bytes: Padded,
     accepted: AtomicU64,
     closed: [AtomicU64; CloseReason::ALL.len()],
+    durations: Durations,
     unaccepted: AtomicU64,
     time_waits_replaced: AtomicU64,
+}
+
+impl Default for ConnectionStats {
+    fn default() -> ConnectionStats {
+        let zero = AtomicU64::default;
+        ConnectionStats {
+            received_bytes: Padded::default(),
+            sent_bytes: Padded::default(),
+            accepted: zero(),
+            closed: Default::default(),
+            durations: Durations::new(DURATION_BUCKETS),
+            unaccepted: zero(),
+            time_waits_replaced: zero(),
+        }
+    }
 }
 
 impl ConnectionStats {
@@ -104,6 +126,11 @@ impl ConnectionStats {
     /// Connections that ended this way. Each accepted connection counts once, when its last half is dropped.
     pub fn closed(&self, reason: CloseReason) -> u64 {
         self.closed[reason as usize].load(Relaxed)
+    }
+
+    /// How long those that are closed were open: [`CloseSummary::duration`](crate::CloseSummary::duration).
+    pub fn durations(&self) -> DurationCounts {
+        self.durations.read()
     }
 
     /// Connections accepted and not closed.
@@ -137,8 +164,9 @@ impl ConnectionStats {
         self.accepted.fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn count_closed(&self, reason: CloseReason) {
+    pub(crate) fn count_closed(&self, reason: CloseReason, open_for: Duration) {
         self.closed[reason as usize].fetch_add(1, Relaxed);
+        self.durations.observe(open_for);
     }
 
     pub(crate) fn count_received(&self, bytes: usize) {

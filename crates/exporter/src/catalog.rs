@@ -72,6 +72,19 @@ pub(crate) const HANDSHAKE_DURATION: Family = Family {
            SYN-ACKs put it.",
 };
 
+/// How full half-open queues get, rendered by [`crate::text`].
+pub(crate) const HALF_OPEN_OCCUPANCY: Family = Family {
+    name: "portcullis_half_open_occupancy",
+    help: "How full the half-open queue was, as a part of its limit, each time an entry was put into it: its peaks are in here, however \
+           short. While the listener answers by cookie alone nothing is put in.",
+};
+
+/// How long connections were open, rendered by [`crate::text`].
+pub(crate) const CONNECTION_DURATION: Family = Family {
+    name: "portcullis_connection_duration_seconds",
+    help: "Time from the moment the application was given a connection until it let go of it, observed at the end.",
+};
+
 /// The process's processor time, rendered by [`crate::text`].
 pub(crate) const PROCESS_CPU: Family =
     Family { name: "process_cpu_seconds_total", help: "Total user and system CPU time spent in seconds." };
@@ -91,7 +104,11 @@ pub(crate) const UPSTREAM_CONNECTS: Family = Family {
 };
 pub(crate) const UPSTREAM_CONNECT_FAILURES: Family = Family {
     name: "portcullis_upstream_connect_failures_total",
-    help: "Connects to the server for clients that failed, upon which another server is tried.",
+    help: "Connects to the server for clients that failed, by reason, upon which another server is tried.",
+};
+pub(crate) const UPSTREAM_CONNECT_DURATION: Family = Family {
+    name: "portcullis_upstream_connect_duration_seconds",
+    help: "Time that the connects to the server for clients took which did not fail, a PROXY header included.",
 };
 pub(crate) const UPSTREAM_CHECK_FAILURES: Family =
     Family { name: "portcullis_upstream_check_failures_total", help: "Health checks of the server that failed." };
@@ -99,7 +116,7 @@ pub(crate) const UPSTREAM_CHECK_FAILURES: Family =
 /// Every family of the registry, in the order of the names' subjects.
 pub(crate) const FAMILIES: &[Family] = &[
     // The process as a whole.
-    family("portcullis_build_info", "Version of this build and the datapath it runs; always 1."),
+    family("portcullis_build_info", "Version and commit of this build and the datapath it runs; always 1."),
     family("portcullis_config_reloads_total", "Reloads of the configuration, by what became of them."),
     family(
         "portcullis_config_last_reload_successful",
@@ -157,6 +174,14 @@ pub(crate) const FAMILIES: &[Family] = &[
     // The half-open queue.
     family("portcullis_half_open", "Half-open connections in the queue now."),
     family("portcullis_half_open_limit", "Half-open connections the queue holds at most."),
+    family(
+        "portcullis_half_open_high_watermark",
+        "Half-open connections at which the listener turns to answering by cookie alone.",
+    ),
+    family(
+        "portcullis_half_open_low_watermark",
+        "Half-open connections at or below which the listener may turn back to its half-open queue.",
+    ),
     family("portcullis_half_open_inserted_total", "Half-open connections put into the queue."),
     family(
         "portcullis_half_open_removed_total",
@@ -215,6 +240,17 @@ pub(crate) const FAMILIES: &[Family] = &[
         "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
          the half-open queue where the kernel does not do the handshakes.",
     ),
+    family("portcullis_connections_limit", "Connections served at once at most; +Inf: no limit."),
+    family(
+        "portcullis_state_transitions_total",
+        "Steps of connections from one state to another (RFC 9293 section 3.3.2): those of the handshake from the listener's own \
+         counters where the kernel does not do it, the others from the kernel's trace event inet_sock_set_state where \
+         portcullis_state_transitions_complete is 1, else 0.",
+    ),
+    family(
+        "portcullis_state_transitions_complete",
+        "1 if the kernel lets us see the steps behind the handshake, else 0.",
+    ),
     family("portcullis_connections_accepted_total", "Connections handed to the application."),
     family("portcullis_connections_closed_total", "Connections closed, by reason."),
     family(
@@ -261,6 +297,25 @@ pub(crate) const FAMILIES: &[Family] = &[
     family("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
 ];
 
+/// Those that the registry does not render.
+pub(crate) const RENDERED: &[&Family] = &[
+    &HANDSHAKE_DURATION,
+    &HALF_OPEN_OCCUPANCY,
+    &CONNECTION_DURATION,
+    &PROCESS_CPU,
+    &UPSTREAM_UP,
+    &UPSTREAM_CONNECTIONS,
+    &UPSTREAM_CONNECTS,
+    &UPSTREAM_CONNECT_FAILURES,
+    &UPSTREAM_CONNECT_DURATION,
+    &UPSTREAM_CHECK_FAILURES,
+];
+
+/// Every family there is.
+pub(crate) fn all() -> impl Iterator<Item = &'static Family> + Clone {
+    FAMILIES.iter().chain(RENDERED.iter().copied())
+}
+
 const fn family(name: &'static str, help: &'static str) -> Family {
     Family { name, help }
 }
@@ -294,19 +349,6 @@ mod tests {
     #[test]
     fn no_name_is_described_twice() {
         let mut names = HashSet::new();
-        let upstreams = [
-            &UPSTREAM_UP,
-            &UPSTREAM_CONNECTIONS,
-            &UPSTREAM_CONNECTS,
-            &UPSTREAM_CONNECT_FAILURES,
-            &UPSTREAM_CHECK_FAILURES,
-        ];
-        assert!(
-            FAMILIES
-                .iter()
-                .chain([&HANDSHAKE_DURATION, &PROCESS_CPU])
-                .chain(upstreams)
-                .all(|family| names.insert(family.name))
-        );
+        assert!(all().all(|family| names.insert(family.name)));
     }
 }

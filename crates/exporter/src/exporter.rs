@@ -1,25 +1,25 @@
 //! The exporter: everything known, as text.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use listener::Stats;
+use listener::{HANDSHAKE_BUCKETS, OCCUPANCY_BUCKETS, Stats};
 use metrics::{Counter, Gauge};
 use tokio::sync::Mutex;
 use tracing::warn;
 
-use crate::catalog::PROCESS_CPU;
-use crate::census::{Census, KernelSockets, SocketTable};
+use crate::build::Build;
+use crate::catalog::{self, PROCESS_CPU};
 use crate::collect::Collectors;
 use crate::error::ExporterError;
 use crate::listeners::ListenerSeries;
 use crate::readiness::Readiness;
 use crate::registry::Registry;
 use crate::reloads::Reloads;
-use crate::source::Source;
-use crate::surroundings::{SurroundingSeries, Surroundings};
-use crate::text::{self, Handshakes};
+use crate::reporter::Reporter;
+use crate::source::{ConnectionCounts, Source};
+use crate::surroundings::SurroundingSeries;
+use crate::text::{self, Labelled};
 
 /// Renders the state of every listener, of the kernel and of the process as Prometheus text.
 ///
@@ -27,8 +27,8 @@ use crate::text::{self, Handshakes};
 /// independent of each other.
 pub struct Exporter {
     registry: Registry,
+    reporter: Arc<Reporter>,
     listeners: Vec<(Arc<dyn Source>, ListenerSeries)>,
-    readiness: Arc<Readiness>,
     draining: Gauge,
     config: ConfigSeries,
     surroundings: SurroundingSeries,
@@ -36,7 +36,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// An exporter of `sources`, one per listener; `version` is what `portcullis_build_info` shows.
+    /// An exporter of `sources`, one per listener, and of nothing around them; `build` is what `portcullis_build_info` shows.
     ///
     /// Looks at the network namespace of the calling thread, now and later. Holds four descriptors.
     ///
@@ -44,33 +44,25 @@ impl Exporter {
     ///
     /// [`ExporterError::DuplicateListener`] if two sources have the same name.
     pub fn new(
-        version: &str,
+        build: impl Into<Build>,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
     ) -> Result<Exporter, ExporterError> {
-        Exporter::with_sockets(version, sources, readiness, Box::new(KernelSockets::new()))
+        Reporter::new(build, sources, readiness).map(|reporter| Exporter::of(Arc::new(reporter)))
     }
 
-    /// The same with another table of sockets than the kernel's.
-    pub(crate) fn with_sockets(
-        version: &str,
-        sources: Vec<Arc<dyn Source>>,
-        readiness: Arc<Readiness>,
-        table: Box<dyn SocketTable>,
-    ) -> Result<Exporter, ExporterError> {
-        check_names(&sources)?;
+    /// An exporter of what this one knows, and whoever else asks it: sockets are counted once for all, so that a count may be two seconds
+    /// old. Holds three descriptors more.
+    pub fn of(reporter: Arc<Reporter>) -> Exporter {
         let registry = Registry::new();
-        register_build_info(&registry, version, &sources);
-        let census = Census::of(sources.clone(), table);
+        register_build_info(&registry, &reporter);
         let draining = registry.gauge("portcullis_draining", &[]);
-        let collectors = Arc::new(Mutex::new(Collectors::new(&registry, &sources, census)));
-        let listeners = sources
-            .into_iter()
-            .map(|source| (Arc::clone(&source), ListenerSeries::register(&registry, &*source)))
-            .collect();
-        let config = ConfigSeries::register(&registry);
-        let surroundings = SurroundingSeries::register(&registry);
-        Ok(Exporter { registry, listeners, readiness, draining, config, surroundings, collectors })
+        let collectors = Collectors::new(&registry, &reporter.sources, Arc::clone(&reporter.census));
+        let series = |source: &Arc<dyn Source>| (Arc::clone(source), ListenerSeries::register(&registry, &**source));
+        let listeners = reporter.sources.iter().map(series).collect();
+        let (config, surroundings) = (ConfigSeries::register(&registry), SurroundingSeries::register(&registry));
+        let collectors = Arc::new(Mutex::new(collectors));
+        Exporter { registry, reporter, listeners, draining, config, surroundings, collectors }
     }
 
     /// Shows these reloads; without, there are none.
@@ -79,46 +71,54 @@ impl Exporter {
         self
     }
 
-    /// Shows this of the process; without, there are no upstreams, no access log and no rotations.
-    pub fn with_surroundings(mut self, surroundings: Arc<dyn Surroundings>) -> Exporter {
-        self.surroundings.of = surroundings;
-        self
-    }
-
-    /// Counts sockets by this census, which is of the same listeners in the same order: shared with others, it walks once for all. A count
-    /// may then be two seconds old.
-    pub async fn with_census(self, census: Arc<Census>) -> Exporter {
-        self.collectors.lock().await.share(census);
-        self
-    }
-
     /// Everything as of now, in the text format version 0.0.4; what must be fetched from the kernel may be a second old.
     pub async fn render(&self) -> String {
         let cpu_seconds = self.collect().await;
-        self.draining.set(f64::from(self.readiness.is_draining()));
+        self.draining.set(f64::from(self.reporter.readiness.is_draining()));
         self.config.publish();
-        self.surroundings.publish();
+        self.surroundings.publish(&*self.reporter.surroundings);
         // One reading per source and scrape, for the counters and the histogram, so that they agree with each other.
-        let stats: Vec<Stats> = self.listeners.iter().map(|(source, _)| source.stats()).collect();
-        for ((source, series), stats) in self.listeners.iter().zip(&stats) {
-            series.publish(&self.registry, &**source, stats);
+        let readings: Vec<_> =
+            self.listeners.iter().map(|(source, _)| (source.stats(), source.connections())).collect();
+        for ((source, series), (stats, connections)) in self.listeners.iter().zip(&readings) {
+            series.publish(&self.registry, &**source, stats, connections);
         }
         let mut out = self.registry.render();
-        text::write_handshakes(
-            &mut out,
-            self.listeners.iter().zip(&stats).map(|((source, _), stats)| Handshakes {
-                listener: source.name(),
-                buckets: stats.handshake_buckets(),
-                seconds_sum: stats.handshake_seconds_sum(),
-            }),
-        );
-        text::write_upstreams(&mut out, &self.surroundings.of.upstreams());
+        self.write_histograms(&mut out, &readings);
+        text::write_upstreams(&mut out, &self.reporter.surroundings.upstreams());
         text::write_counter(&mut out, &PROCESS_CPU, cpu_seconds);
         out
     }
 
-    pub(crate) fn readiness(&self) -> &Readiness {
-        &self.readiness
+    /// The histograms of the listeners, of which these are the readings.
+    fn write_histograms(&self, out: &mut String, readings: &[(Stats, ConnectionCounts)]) {
+        let of_each = || self.listeners.iter().map(|(source, _)| &**source).zip(readings);
+        let handshakes = of_each().map(|(source, (stats, _))| Labelled {
+            labels: text::listener_label(source.name()),
+            bounds: &HANDSHAKE_BUCKETS,
+            counts: stats.handshake_buckets(),
+            sum: stats.handshake_seconds_sum(),
+        });
+        text::write_histograms(out, &catalog::HANDSHAKE_DURATION, handshakes);
+        let occupancy = of_each().map(|(source, (stats, _))| Labelled {
+            labels: text::listener_label(source.name()),
+            bounds: &OCCUPANCY_BUCKETS,
+            counts: stats.occupancy_buckets(),
+            // Without a queue nothing was ever put into it.
+            sum: stats.occupancy_entries_sum() as f64 / source.half_open_limit().max(1) as f64,
+        });
+        text::write_histograms(out, &catalog::HALF_OPEN_OCCUPANCY, occupancy);
+        let durations = of_each().map(|(source, (_, connections))| Labelled {
+            labels: text::listener_label(source.name()),
+            bounds: connections.durations.bounds,
+            counts: &connections.durations.counts,
+            sum: connections.durations.sum,
+        });
+        text::write_histograms(out, &catalog::CONNECTION_DURATION, durations);
+    }
+
+    pub(crate) fn reporter(&self) -> &Arc<Reporter> {
+        &self.reporter
     }
 
     /// Runs the collectors unless they have just run; gives the process's CPU time.
@@ -175,18 +175,11 @@ impl ConfigSeries {
     }
 }
 
-fn check_names(sources: &[Arc<dyn Source>]) -> Result<(), ExporterError> {
-    let mut names = HashSet::new();
-    match sources.iter().find(|source| !names.insert(source.name())) {
-        Some(twin) => Err(ExporterError::DuplicateListener(twin.name().to_owned())),
-        None => Ok(()),
-    }
-}
-
-fn register_build_info(registry: &Registry, version: &str, sources: &[Arc<dyn Source>]) {
+fn register_build_info(registry: &Registry, reporter: &Reporter) {
+    let Build { version, commit, .. } = &reporter.build;
     // All listeners of a process share a datapath; should they not, each datapath has its line.
-    for source in sources {
-        let labels = [("version", version), ("datapath", source.tier())];
+    for source in &reporter.sources {
+        let labels = [("version", &**version), ("commit", &**commit), ("datapath", source.tier())];
         registry.gauge("portcullis_build_info", &labels).set(1.0);
     }
 }

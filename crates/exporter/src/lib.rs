@@ -1,7 +1,8 @@
 //! Per-state counts and counters as Prometheus text, behind a small admin server.
 //!
 //! The [`Exporter`] asks its [`Source`]s, one per listener, what they have counted, counts the kernel's sockets by state, and
-//! renders both. The [`AdminServer`] gives that to whoever asks for `/metrics`, and answers `/healthz` and `/readyz`.
+//! renders both. The [`Reporter`] makes one [`Status`](status::Status) of the same. The [`AdminServer`] gives all that to whoever asks, as
+//! text, as JSON, as a stream of events and as a page, and answers `/healthz` and `/readyz`.
 //!
 //! Nothing here is on a packet's or a connection's path: listeners count on their own, and are read when somebody scrapes. There
 //! is no push, no global recorder, no authentication and no TLS: bind the admin server where only operators reach it.
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod build;
 mod catalog;
 mod census;
 mod collect;
@@ -35,17 +37,22 @@ mod listeners;
 mod readiness;
 mod registry;
 mod reloads;
+mod reporter;
 mod source;
+pub mod status;
 mod surroundings;
 #[cfg(test)]
 mod testing;
 mod text;
+mod transitions;
 
 pub use admin::AdminServer;
+pub use build::Build;
 pub use census::{Census, StateCounts};
 pub use error::ExporterError;
 pub use exporter::Exporter;
 pub use readiness::{NotReady, Readiness};
 pub use reloads::Reloads;
-pub use source::{ConnectionCounts, KERNEL_TIER, Source};
+pub use reporter::Reporter;
+pub use source::{ConnectionCounts, Histogram, KERNEL_TIER, Source};
 pub use surroundings::{AccessLogCounts, KeyRotations, Surroundings, UpstreamCounts};

@@ -1,17 +1,19 @@
 //! The series of one listener that are published at each scrape.
 
-use listener::{Counter, DropReason, Stats, TcpState};
+use listener::{Counter, DropReason, Stats, TcpState, Transition};
 use metrics::{Counter as Series, Gauge};
 
 use crate::catalog;
 use crate::registry::Registry;
 use crate::source::{ConnectionCounts, KERNEL_TIER, Source};
+use crate::transitions;
 
 /// Handles of one listener's series, registered once so that each is there, at 0, from the first scrape on.
 pub(crate) struct ListenerSeries {
     listener: String,
     counters: [Series; Counter::ALL.len()],
     drops: [Series; DropReason::ALL.len()],
+    transitions: [Series; Transition::ALL.len()],
     gauges: Gauges,
     accepted: Series,
     received_bytes: Series,
@@ -21,10 +23,14 @@ pub(crate) struct ListenerSeries {
 struct Gauges {
     half_open: Gauge,
     half_open_limit: Gauge,
+    high_watermark: Gauge,
+    low_watermark: Gauge,
     syncookies_active: Gauge,
     accept_queue: Gauge,
     accept_queue_limit: Gauge,
     syn_received: Gauge,
+    connections_limit: Gauge,
+    transitions_complete: Gauge,
 }
 
 impl ListenerSeries {
@@ -38,6 +44,10 @@ impl ListenerSeries {
                 let labels = [("listener", name), ("reason", reason.label())];
                 registry.counter("portcullis_packets_dropped_total", &labels)
             }),
+            transitions: Transition::ALL.map(|Transition { from, to }| {
+                let labels = [("listener", name), ("from", from.label()), ("to", to.label())];
+                registry.counter("portcullis_state_transitions_total", &labels)
+            }),
             gauges: Gauges::register(registry, name),
             accepted: registry.counter("portcullis_connections_accepted_total", &[("listener", name)]),
             received_bytes: registry.counter("portcullis_received_bytes_total", &[("listener", name)]),
@@ -47,16 +57,29 @@ impl ListenerSeries {
         series
     }
 
-    /// Brings every series up to date; `stats` are the source's, read once for this scrape.
-    pub(crate) fn publish(&self, registry: &Registry, source: &dyn Source, stats: &Stats) {
+    /// Brings every series up to date; `stats` and `connections` are the source's, read once for this scrape.
+    pub(crate) fn publish(
+        &self,
+        registry: &Registry,
+        source: &dyn Source,
+        stats: &Stats,
+        connections: &ConnectionCounts,
+    ) {
         for (series, counter) in self.counters.iter().zip(Counter::ALL) {
             series.absolute(stats.get(counter));
         }
         for (series, reason) in self.drops.iter().zip(DropReason::ALL) {
             series.absolute(stats.dropped(reason));
         }
+        let kernels = source.transitions();
+        let transitions = transitions::counts(source.tier(), kernels.as_ref(), stats);
+        for (series, count) in self.transitions.iter().zip(transitions) {
+            series.absolute(count);
+        }
+        self.gauges.transitions_complete.set(f64::from(kernels.is_some()));
+        self.gauges.connections_limit.set(connections.limit.map_or(f64::INFINITY, |limit| limit as f64));
         self.gauges.publish(source);
-        self.publish_connections(registry, &source.connections());
+        self.publish_connections(registry, connections);
     }
 
     fn publish_connections(&self, registry: &Registry, counts: &ConnectionCounts) {
@@ -83,10 +106,14 @@ impl Gauges {
         Gauges {
             half_open: gauge("portcullis_half_open"),
             half_open_limit: gauge("portcullis_half_open_limit"),
+            high_watermark: gauge("portcullis_half_open_high_watermark"),
+            low_watermark: gauge("portcullis_half_open_low_watermark"),
             syncookies_active: gauge("portcullis_syncookies_active"),
             accept_queue: gauge("portcullis_accept_queue"),
             accept_queue_limit: gauge("portcullis_accept_queue_limit"),
             syn_received: state_series(registry, listener, TcpState::SynReceived),
+            connections_limit: gauge("portcullis_connections_limit"),
+            transitions_complete: gauge("portcullis_state_transitions_complete"),
         }
     }
 
@@ -98,6 +125,9 @@ impl Gauges {
             self.syn_received.set(half_open);
         }
         self.half_open_limit.set(source.half_open_limit() as f64);
+        let watermarks = source.watermarks();
+        self.high_watermark.set(watermarks.high as f64);
+        self.low_watermark.set(watermarks.low as f64);
         self.syncookies_active.set(f64::from(source.cookies_mode()));
         self.accept_queue.set(source.accept_queue() as f64);
         self.accept_queue_limit.set(source.accept_queue_limit() as f64);

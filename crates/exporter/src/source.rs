@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use listener::io::ModeSwitch;
-use listener::{Stats, TransitionCounts};
+use listener::{Stats, TransitionCounts, Watermarks};
 
 /// One listener, as the exporter sees it: every method is a cheap look at counts kept elsewhere.
 ///
@@ -21,6 +21,11 @@ pub trait Source: Send + Sync + 'static {
 
     /// The bound of the half-open queue, in entries.
     fn half_open_limit(&self) -> u64;
+
+    /// With how many half-open entries the listener turns to cookies, and may turn back. Zeros where there is no half-open queue.
+    fn watermarks(&self) -> Watermarks {
+        Watermarks::default()
+    }
 
     /// Whether the listener is under pressure and keeps no new half-open entries.
     fn cookies_mode(&self) -> bool;
@@ -59,7 +64,7 @@ pub trait Source: Send + Sync + 'static {
 pub const KERNEL_TIER: &str = "kernel";
 
 /// What became of the accepted connections of one listener, counted since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ConnectionCounts {
     /// Connections handed to the application.
     pub accepted: u64,
@@ -72,4 +77,19 @@ pub struct ConnectionCounts {
     pub received_bytes: u64,
     /// Payload bytes sent to clients.
     pub sent_bytes: u64,
+    /// Connections there may be at once; `None`: no limit.
+    pub limit: Option<u64>,
+    /// How long those that are closed were open, in seconds; as many as `closed` says.
+    pub durations: Histogram,
+}
+
+/// How many observations there were of each size.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Histogram {
+    /// The upper bounds of the buckets, ascending.
+    pub bounds: &'static [f64],
+    /// Observations in each bucket and in none before it; one more than there are bounds, for what is above them all.
+    pub counts: Vec<u64>,
+    /// All observations added up.
+    pub sum: f64,
 }

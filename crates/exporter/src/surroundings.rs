@@ -1,10 +1,9 @@
 //! What is shown of the process besides its listeners: the servers behind them, the access log, the master key.
 
-use std::sync::Arc;
-
 use metrics::{Counter, Gauge};
 
 use crate::registry::Registry;
+use crate::source::Histogram;
 
 /// What the exporter asks of the process: a cheap look at counts kept elsewhere, once per scrape.
 ///
@@ -17,19 +16,29 @@ pub trait Surroundings: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// What became of the access log's lines; all zero without one.
-    fn access_log(&self) -> AccessLogCounts {
-        AccessLogCounts::default()
+    /// What became of the access log's lines; `None` without one.
+    fn access_log(&self) -> Option<AccessLogCounts> {
+        None
     }
 
-    /// Rotations of the master key.
-    fn key_rotations(&self) -> KeyRotations {
-        KeyRotations::default()
+    /// Rotations of the master key; `None` where there is no key, because the kernel answers SYNs.
+    fn key_rotations(&self) -> Option<KeyRotations> {
+        None
+    }
+
+    /// From which level on the log is written; empty where that is nobody's business.
+    fn log_level(&self) -> &'static str {
+        ""
+    }
+
+    /// The configuration in force, as TOML and without secrets; `None` where there is none.
+    fn config(&self) -> Option<String> {
+        None
     }
 }
 
 /// One server behind a listener.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct UpstreamCounts {
     /// The value of the `server` label.
     pub server: String,
@@ -39,10 +48,21 @@ pub struct UpstreamCounts {
     pub connections: u64,
     /// Connects for clients, whatever came of them. Each but the first of a client is a retry.
     pub connects: u64,
-    /// Those of them that failed.
-    pub connect_failures: u64,
+    /// Those of them that failed, by the value of the `reason` label. Lists every reason that can occur, zeros included.
+    pub connect_failures: Vec<(&'static str, u64)>,
+    /// How long those took that did not, in seconds.
+    pub connect_durations: Histogram,
     /// Health checks that failed.
     pub check_failures: u64,
+    /// What went wrong last, whether or not it is over.
+    pub last_error: Option<String>,
+}
+
+impl UpstreamCounts {
+    /// Connects that failed, for whatever reason.
+    pub(crate) fn failed(&self) -> u64 {
+        self.connect_failures.iter().map(|(_, count)| count).sum()
+    }
 }
 
 /// What became of the access log's lines.
@@ -64,13 +84,12 @@ pub struct KeyRotations {
 }
 
 /// Says nothing.
-struct Nothing;
+pub(crate) struct Nothing;
 
 impl Surroundings for Nothing {}
 
 /// The series that are always there.
 pub(crate) struct SurroundingSeries {
-    pub(crate) of: Arc<dyn Surroundings>,
     log_written: Counter,
     log_dropped: Counter,
     key_rotations: Counter,
@@ -80,7 +99,6 @@ pub(crate) struct SurroundingSeries {
 impl SurroundingSeries {
     pub(crate) fn register(registry: &Registry) -> SurroundingSeries {
         SurroundingSeries {
-            of: Arc::new(Nothing),
             log_written: registry.counter("portcullis_access_log_lines_total", &[]),
             log_dropped: registry.counter("portcullis_access_log_dropped_total", &[]),
             key_rotations: registry.counter("portcullis_key_rotations_total", &[]),
@@ -88,8 +106,8 @@ impl SurroundingSeries {
         }
     }
 
-    pub(crate) fn publish(&self) {
-        let (log, keys) = (self.of.access_log(), self.of.key_rotations());
+    pub(crate) fn publish(&self, of: &dyn Surroundings) {
+        let (log, keys) = (of.access_log().unwrap_or_default(), of.key_rotations().unwrap_or_default());
         self.log_written.absolute(log.written);
         self.log_dropped.absolute(log.dropped);
         self.key_rotations.absolute(keys.count);

@@ -6,13 +6,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use listener::{Stats, TcpState};
+use listener::{Stats, TcpState, TransitionCounts, Watermarks};
 use wire::FourTuple;
 
-use crate::census::SocketTable;
+use crate::census::{Census, SocketTable};
 use crate::exporter::Exporter;
 use crate::readiness::Readiness;
-use crate::source::{ConnectionCounts, Source};
+use crate::reporter::Reporter;
+use crate::source::{ConnectionCounts, Histogram, Source};
 
 /// A listener that says what it is told to say.
 pub(crate) struct FakeSource {
@@ -20,6 +21,8 @@ pub(crate) struct FakeSource {
     tier: &'static str,
     endpoint: SocketAddr,
     values: Mutex<Values>,
+    /// How often somebody wanted to know.
+    reads: AtomicUsize,
 }
 
 /// What the fake listener says.
@@ -30,9 +33,11 @@ pub(crate) struct Values {
     pub(crate) cookies_mode: bool,
     pub(crate) accept_queue: u64,
     pub(crate) connections: ConnectionCounts,
+    pub(crate) transitions: Option<TransitionCounts>,
 }
 
 pub(crate) const HALF_OPEN_LIMIT: u64 = 4096;
+pub(crate) const CONNECTIONS_LIMIT: u64 = 500;
 pub(crate) const ACCEPT_QUEUE_LIMIT: u64 = 1024;
 
 impl FakeSource {
@@ -40,14 +45,26 @@ impl FakeSource {
         let connections = ConnectionCounts {
             closed: vec![("peer_fin", 0), ("error", 0)],
             refused: vec![("denied", 0)],
+            durations: Histogram { bounds: &[0.1, 1.0], counts: vec![0; 3], sum: 0.0 },
+            limit: Some(CONNECTIONS_LIMIT),
             ..Default::default()
         };
         let values = Mutex::new(Values { connections, ..Values::default() });
-        Arc::new(FakeSource { name: name.to_owned(), tier, endpoint: endpoint.parse().unwrap(), values })
+        Arc::new(FakeSource {
+            name: name.to_owned(),
+            tier,
+            endpoint: endpoint.parse().unwrap(),
+            values,
+            reads: AtomicUsize::new(0),
+        })
     }
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Values)) {
         change(&mut self.values());
+    }
+
+    pub(crate) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
     }
 
     fn values(&self) -> MutexGuard<'_, Values> {
@@ -61,6 +78,7 @@ impl Source for FakeSource {
     }
 
     fn stats(&self) -> Stats {
+        self.reads.fetch_add(1, Ordering::SeqCst);
         self.values().stats.clone()
     }
 
@@ -70,6 +88,14 @@ impl Source for FakeSource {
 
     fn half_open_limit(&self) -> u64 {
         HALF_OPEN_LIMIT
+    }
+
+    fn watermarks(&self) -> Watermarks {
+        Watermarks { high: HALF_OPEN_LIMIT / 4 * 3, low: HALF_OPEN_LIMIT / 4 }
+    }
+
+    fn transitions(&self) -> Option<TransitionCounts> {
+        self.values().transitions
     }
 
     fn cookies_mode(&self) -> bool {
@@ -128,10 +154,16 @@ impl SocketTable for FakeSockets {
 
 /// An exporter of these listeners and sockets.
 pub(crate) fn exporter(sources: &[Arc<FakeSource>], sockets: &FakeSockets) -> (Exporter, Arc<Readiness>) {
-    let readiness = Arc::new(Readiness::default());
-    let sources = sources.iter().map(|source| Arc::clone(source) as Arc<dyn Source>).collect();
-    let exporter = Exporter::with_sockets("1.2.3", sources, Arc::clone(&readiness), Box::new(sockets.clone())).unwrap();
-    (exporter, readiness)
+    let reporter = reporter(sources, sockets);
+    let readiness = Arc::clone(&reporter.readiness);
+    (Exporter::of(Arc::new(reporter)), readiness)
+}
+
+/// What such an exporter asks.
+pub(crate) fn reporter(sources: &[Arc<FakeSource>], sockets: &FakeSockets) -> Reporter {
+    let sources: Vec<_> = sources.iter().map(|source| Arc::clone(source) as Arc<dyn Source>).collect();
+    let census = Census::of(sources.clone(), Box::new(sockets.clone()));
+    Reporter::with_census("1.2.3", sources, Arc::default(), census).unwrap()
 }
 
 /// A scrape, as a scraper reads it: series by name and labels.

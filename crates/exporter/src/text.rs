@@ -5,7 +5,6 @@
 
 use std::fmt::{Display, Write};
 
-use listener::HANDSHAKE_BUCKETS;
 use metrics_exporter_prometheus::formatting::{sanitize_label_value, write_help_line, write_type_line};
 
 use crate::catalog::{self, Family};
@@ -41,56 +40,85 @@ pub(crate) fn write_counter(out: &mut String, family: &Family, value: f64) {
     out.push('\n');
 }
 
-/// Finished handshakes of one listener, per bucket of [`HANDSHAKE_BUCKETS`], not cumulative, the unbounded one last.
-pub(crate) struct Handshakes<'a> {
-    pub(crate) listener: &'a str,
-    pub(crate) buckets: &'a [u64],
-    pub(crate) seconds_sum: f64,
+/// A histogram and the labels it has.
+pub(crate) struct Labelled<'a> {
+    /// As written, without braces.
+    pub(crate) labels: String,
+    pub(crate) bounds: &'a [f64],
+    /// Per bucket, not cumulative, the unbounded one last.
+    pub(crate) counts: &'a [u64],
+    pub(crate) sum: f64,
 }
 
-/// Writes the histogram of handshake durations, of all listeners.
-pub(crate) fn write_handshakes<'a>(out: &mut String, listeners: impl Iterator<Item = Handshakes<'a>>) {
-    let family = &catalog::HANDSHAKE_DURATION;
+/// Writes the histograms of one family.
+pub(crate) fn write_histograms<'a>(out: &mut String, family: &Family, histograms: impl Iterator<Item = Labelled<'a>>) {
+    let mut histograms = histograms.peekable();
+    if histograms.peek().is_none() {
+        return;
+    }
     write_head(out, family, "histogram");
-    for handshakes in listeners {
-        let label = format!("listener=\"{}\"", sanitize_label_value(handshakes.listener));
+    for Labelled { labels, bounds, counts, sum } in histograms {
         let mut below = 0;
-        for (bound, count) in HANDSHAKE_BUCKETS.iter().zip(handshakes.buckets) {
+        for (bound, count) in bounds.iter().zip(counts) {
             below += count;
-            write_line(out, family.name, "_bucket", &format!("{label},le=\"{bound}\""), below);
+            write_line(out, family.name, "_bucket", &format!("{labels},le=\"{bound}\""), below);
         }
         // "+Inf" must equal the count, so both come from the same sum of the same buckets.
-        let count: u64 = handshakes.buckets.iter().sum();
-        write_line(out, family.name, "_bucket", &format!("{label},le=\"+Inf\""), count);
-        write_line(out, family.name, "_sum", &label, handshakes.seconds_sum);
-        write_line(out, family.name, "_count", &label, count);
+        let count: u64 = counts.iter().sum();
+        write_line(out, family.name, "_bucket", &format!("{labels},le=\"+Inf\""), count);
+        write_line(out, family.name, "_sum", &labels, sum);
+        write_line(out, family.name, "_count", &labels, count);
     }
     out.push('\n');
+}
+
+/// The label of a listener.
+pub(crate) fn listener_label(listener: &str) -> String {
+    format!("listener=\"{}\"", sanitize_label_value(listener))
 }
 
 /// Writes the servers behind each listener, as they are now.
 pub(crate) fn write_upstreams(out: &mut String, upstreams: &[(String, Vec<UpstreamCounts>)]) {
     type Value = fn(&UpstreamCounts) -> u64;
-    let families: [(&Family, &str, Value); 5] = [
+    let plain: [(&Family, &str, Value); 4] = [
         (&catalog::UPSTREAM_UP, "gauge", |server| u64::from(server.up)),
         (&catalog::UPSTREAM_CONNECTIONS, "gauge", |server| server.connections),
         (&catalog::UPSTREAM_CONNECTS, "counter", |server| server.connects),
-        (&catalog::UPSTREAM_CONNECT_FAILURES, "counter", |server| server.connect_failures),
         (&catalog::UPSTREAM_CHECK_FAILURES, "counter", |server| server.check_failures),
     ];
-    if upstreams.is_empty() {
+    let servers: Vec<(String, &UpstreamCounts)> = upstreams
+        .iter()
+        .flat_map(|(listener, servers)| servers.iter().map(move |server| (server_labels(listener, server), server)))
+        .collect();
+    if servers.is_empty() {
         return;
     }
-    for (family, kind, value) in families {
+    for (family, kind, value) in plain {
         write_head(out, family, kind);
-        for (listener, server) in
-            upstreams.iter().flat_map(|(listener, all)| all.iter().map(move |one| (listener, one)))
-        {
-            let (listener, name) = (sanitize_label_value(listener), sanitize_label_value(&server.server));
-            write_line(out, family.name, "", &format!("listener=\"{listener}\",server=\"{name}\""), value(server));
+        for (labels, server) in &servers {
+            write_line(out, family.name, "", labels, value(server));
         }
         out.push('\n');
     }
+    let failures = &catalog::UPSTREAM_CONNECT_FAILURES;
+    write_head(out, failures, "counter");
+    for (labels, server) in &servers {
+        for (reason, count) in &server.connect_failures {
+            write_line(out, failures.name, "", &format!("{labels},reason=\"{reason}\""), count);
+        }
+    }
+    out.push('\n');
+    let durations = servers.iter().map(|(labels, server)| Labelled {
+        labels: labels.clone(),
+        bounds: server.connect_durations.bounds,
+        counts: &server.connect_durations.counts,
+        sum: server.connect_durations.sum,
+    });
+    write_histograms(out, &catalog::UPSTREAM_CONNECT_DURATION, durations);
+}
+
+fn server_labels(listener: &str, server: &UpstreamCounts) -> String {
+    format!("{},server=\"{}\"", listener_label(listener), sanitize_label_value(&server.server))
 }
 
 fn write_head(out: &mut String, family: &Family, kind: &str) {
@@ -106,6 +134,8 @@ fn write_line(out: &mut String, name: &str, suffix: &str, labels: &str, value: i
 
 #[cfg(test)]
 mod tests {
+    use listener::HANDSHAKE_BUCKETS;
+
     use super::*;
 
     #[test]
@@ -123,8 +153,9 @@ mod tests {
         buckets[11] = 3;
         buckets[12] = 4;
         let mut out = String::new();
-        let handshakes = Handshakes { listener: "we\"b", buckets: &buckets, seconds_sum: 61.25 };
-        write_handshakes(&mut out, std::iter::once(handshakes));
+        let labels = listener_label("we\"b");
+        let handshakes = Labelled { labels, bounds: &HANDSHAKE_BUCKETS, counts: &buckets, sum: 61.25 };
+        write_histograms(&mut out, &catalog::HANDSHAKE_DURATION, std::iter::once(handshakes));
         let lines: Vec<&str> = out.lines().collect();
         let name = catalog::HANDSHAKE_DURATION.name;
         assert_eq!(lines[2], format!("{name}_bucket{{listener=\"we\\\"b\",le=\"0.0005\"}} 2"));

@@ -29,7 +29,7 @@ use crate::config::ListenConfig;
 use crate::cookie::{CookieJar, Epoch, Family, KeySchedule};
 use crate::half_open::{Entry, Full, HalfOpen};
 use crate::held::{Held, KernelSockets};
-use crate::pressure::{Mode, Pressure};
+use crate::pressure::{Mode, Pressure, Watermarks};
 use crate::ration::Ration;
 use crate::replies::{self, WINDOW};
 use crate::sources::Sources;
@@ -78,6 +78,11 @@ impl ListenShared {
     /// Whether half-open entries are kept now.
     pub fn mode(&self) -> Mode {
         self.pressure.mode()
+    }
+
+    /// Where the mode turns.
+    pub fn watermarks(&self) -> Watermarks {
+        self.pressure.watermarks()
     }
 
     /// Half-open entries of all workers.
@@ -251,6 +256,7 @@ impl Listen {
         if let Some(mode) = self.shared.pressure.entered() {
             self.switch(mode);
         }
+        self.stats.record_occupancy(self.shared.half_open(), self.config.half_open_max);
         Ok(())
     }
 

@@ -15,6 +15,15 @@ pub enum Mode {
     Cookies,
 }
 
+/// Where a listener turns from [`Mode::Queue`] to [`Mode::Cookies`] and may turn back, in half-open entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Watermarks {
+    /// With so many entries it turns to cookies.
+    pub high: u64,
+    /// With more than so many it does not turn back.
+    pub low: u64,
+}
+
 /// The mode of one listener, shared by its workers.
 ///
 /// It turns to [`Mode::Cookies`] as soon as the queue reaches the high watermark. It turns back when the queue is at or
@@ -51,6 +60,11 @@ impl Pressure {
 
     pub(crate) fn mode(&self) -> Mode {
         if self.cookies.load(Ordering::Relaxed) { Mode::Cookies } else { Mode::Queue }
+    }
+
+    /// From how many entries on cookies are all there is, and at how many that may end.
+    pub(crate) fn watermarks(&self) -> Watermarks {
+        Watermarks { high: self.high, low: self.low }
     }
 
     /// Half-open entries of all workers.

@@ -155,7 +155,18 @@ const REASONS: usize = DropReason::ALL.len();
 pub const HANDSHAKE_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 3.0, 7.0];
 const BUCKETS: usize = HANDSHAKE_BUCKETS.len() + 1;
 
-const WORDS: usize = COUNTERS + REASONS + BUCKETS + 1;
+/// Upper bounds of the occupancy histogram, as parts of the half-open queue; a last bucket without bound follows, for what cannot be.
+///
+/// A quarter and three quarters are where the default watermarks are.
+pub const OCCUPANCY_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.25, 0.4, 0.6, 0.75, 0.9, 1.0];
+const LEVELS: usize = OCCUPANCY_BUCKETS.len() + 1;
+
+/// Where in the words the histograms begin, and where their sums are.
+const HANDSHAKES: usize = COUNTERS + REASONS;
+const HANDSHAKES_SUM: usize = HANDSHAKES + BUCKETS;
+const OCCUPANCY: usize = HANDSHAKES_SUM + 1;
+const OCCUPANCY_SUM: usize = OCCUPANCY + LEVELS;
+const WORDS: usize = OCCUPANCY_SUM + 1;
 
 /// The counts of one worker, or of several added up.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -194,8 +205,8 @@ impl Stats {
     pub fn record_handshake(&mut self, took: std::time::Duration) {
         let seconds = took.as_secs_f64();
         let bucket = HANDSHAKE_BUCKETS.iter().position(|&le| seconds <= le).unwrap_or(BUCKETS - 1);
-        self.words[COUNTERS + REASONS + bucket] += 1;
-        self.words[WORDS - 1] += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.words[HANDSHAKES + bucket] += 1;
+        self.words[HANDSHAKES_SUM] += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2);
     }
 
     /// The value of a counter.
@@ -210,12 +221,32 @@ impl Stats {
 
     /// Handshakes per bucket of [`HANDSHAKE_BUCKETS`], not cumulative, the unbounded bucket last.
     pub fn handshake_buckets(&self) -> &[u64] {
-        &self.words[COUNTERS + REASONS..WORDS - 1]
+        &self.words[HANDSHAKES..HANDSHAKES_SUM]
     }
 
     /// Sum of all recorded handshake durations, in seconds.
     pub fn handshake_seconds_sum(&self) -> f64 {
-        self.words[WORDS - 1] as f64 / 1e9
+        self.words[HANDSHAKES_SUM] as f64 / 1e9
+    }
+
+    /// Records how full the half-open queue is, with `entries` of `max`, now that another entry is in it.
+    ///
+    /// It grows by insertions alone, so whoever looks at each of them misses no peak, however short.
+    pub fn record_occupancy(&mut self, entries: u64, max: usize) {
+        let part = entries as f64 / max as f64;
+        let bucket = OCCUPANCY_BUCKETS.iter().position(|&le| part <= le).unwrap_or(LEVELS - 1);
+        self.words[OCCUPANCY + bucket] += 1;
+        self.words[OCCUPANCY_SUM] += entries;
+    }
+
+    /// Insertions per bucket of [`OCCUPANCY_BUCKETS`], by how full the queue was then; not cumulative, the unbounded bucket last.
+    pub fn occupancy_buckets(&self) -> &[u64] {
+        &self.words[OCCUPANCY..OCCUPANCY_SUM]
+    }
+
+    /// Sum of the entries that all these insertions found in the queue, themselves included.
+    pub fn occupancy_entries_sum(&self) -> u64 {
+        self.words[OCCUPANCY_SUM]
     }
 
     /// Adds another worker's counts to these.
@@ -282,5 +313,16 @@ mod tests {
         assert_eq!(sum.handshake_buckets()[1], 2);
         assert_eq!(sum.handshake_buckets()[12], 2);
         assert!((sum.handshake_seconds_sum() - 120.0014).abs() < 1e-6);
+    }
+
+    #[test]
+    fn occupancy_counts_each_insertion_at_the_level_it_made() {
+        let mut stats = Stats::default();
+        for entries in 1..=100 {
+            stats.record_occupancy(entries, 100);
+        }
+        assert_eq!(stats.occupancy_buckets(), [1, 4, 5, 15, 15, 20, 15, 15, 10, 0]);
+        assert_eq!(stats.occupancy_entries_sum(), 5050);
+        assert_eq!(stats.handshake_buckets().iter().sum::<u64>(), 0, "another histogram's");
     }
 }

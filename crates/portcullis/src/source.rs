@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use connection::{AcceptGauge, CloseReason, ConnectionStats, Gate, KernelGauge, Refused};
-use exporter::{ConnectionCounts, Source};
-use listener::Stats;
+use connection::{AcceptGauge, CloseReason, ConnectionStats, DurationCounts, Gate, KernelGauge, Refused};
+use exporter::{ConnectionCounts, Histogram, Source};
 use listener::io::{EngineView, ModeSwitch};
+use listener::{Stats, Watermarks};
 
 /// Outlives its listener: the last counts stay to be read.
 #[derive(Debug)]
@@ -46,6 +46,10 @@ impl Source for ListenerSource {
         self.view.as_ref().map_or(0, EngineView::half_open_limit)
     }
 
+    fn watermarks(&self) -> Watermarks {
+        self.view.as_ref().map(EngineView::watermarks).unwrap_or_default()
+    }
+
     fn cookies_mode(&self) -> bool {
         self.view.as_ref().is_some_and(EngineView::cookies_mode)
     }
@@ -69,7 +73,12 @@ impl Source for ListenerSource {
     }
 
     fn connections(&self) -> ConnectionCounts {
+        // First of all: its counts may lag behind those of `closed`, never run ahead of them.
+        let DurationCounts { bounds, counts, sum } = self.stats.durations();
+        let limit = self.gate.rules().connections_max;
         ConnectionCounts {
+            durations: Histogram { bounds, counts, sum },
+            limit: (limit != usize::MAX).then_some(limit as u64),
             // Closed first: read later, it could contain connections that `accepted` does not.
             closed: CloseReason::ALL.map(|reason| (reason.label(), self.stats.closed(reason))).to_vec(),
             refused: Refused::ALL.map(|reason| (reason.label(), self.gate.refused(reason))).to_vec(),

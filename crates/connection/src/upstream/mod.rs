@@ -22,6 +22,7 @@
 mod check;
 mod config;
 mod dial;
+mod failure;
 mod health;
 mod own_ports;
 mod pool;
@@ -29,6 +30,7 @@ mod server;
 mod stream;
 
 pub use config::{Balance, HealthConfig, PoolConfig, PoolConfigError, SERVERS_MAX};
+pub use failure::ConnectFailure;
 pub use health::{BACK_OFF_MAX, BACK_OFF_MIN, PASSIVE_FALL};
 pub use pool::{ConnectError, Pool, ServerView, Upstream};
 pub use server::{Server, ServerParseError};

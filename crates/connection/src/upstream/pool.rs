@@ -11,10 +11,12 @@ use tokio::time::Instant;
 
 use super::config::{Balance, HealthConfig, PoolConfig, PoolConfigError, SERVERS_MAX};
 use super::dial::{dial, is_ours};
+use super::failure::ConnectFailure;
 use super::health::{Change, Health};
 use super::own_ports::OwnPorts;
 use super::server::Server;
 use super::stream::Stream;
+use crate::histogram::{DurationCounts, Durations};
 use crate::proxy_protocol::{Client, encode_header};
 
 /// Servers that stand for each other.
@@ -36,10 +38,15 @@ pub struct Pool {
 struct Member {
     health: Mutex<Health>,
     connections: AtomicU64,
-    total: AtomicU64,
-    failures: AtomicU64,
+    /// Of connects that did not fail.
+    durations: Durations,
+    failures: [AtomicU64; ConnectFailure::ALL.len()],
     check_failures: AtomicU64,
 }
+
+/// Upper bounds in seconds of the histogram of how long connects take: from the same host to the other side of the world; 1 and 3 s are
+/// where a lost SYN puts one (RFC 6298 §2.1 and §5.5).
+const CONNECT_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 3.0];
 
 /// Some of a pool's servers, a bit for each.
 type Set = u64;
@@ -89,17 +96,18 @@ impl Pool {
         let header = self.config.send_proxy.map(|version| encode_header(version, Some(client))).unwrap_or_default();
         let mut tried: Set = 0;
         loop {
-            let index = self.choose(tried, Instant::now());
+            let began = Instant::now();
+            let index = self.choose(tried, began);
             tried |= 1 << index;
             let lease = Lease::new(self, index);
             match dial(lease.server(), &header, self.config.connect_timeout, &self.own_ports).await {
                 Ok(stream) => {
-                    lease.member().total.fetch_add(1, Relaxed);
+                    lease.member().durations.observe(began.elapsed());
                     self.succeeded(index);
                     return Ok(Upstream { stream, lease: Some(lease) });
                 }
                 Err(error) => {
-                    lease.member().failures.fetch_add(1, Relaxed);
+                    lease.member().failures[ConnectFailure::of(&error) as usize].fetch_add(1, Relaxed);
                     self.failed(index, &error);
                     if tried.count_ones() == self.tries() {
                         return Err(ConnectError {
@@ -120,12 +128,16 @@ impl Pool {
 
     fn view_of(&self, index: usize) -> ServerView {
         let member = &self.members[index];
+        let durations = member.durations.read();
+        let failures_by = ConnectFailure::ALL.map(|kind| (kind, member.failures[kind as usize].load(Relaxed)));
         ServerView {
             server: self.server(index).clone(),
             up: self.up.load(Relaxed) & 1 << index != 0,
             connections: member.connections.load(Relaxed),
-            total: member.total.load(Relaxed),
-            failures: member.failures.load(Relaxed),
+            total: durations.counts.iter().sum(),
+            durations,
+            failures: failures_by.iter().map(|(_, count)| count).sum(),
+            failures_by,
             check_failures: member.check_failures.load(Relaxed),
             last_error: member.health().last_error().map(str::to_owned),
         }
@@ -227,7 +239,8 @@ impl Member {
     fn new(checks: Option<HealthConfig>) -> Member {
         let zero = AtomicU64::default;
         let health = Mutex::new(Health::new(checks));
-        Member { health, connections: zero(), total: zero(), failures: zero(), check_failures: zero() }
+        let durations = Durations::new(CONNECT_BUCKETS);
+        Member { health, connections: zero(), durations, failures: Default::default(), check_failures: zero() }
     }
 
     /// Poison is no matter: nothing that could panic happens between two writes.
@@ -237,7 +250,7 @@ impl Member {
 }
 
 /// One server of a pool at one moment, for status and metrics.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServerView {
     /// Which.
     pub server: Server,
@@ -247,8 +260,12 @@ pub struct ServerView {
     pub connections: u64,
     /// Connections of clients made so far.
     pub total: u64,
+    /// How long it took to make these, a header of the PROXY protocol included.
+    pub durations: DurationCounts,
     /// Connections for clients that could not be made so far, for whatever reason.
     pub failures: u64,
+    /// The same by reason, zeros included.
+    pub failures_by: [(ConnectFailure, u64); ConnectFailure::ALL.len()],
     /// Checks that failed so far.
     pub check_failures: u64,
     /// The last failure that was the server's, whether or not it is over.

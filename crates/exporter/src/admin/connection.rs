@@ -1,37 +1,54 @@
 //! One client: one request, one answer, and a bound on everything.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
+use http_body_util::Either;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::sys::socket::{setsockopt, sockopt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::routes;
-use crate::exporter::Exporter;
+use super::routes::{self, Site};
+use super::stall::Impatient;
 
 /// How long a client may take.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     /// From accept to the end of the request's headers.
     pub(super) headers: Duration,
-    /// From accept to close.
+    /// From accept to close, but for a stream.
     pub(super) lifetime: Duration,
+    /// For which a stream may take nothing of what it is sent; `None`: the client gets no stream.
+    pub(super) stall: Option<Duration>,
 }
 
 /// The usual limits: ten times what a scraper across the world needs.
-pub(super) const ROOMY: Limits = Limits { headers: Duration::from_secs(5), lifetime: Duration::from_secs(30) };
+pub(super) const ROOMY: Limits =
+    Limits { headers: Duration::from_secs(5), lifetime: Duration::from_secs(30), stall: Some(Duration::from_secs(10)) };
 
 /// The limits of a client on the reserved descriptor, for which others wait: it sends its request at once or not at all.
-pub(super) const TIGHT: Limits = Limits { headers: Duration::from_millis(250), lifetime: Duration::from_secs(5) };
+pub(super) const TIGHT: Limits =
+    Limits { headers: Duration::from_millis(250), lifetime: Duration::from_secs(5), stall: None };
 
 /// Answers the client's one request, or closes when its time is over.
-pub(super) async fn serve(stream: TcpStream, exporter: Arc<Exporter>, limits: Limits) {
+pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits) {
+    // The lifetime is the bound of all but streams, which therefore have this one. A socket without the option works as well.
+    let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES);
+    let stream = Impatient::new(stream, limits.stall.unwrap_or(limits.lifetime));
+    let streams = AtomicBool::new(false);
     let service = service_fn(|request| {
-        let exporter = Arc::clone(&exporter);
-        async move { Ok::<_, Infallible>(routes::respond(&exporter, &request).await) }
+        let (site, streams) = (Arc::clone(&site), &streams);
+        async move {
+            let answer = routes::respond(&site, &request, limits.stall.is_some()).await;
+            streams.store(matches!(answer.body(), Either::Right(_)), Relaxed);
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -43,9 +60,15 @@ pub(super) async fn serve(stream: TcpStream, exporter: Arc<Exporter>, limits: Li
         .max_header_size(HEADERS_MAX_BYTES)
         .max_buf_size(HEADERS_MAX_BYTES)
         .serve_connection(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
     // Whatever goes wrong is the client's doing, and an answer to it has been sent where HTTP has one.
-    let _ = tokio::time::timeout(limits.lifetime, connection).await;
+    if timeout(limits.lifetime, &mut connection).await.is_err() && streams.load(Relaxed) {
+        let _ = connection.await;
+    }
 }
 
 /// Request line and headers; the least hyper's buffer can be.
 const HEADERS_MAX_BYTES: usize = 8192;
+
+/// What the kernel holds for a client that does not read; it doubles it. Left to itself, it would hold megabytes.
+const SEND_BUFFER_BYTES: usize = 128 * 1024;

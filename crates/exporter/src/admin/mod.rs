@@ -2,7 +2,10 @@
 
 mod acceptor;
 mod connection;
+mod live;
+mod page;
 mod routes;
+mod stall;
 
 use std::future::Future;
 use std::io;
@@ -17,22 +20,29 @@ use tokio::task::JoinSet;
 
 use self::acceptor::{Acceptor, Admitted};
 use self::connection::{Limits, ROOMY, TIGHT};
+use self::live::Live;
+use self::routes::Site;
 use crate::error::ExporterError;
 use crate::exporter::Exporter;
 
-/// Serves `/metrics`, `/healthz`, `/readyz` and `/`.
+/// Serves `/metrics`, `/healthz`, `/readyz`, `/version`, `/config`, `/api/v1/status`, `/api/v1/events` and `/`.
 ///
-/// At most 32 connections at a time, one request each; one more is closed at once. Headers are at most 8 KiB and have 5 s to
-/// arrive; a connection lives 30 s at most. When the process is out of descriptors, a reserved one keeps scrapes coming
-/// through one at a time, with 250 ms for the headers.
+/// At most [`CONNECTIONS_MAX`](AdminServer::CONNECTIONS_MAX) connections at a time, one request each; one more is closed at once.
+/// Headers are at most 8 KiB and have 5 s to arrive; a connection lives 30 s at most. Of streams of events there are at most 8, which have
+/// places of their own, and live until their client has taken nothing for 10 s. When the process is out of descriptors, a reserved one
+/// keeps scrapes coming through one at a time, with 250 ms for the headers, and no stream can have it.
 pub struct AdminServer {
     acceptor: Acceptor,
     local_addr: SocketAddr,
-    exporter: Arc<Exporter>,
+    site: Arc<Site>,
     limits: Limits,
 }
 
 impl AdminServer {
+    /// Connections at a time, each with a descriptor: 32 for requests, of which a scraper needs one for some milliseconds and each costs
+    /// at most some 100 KiB, and 8 for streams.
+    pub const CONNECTIONS_MAX: usize = REQUESTS_MAX + live::STREAMS_MAX;
+
     /// Listens on `addr`; port 0 lets the kernel choose one. Nothing is answered before [`run`](AdminServer::run).
     ///
     /// # Errors
@@ -76,7 +86,8 @@ impl AdminServer {
     fn on(listener: TcpListener, exporter: Exporter) -> io::Result<AdminServer> {
         let local_addr = listener.local_addr()?;
         let acceptor = Acceptor::new(listener);
-        Ok(AdminServer { acceptor, local_addr, exporter: Arc::new(exporter), limits: ROOMY })
+        let site = Arc::new(Site { exporter, live: Live::new() });
+        Ok(AdminServer { acceptor, local_addr, site, limits: ROOMY })
     }
 
     /// The address in use, with the port the kernel chose.
@@ -84,31 +95,36 @@ impl AdminServer {
         self.local_addr
     }
 
-    /// Serves until `shutdown` is done, then gives requests under way one second to finish.
+    /// Serves until `shutdown` is done, then ends streams and gives requests under way one second to finish.
     ///
     /// Dropping the future ends everything at once; no task is left behind.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut connections = JoinSet::new();
+        let site = Arc::clone(&self.site);
+        let mut samples = pin!(site.live.run(site.exporter.reporter()));
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
+                never = &mut samples => match never {},
                 Some(_) = connections.join_next() => self.acceptor.refill(),
                 admitted = self.acceptor.accept() => self.serve(admitted, &mut connections),
             }
         }
         drop(self.acceptor);
+        site.live.end();
         // Past the deadline, dropping the set ends what is left.
         let _ = tokio::time::timeout(FINISH_TIME, finish(&mut connections)).await;
     }
 
     fn serve(&mut self, admitted: Admitted, connections: &mut JoinSet<()>) {
         while connections.try_join_next().is_some() {}
-        if connections.len() < CONNECTIONS_MAX {
+        // A stream is one of the connections, and takes none of the requests' places.
+        if connections.len() - self.site.live.streams().min(connections.len()) < REQUESTS_MAX {
             let limits = if admitted.on_reserve { TIGHT } else { self.limits };
-            connections.spawn(connection::serve(admitted.stream, Arc::clone(&self.exporter), limits));
+            connections.spawn(connection::serve(admitted.stream, Arc::clone(&self.site), limits));
         }
-        // One too many is dropped, and thereby closed. Every other client is gone after `Limits::lifetime` at the latest.
+        // One too many is dropped, and thereby closed. Every other request is gone after `Limits::lifetime` at the latest.
     }
 }
 
@@ -116,8 +132,8 @@ async fn finish(connections: &mut JoinSet<()>) {
     while connections.join_next().await.is_some() {}
 }
 
-/// Connections at a time. A scraper needs one for some milliseconds; each costs a descriptor and at most some 100 KiB.
-const CONNECTIONS_MAX: usize = 32;
+/// Connections at a time that are no streams.
+const REQUESTS_MAX: usize = 32;
 
 /// How long requests under way may take once the server is to stop.
 const FINISH_TIME: Duration = Duration::from_secs(1);

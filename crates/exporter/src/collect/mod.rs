@@ -39,11 +39,6 @@ impl Collectors {
         }
     }
 
-    /// Counts sockets by this census from now on, which is of the same listeners.
-    pub(crate) fn share(&mut self, census: Arc<Census>) {
-        self.sockets.1.follow(census);
-    }
-
     /// Whether the last run is younger than [`AGE_MAX`].
     pub(crate) fn is_fresh(&self, now: Instant) -> bool {
         self.collected.is_some_and(|then| now.saturating_duration_since(then) < AGE_MAX)

@@ -24,10 +24,6 @@ impl SocketCensus {
         SocketCensus { census, gauges: sources.iter().map(states).collect(), sources: sources.to_vec() }
     }
 
-    pub(super) fn follow(&mut self, census: Arc<Census>) {
-        self.census = census;
-    }
-
     /// Counts, and sets the series only if every count is good.
     pub(super) fn collect(&mut self) -> io::Result<()> {
         for ((source, gauges), counts) in self.sources.iter().zip(&self.gauges).zip(self.census.counts()?) {

@@ -26,7 +26,7 @@ use crate::accepted::Establish;
 use crate::config::{ConfigError, ListenConfig};
 use crate::cookie::KeySchedule;
 use crate::listen::{Listen, ListenShared, WorkerSeat};
-use crate::pressure::Mode;
+use crate::pressure::{Mode, Watermarks};
 use crate::sources::Sources;
 use crate::stats::{SharedStats, Stats};
 
@@ -466,6 +466,11 @@ impl EngineView {
     /// The bound of [`half_open`](EngineView::half_open).
     pub fn half_open_limit(&self) -> u64 {
         self.half_open_limit
+    }
+
+    /// Where the mode turns, in half-open entries.
+    pub fn watermarks(&self) -> Watermarks {
+        self.shared.watermarks()
     }
 
     /// The last switches of the mode, at most 16, the oldest first.

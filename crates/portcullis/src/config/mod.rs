@@ -6,6 +6,7 @@ mod flags;
 pub mod lists;
 mod parse;
 mod reader;
+mod render;
 mod report;
 mod schema;
 

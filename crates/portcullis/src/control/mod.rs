@@ -21,8 +21,8 @@ pub use operations::Operations;
 pub use place::{running, take};
 pub use prefix::Prefix;
 pub use protocol::{
-    AccessLogStatus, Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, LevelChanged, ListenerStatus, Refusal,
-    Reloaded, Request, Restarted, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
+    Answer, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Refusal, Reloaded, Request, Restarted,
+    Rotated, Status, Top, TopEntry, Traffic, UpstreamStatus,
 };
 pub use server::{ControlServer, Succession};
 pub use socket::{ControlSocket, Share, owner};

@@ -1,8 +1,8 @@
 //! What is said on the control socket: one [`Request`] on a line, one [`Answer`] on a line.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+pub use exporter::status::{ListenerStatus, Status, Traffic, UpstreamStatus};
 use serde::{Deserialize, Serialize};
 
 use super::prefix::Prefix;
@@ -116,121 +116,6 @@ impl Refusal {
     pub fn rights(message: impl Into<String>) -> Refusal {
         Refusal { kind: RefusalKind::Rights, message: message.into() }
     }
-}
-
-/// The process and its listeners.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    pub version: String,
-    pub pid: u32,
-    pub uptime_seconds: u64,
-    /// The same to the microsecond, by a clock that nobody sets: what rates are computed by. 0 in answers of versions without it.
-    #[serde(default)]
-    pub clock_seconds: f64,
-    /// The time of day, in seconds since 1970.
-    #[serde(default)]
-    pub unix_seconds: u64,
-    /// Whether connections are finishing and no new ones are taken.
-    pub draining: bool,
-    pub log_level: String,
-    /// `null`: there is none.
-    pub access_log: Option<AccessLogStatus>,
-    /// `null`: there are none, because the kernel answers SYNs.
-    #[serde(default)]
-    pub keys: Option<KeysStatus>,
-    pub listeners: Vec<ListenerStatus>,
-}
-
-/// What became of the master key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct KeysStatus {
-    /// Since the start.
-    pub rotations: u64,
-    /// From when the latest one makes cookies, in seconds since 1970; `null`: it is the first.
-    pub from_unix_seconds: Option<u64>,
-}
-
-/// What became of the access log's lines.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AccessLogStatus {
-    pub written: u64,
-    pub dropped: u64,
-}
-
-/// One listener; counts are since the start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ListenerStatus {
-    pub name: String,
-    pub bind: Vec<SocketAddr>,
-    /// The datapath: `bpf`, `raw` or `kernel`.
-    pub tier: String,
-    /// `queue`, `cookies` while under pressure, or `kernel` where the kernel answers SYNs.
-    pub mode: String,
-    pub half_open: u64,
-    pub half_open_max: u64,
-    /// Connections that wait to be served.
-    pub accept_queue: u64,
-    pub accept_queue_max: u64,
-    pub open: u64,
-    pub accepted: u64,
-    /// By reason, zeros included.
-    pub closed: BTreeMap<String, u64>,
-    /// Closed as soon as they were accepted, because of a limit or a list, by reason, zeros included.
-    #[serde(default)]
-    pub refused: BTreeMap<String, u64>,
-    /// The kernel's sockets by state, SYN-RECEIVED from the half-open queue; up to a second old. `null`: they could not be counted.
-    #[serde(default)]
-    pub states: Option<BTreeMap<String, u64>>,
-    /// Payload from clients and to them.
-    pub traffic: Traffic,
-    pub syns: u64,
-    #[serde(default)]
-    pub synacks_sent: u64,
-    pub cookies_sent: u64,
-    pub cookies_valid: u64,
-    /// Expired, of a wrong MAC, not expected, or over the budget of their prefix.
-    pub cookies_bad: u64,
-    /// Segments dropped without an answer, by reason; reasons that did not occur are left out.
-    pub dropped: BTreeMap<String, u64>,
-    /// Frames that came faster than they could be read.
-    pub ring_dropped: u64,
-    /// The last ones, the oldest first.
-    #[serde(default)]
-    pub switches: Vec<SwitchStatus>,
-    /// The servers behind it.
-    #[serde(default)]
-    pub upstreams: Vec<UpstreamStatus>,
-}
-
-/// A switch of the mode.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SwitchStatus {
-    /// `queue` or `cookies`.
-    pub to: String,
-    pub unix_seconds: u64,
-}
-
-/// A server behind a listener; counts are since it was configured.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UpstreamStatus {
-    pub server: String,
-    /// Whether clients are sent to it before others.
-    pub up: bool,
-    /// Connections of clients now.
-    pub connections: u64,
-    /// Connects for clients, whatever came of them.
-    pub connects: u64,
-    pub connect_failures: u64,
-    pub check_failures: u64,
-    /// What went wrong last, whether or not it is over.
-    pub last_error: Option<String>,
-}
-
-/// Payload, as the application read and wrote it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Traffic {
-    pub received_bytes: u64,
-    pub sent_bytes: u64,
 }
 
 /// Open connections, the oldest first.

@@ -2,9 +2,11 @@
 
 use std::fmt::Write;
 
+use exporter::status::KeysStatus;
+
 use super::protocol::{
-    Answer, Changed, Conn, Conns, Drained, KeysStatus, Killed, ListenerStatus, Reloaded, Restarted, Rotated, Status,
-    Top, Traffic, UpstreamStatus,
+    Answer, Changed, Conn, Conns, Drained, Killed, ListenerStatus, Reloaded, Restarted, Rotated, Status, Top, Traffic,
+    UpstreamStatus,
 };
 
 /// The answer as one line of JSON, without the word for what was asked.

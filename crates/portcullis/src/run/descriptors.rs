@@ -4,8 +4,8 @@ use std::fs;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// Descriptors that come and go: 32 clients of the admin server, and what its answers and `nft` need for a moment.
-const PASSING: u64 = 32 + 16;
+/// Descriptors that come and go: the clients of the admin server, and what its answers and `nft` need for a moment.
+const PASSING: u64 = exporter::AdminServer::CONNECTIONS_MAX as u64 + 16;
 
 /// Checks of upstreams that run at the same time.
 const CHECKS: u64 = 16;

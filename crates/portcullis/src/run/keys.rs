@@ -7,7 +7,7 @@ use exporter::KeyRotations;
 use listener::cookie::Epoch;
 use portcullis::{Control, KeySchedule};
 
-use crate::control::{KeysStatus, Refusal, Rotated};
+use crate::control::{Refusal, Rotated};
 use crate::master_key::KeySource;
 
 /// The farthest that a rotation can be set ahead, in seconds: who plans further can ask later.
@@ -41,12 +41,6 @@ impl Keys {
     /// What became of rotations so far.
     pub fn rotations(&self) -> KeyRotations {
         self.lock().rotations
-    }
-
-    /// For `status`.
-    pub fn status(&self) -> KeysStatus {
-        let KeyRotations { count, from_unix_seconds } = self.rotations();
-        KeysStatus { rotations: count, from_unix_seconds: (count > 0).then_some(from_unix_seconds) }
     }
 
     /// Takes the master key that stands where the first one came from, or a new one, from the epoch that begins at `at` (Unix time, seconds) or

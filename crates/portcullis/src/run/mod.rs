@@ -23,7 +23,7 @@ mod upstream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use exporter::{Census, Readiness, Reloads, Source};
+use exporter::{Build, Readiness, Reloads, Reporter, Source};
 use portcullis::{KeySchedule, Listener};
 use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
@@ -147,19 +147,23 @@ async fn begin(
     // All that can well fail has not. A predecessor stops now.
     let listeners = start::start_all(config, prepared, predecessor.as_mut())?;
     let sources: Vec<_> = config.listeners.iter().zip(&listeners).map(|(of, it)| it.source(&of.name)).collect();
-    let (census, insight) = (Census::new(sources.clone()), Insight::new(registry.clone()));
-    let mut admin = Admin::start(sources.clone(), readiness.clone(), reloads.clone(), &insight, &census, admin).await?;
+    let insight = Insight::new(registry.clone(), level.clone());
+    let reporter = Reporter::new(build(), sources.clone(), readiness.clone());
+    let reporter = reporter.map_err(|error| Failure::Runtime(error.to_string()))?;
+    let reporter = Arc::new(reporter.with_surroundings(insight.clone()));
+    let mut admin = Admin::start(reporter.clone(), reloads.clone(), admin)?;
     let of_each = config.listeners.iter().zip(&listeners).zip(opened);
     let reached: Vec<_> =
         of_each.map(|((of, listener), opened)| Reached::begin(&of.name, listener.control(), opened)).collect();
     let stop = Stop::default();
     let controls: Vec<_> = listeners.iter().map(Listener::control).collect();
     let keys = keys.map(|(source, masters)| Arc::new(Keys::new(source, masters, controls.clone())));
-    insight.complete(reached.iter().map(|it| (it.name.clone(), it.served.clone())).collect(), keys.clone());
+    let served_by_name = reached.iter().map(|it| (it.name.clone(), it.served.clone())).collect();
     let fronts = fronts(&reached, &stop, &registry);
     let named = reached.iter().map(|of| (of.name.clone(), of.control.clone())).collect();
     let reloader = Reloader::new(args.clone(), config.clone(), reached, descriptors, reloads, level.clone());
     let (reloader, drain_asked) = (Arc::new(reloader), CancellationToken::new());
+    insight.complete(served_by_name, keys.clone(), reloader.clone());
     let (taken, ctl_stop) = (CancellationToken::new(), CancellationToken::new());
     let giving = giving(named, &mut admin, share, keys, (&readiness, &taken, &stop));
     let path = socket.as_ref().map(|socket| socket.path().to_owned());
@@ -173,7 +177,7 @@ async fn begin(
     };
     let heritage = Arc::new(Heritage::new(giving, program, path, served, lost.clone()));
     let running = Running::new(
-        (sources.clone(), census),
+        reporter,
         readiness.clone(),
         (registry.clone(), insight),
         level,
@@ -208,6 +212,16 @@ fn giving(
         stop.drain.cancel();
         admin_stop.cancel();
     })
+}
+
+/// Which program this is; `build.rs` has found out.
+fn build() -> Build {
+    Build {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("PORTCULLIS_COMMIT").to_owned(),
+        target: env!("PORTCULLIS_TARGET").to_owned(),
+        rustc: env!("PORTCULLIS_RUSTC").to_owned(),
+    }
 }
 
 fn fronts(reached: &[Reached], stop: &Stop, registry: &Arc<Registry>) -> Vec<Front> {

@@ -1,13 +1,9 @@
 //! What an operator may ask of this process, and how it is done.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use connection::upstream::ServerView;
-use exporter::{Census, KERNEL_TIER, Readiness, Source, StateCounts};
-use listener::io::ModeSwitch;
-use listener::{Counter, DropReason, Mode, TcpState};
+use exporter::{Readiness, Reporter};
 use tokio_util::sync::CancellationToken;
 
 use super::heritage::Heritage;
@@ -17,16 +13,14 @@ use super::surroundings::Insight;
 use crate::config::diff::Change;
 use crate::config::{Choice, LogLevel};
 use crate::control::{
-    AccessLogStatus, Changed, Conn, Conns, Drained, Killed, LevelChanged, ListenerStatus, Operations, Prefix, Refusal,
-    Reloaded, Restarted, Rotated, Status, SwitchStatus, Top, TopEntry, Traffic, UpstreamStatus,
+    Changed, Conn, Conns, Drained, Killed, LevelChanged, Operations, Prefix, Refusal, Reloaded, Restarted, Rotated,
+    Status, Top, TopEntry, Traffic,
 };
 use crate::registry::{Entry, Registry, canonical, via};
 
 /// The running process.
 pub struct Running {
-    began: Instant,
-    sources: Vec<Arc<dyn Source>>,
-    census: Arc<Census>,
+    reporter: Arc<Reporter>,
     readiness: Arc<Readiness>,
     registry: Arc<Registry>,
     insight: Arc<Insight>,
@@ -39,15 +33,14 @@ pub struct Running {
 impl Running {
     /// `drain` is cancelled when somebody asks for the end.
     pub fn new(
-        (sources, census): (Vec<Arc<dyn Source>>, Arc<Census>),
+        reporter: Arc<Reporter>,
         readiness: Arc<Readiness>,
         (registry, insight): (Arc<Registry>, Arc<Insight>),
         level: Arc<LevelControl>,
         (reloader, heritage): (Arc<Reloader>, Arc<Heritage>),
         drain: CancellationToken,
     ) -> Running {
-        let began = Instant::now();
-        Running { began, sources, census, readiness, registry, insight, level, reloader, heritage, drain }
+        Running { reporter, readiness, registry, insight, level, reloader, heritage, drain }
     }
 
     fn matching(&self, wanted: impl Fn(&Entry) -> bool) -> Vec<Arc<Entry>> {
@@ -63,39 +56,13 @@ impl Running {
 
 impl Operations for Running {
     fn status(&self) -> Status {
-        // The dearest first, so that the counts are as old as the clock says.
-        let states = self.census.counts().ok();
-        let clock = self.began.elapsed();
-        Status {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            uptime_seconds: clock.as_secs(),
-            clock_seconds: clock.as_micros() as f64 / 1e6,
-            unix_seconds: unix_seconds(SystemTime::now()),
-            draining: self.readiness.is_draining(),
-            log_level: self.level.level().word().to_owned(),
-            access_log: self
-                .registry
-                .log()
-                .map(|log| AccessLogStatus { written: log.written(), dropped: log.dropped() }),
-            keys: self.insight.keys().map(|keys| keys.status()),
-            listeners: (0..)
-                .zip(&self.sources)
-                .map(|(index, source)| {
-                    let upstreams = self.insight.upstreams_of(source.name());
-                    listener_status(
-                        &**source,
-                        states.as_ref().and_then(|all: &Vec<StateCounts>| all.get(index)),
-                        upstreams,
-                    )
-                })
-                .collect(),
-        }
+        self.reporter.status()
     }
 
     fn conns(&self, listener: Option<&str>, peer: Option<Prefix>, limit: usize) -> Result<Conns, Refusal> {
-        if let Some(name) = listener.filter(|name| !self.sources.iter().any(|source| source.name() == *name)) {
-            let names: Vec<_> = self.sources.iter().map(|source| source.name()).collect();
+        let sources = self.reporter.sources();
+        if let Some(name) = listener.filter(|name| !sources.iter().any(|source| source.name() == *name)) {
+            let names: Vec<_> = sources.iter().map(|source| source.name()).collect();
             return Err(Refusal::refused(format!("no listener is named {name:?}; there are: {}", names.join(", "))));
         }
         let mut found = self.matching(|entry| {
@@ -194,80 +161,6 @@ impl Operations for Running {
     }
 }
 
-fn listener_status(source: &dyn Source, states: Option<&StateCounts>, upstreams: Vec<ServerView>) -> ListenerStatus {
-    let (stats, connections) = (source.stats(), source.connections());
-    let closed: u64 = connections.closed.iter().map(|(_, count)| count).sum();
-    let sum = |counters: &[Counter]| counters.iter().map(|counter| stats.get(*counter)).sum();
-    ListenerStatus {
-        name: source.name().to_owned(),
-        bind: source.endpoints(),
-        tier: source.tier().to_owned(),
-        mode: match source.tier() {
-            KERNEL_TIER => "kernel",
-            _ if source.cookies_mode() => "cookies",
-            _ => "queue",
-        }
-        .to_owned(),
-        half_open: source.half_open(),
-        half_open_max: source.half_open_limit(),
-        accept_queue: source.accept_queue(),
-        accept_queue_max: source.accept_queue_limit(),
-        open: connections.accepted.saturating_sub(closed),
-        accepted: connections.accepted,
-        closed: connections.closed.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-        refused: connections.refused.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-        states: states.map(by_name),
-        traffic: Traffic { received_bytes: connections.received_bytes, sent_bytes: connections.sent_bytes },
-        syns: stats.get(Counter::SynsReceived),
-        synacks_sent: stats.get(Counter::SynAcksSent),
-        cookies_sent: stats.get(Counter::CookiesSent),
-        cookies_valid: stats.get(Counter::CookiesValid),
-        cookies_bad: sum(&[
-            Counter::CookiesExpired,
-            Counter::CookiesBadMac,
-            Counter::CookiesNotExpected,
-            Counter::CookiesOverBudget,
-        ]),
-        dropped: DropReason::ALL
-            .into_iter()
-            .map(|reason| (reason.label().to_owned(), stats.dropped(reason)))
-            .filter(|(_, count)| *count > 0)
-            .collect(),
-        ring_dropped: stats.get(Counter::RingDropped),
-        switches: source.switches().into_iter().map(switch).collect(),
-        upstreams: upstreams.into_iter().map(upstream).collect(),
-    }
-}
-
-/// All eleven, by their RFC names.
-fn by_name(counts: &StateCounts) -> BTreeMap<String, u64> {
-    TcpState::ALL.into_iter().map(|state| (state.to_string(), counts[state as usize])).collect()
-}
-
-fn switch(ModeSwitch { to, at }: ModeSwitch) -> SwitchStatus {
-    let to = match to {
-        Mode::Queue => "queue",
-        Mode::Cookies => "cookies",
-    };
-    SwitchStatus { to: to.to_owned(), unix_seconds: unix_seconds(at) }
-}
-
-fn upstream(view: ServerView) -> UpstreamStatus {
-    UpstreamStatus {
-        server: view.server.to_string(),
-        up: view.up,
-        connections: view.connections,
-        connects: view.total + view.failures,
-        connect_failures: view.failures,
-        check_failures: view.check_failures,
-        last_error: view.last_error,
-    }
-}
-
-fn unix_seconds(at: SystemTime) -> u64 {
-    at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
 fn conn(entry: &Entry) -> Conn {
     Conn {
         id: entry.id,
@@ -315,12 +208,12 @@ mod tests {
         let (args, config) = (RunArgs::default(), Config::default());
         let reloader = Reloader::new(args, config, Vec::new(), descriptors, Arc::default(), level.clone());
         let (registry, drain) = (Registry::new(None), CancellationToken::new());
-        let insight = Insight::new(registry.clone());
-        let listeners = (Vec::new(), Census::new(Vec::new()));
+        let insight = Insight::new(registry.clone(), level.clone());
+        let reporter = Arc::new(Reporter::new("1.2.3", Vec::new(), Arc::default()).unwrap());
         let giving = Giving::new(Vec::new(), (None, None), || None, || false, |_| {});
         let heritage = Heritage::new(giving, Program::of_process().unwrap(), None, || {}, CancellationToken::new());
         let reloader = (Arc::new(reloader), Arc::new(heritage));
-        Running::new(listeners, Arc::default(), (registry, insight), level, reloader, drain)
+        Running::new(reporter, Arc::default(), (registry, insight), level, reloader, drain)
     }
 
     #[test]

@@ -5,13 +5,12 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use exporter::{AdminServer, Census, Exporter, Readiness, Reloads, Source};
+use exporter::{AdminServer, Exporter, Reloads, Reporter};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::heritage::Heritage;
 use super::operations::Running;
-use super::surroundings::Insight;
 use crate::control::{ControlServer, ControlSocket};
 use crate::failure::Failure;
 
@@ -57,23 +56,18 @@ impl Admin {
     ///
     /// # Errors
     /// When it cannot be registered with the runtime.
-    pub async fn start(
-        sources: Vec<Arc<dyn Source>>,
-        readiness: Arc<Readiness>,
+    pub fn start(
+        reporter: Arc<Reporter>,
         reloads: Arc<Reloads>,
-        insight: &Arc<Insight>,
-        census: &Arc<Census>,
         socket: Option<AdminSocket>,
     ) -> Result<Admin, Failure> {
         let (stop, mut tasks) = (CancellationToken::new(), JoinSet::new());
         let Some(AdminSocket { addr, socket, share }) = socket else {
             return Ok(Admin { addr: None, share: None, stop, tasks });
         };
-        let failed = |error: exporter::ExporterError| Failure::Runtime(error.to_string());
-        let exporter =
-            Exporter::new(env!("CARGO_PKG_VERSION"), sources, readiness).map_err(failed)?.with_reloads(reloads);
-        let exporter = exporter.with_surroundings(insight.clone()).with_census(census.clone()).await;
-        let server = AdminServer::inherit(socket, addr, exporter).map_err(failed)?;
+        let exporter = Exporter::of(reporter).with_reloads(reloads);
+        let server = AdminServer::inherit(socket, addr, exporter);
+        let server = server.map_err(|error| Failure::Runtime(error.to_string()))?;
         let local = server.local_addr();
         tasks.spawn(server.run(stop.clone().cancelled_owned()));
         Ok(Admin { addr: Some(local), share: Some((addr, share)), stop, tasks })
