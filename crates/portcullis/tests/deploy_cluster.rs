@@ -117,7 +117,7 @@ fn each_container_adds_the_capabilities_of_its_image_and_drops_all_others() {
 }
 
 #[test]
-fn file_capabilities_count_where_packets_are_answered_and_nowhere_else() {
+fn new_privileges_are_for_the_program_with_file_capabilities_alone() {
     let compose = compose();
     for (name, service) in services(&compose) {
         let refused = service
@@ -130,7 +130,7 @@ fn file_capabilities_count_where_packets_are_answered_and_nowhere_else() {
     for overlay in OVERLAYS {
         let pod = pod(overlay);
         let context = at(container(&pod, "portcullis"), "/securityContext");
-        // With false the program would have no rights, and end with exit code 77.
+        // With false it would, by some runtimes, have no rights, and end with exit code 77.
         assert_eq!(at(context, "/allowPrivilegeEscalation"), true, "{overlay}");
         assert_eq!(at(context, "/privileged"), false, "{overlay}");
         assert_eq!(at(context, "/readOnlyRootFilesystem"), true, "{overlay}");
