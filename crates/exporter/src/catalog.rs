@@ -5,6 +5,7 @@
 use listener::Counter;
 
 /// All series of one name.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Family {
     pub(crate) name: &'static str,
     pub(crate) help: &'static str,
@@ -113,207 +114,291 @@ pub(crate) const UPSTREAM_CONNECT_DURATION: Family = Family {
 pub(crate) const UPSTREAM_CHECK_FAILURES: Family =
     Family { name: "portcullis_upstream_check_failures_total", help: "Health checks of the server that failed." };
 
-/// Every family of the registry, in the order of the names' subjects.
-pub(crate) const FAMILIES: &[Family] = &[
-    // The process as a whole.
-    family("portcullis_build_info", "Version and commit of this build and the datapath it runs; always 1."),
-    family("portcullis_config_reloads_total", "Reloads of the configuration, by what became of them."),
-    family(
-        "portcullis_config_last_reload_successful",
-        "0 if the last reload found a fault and the old configuration is still in force, else 1.",
-    ),
-    family(
-        "portcullis_config_last_reload_success_timestamp_seconds",
-        "When the configuration in force was read, in seconds since 1970.",
-    ),
-    family("portcullis_access_log_lines_total", "Lines of the access log that were written."),
-    family(
-        "portcullis_access_log_dropped_total",
-        "Lines of the access log that were lost, because they came faster than they could be written or the file took no more.",
-    ),
-    family("portcullis_key_rotations_total", "Rotations of the master key since the start."),
-    family(
-        "portcullis_syncookies_key_rotation_timestamp_seconds",
-        "From when the latest master key makes cookies, in seconds since 1970; 0 if it is the one of the start.",
-    ),
-    family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
-    // SYN and SYN-ACK.
-    family("portcullis_syns_received_total", "SYNs for a guarded address and port that passed the sanity checks."),
-    family(
-        "portcullis_syns_left_to_kernel_total",
-        "SYNs left to the kernel's own listening socket, because they are not plain (datapath bpf).",
-    ),
-    family(
-        "portcullis_syns_denied_total",
-        "SYNs of sources that the lists deny, which get RST or nothing; whom they deny later is in portcullis_connections_refused_total.",
-    ),
-    family(
-        "portcullis_synacks_sent_total",
-        "SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with a half-open entry or by cookie alone.",
-    ),
-    family(
-        "portcullis_synacks_retransmitted_total",
-        "SYN-ACKs sent again by the retransmission timer (like TcpExt TCPSynRetrans for the passive side).",
-    ),
-    // Cookies.
-    family(
-        "portcullis_syncookies_sent_total",
-        "SYN-ACKs for which no half-open entry was kept, so that the cookie is all there is (like TcpExt SyncookiesSent).",
-    ),
-    family("portcullis_syncookies_valid_total", "Cookies that validated (like TcpExt SyncookiesRecv)."),
-    family(
-        "portcullis_syncookies_invalid_total",
-        "ACKs refused for their cookie, by reason (like TcpExt SyncookiesFailed): its epoch is over, the MAC is wrong, none can \
+/// What metrics are about.
+#[cfg_attr(not(test), expect(dead_code, reason = "`docs/metrics.md` alone has titles and notes, and a test writes it"))]
+pub(crate) struct Subject {
+    pub(crate) title: &'static str,
+    /// What there is to say besides, or nothing.
+    pub(crate) note: &'static str,
+    pub(crate) families: &'static [Family],
+}
+
+/// Every family, by subject, in the order in which the documentation has them.
+pub(crate) const SUBJECTS: &[Subject] = &[
+    Subject {
+        title: "Process",
+        note: "",
+        families: &[
+            family("portcullis_build_info", "Version and commit of this build and the datapath it runs; always 1."),
+            family("portcullis_config_reloads_total", "Reloads of the configuration, by what became of them."),
+            family(
+                "portcullis_config_last_reload_successful",
+                "0 if the last reload found a fault and the old configuration is still in force, else 1.",
+            ),
+            family(
+                "portcullis_config_last_reload_success_timestamp_seconds",
+                "When the configuration in force was read, in seconds since 1970.",
+            ),
+            family("portcullis_access_log_lines_total", "Lines of the access log that were written."),
+            family(
+                "portcullis_access_log_dropped_total",
+                "Lines of the access log that were lost, because they came faster than they could be written or the file took no more.",
+            ),
+            family("portcullis_key_rotations_total", "Rotations of the master key since the start."),
+            family(
+                "portcullis_syncookies_key_rotation_timestamp_seconds",
+                "From when the latest master key makes cookies, in seconds since 1970; 0 if it is the one of the start.",
+            ),
+            family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
+        ],
+    },
+    Subject {
+        title: "SYN and SYN-ACK",
+        note: "",
+        families: &[
+            family(
+                "portcullis_syns_received_total",
+                "SYNs for a guarded address and port that passed the sanity checks.",
+            ),
+            family(
+                "portcullis_syns_left_to_kernel_total",
+                "SYNs left to the kernel's own listening socket, because they are not plain (datapath bpf).",
+            ),
+            family(
+                "portcullis_syns_denied_total",
+                "SYNs of sources that the lists deny, which get RST or nothing; whom they deny later is in portcullis_connections_refused_total.",
+            ),
+            family(
+                "portcullis_synacks_sent_total",
+                "SYN-ACKs sent: first answers, answers to repeated SYNs and retransmissions, with a half-open entry or by cookie alone.",
+            ),
+            family(
+                "portcullis_synacks_retransmitted_total",
+                "SYN-ACKs sent again by the retransmission timer (like TcpExt TCPSynRetrans for the passive side).",
+            ),
+        ],
+    },
+    Subject {
+        title: "Cookies",
+        note: "",
+        families: &[
+            family(
+                "portcullis_syncookies_sent_total",
+                "SYN-ACKs for which no half-open entry was kept, so that the cookie is all there is (like TcpExt SyncookiesSent).",
+            ),
+            family("portcullis_syncookies_valid_total", "Cookies that validated (like TcpExt SyncookiesRecv)."),
+            family(
+                "portcullis_syncookies_invalid_total",
+                "ACKs refused for their cookie, by reason (like TcpExt SyncookiesFailed): its epoch is over, the MAC is wrong, none can \
          be outstanding, or the source prefix has used up its budget of bad ones.",
-    ),
-    family(
-        "portcullis_syncookies_active",
-        "1 while the listener is under pressure and answers by cookie alone, else 0.",
-    ),
-    family("portcullis_mode_switches_total", "Switches of the listener between the half-open queue and cookies alone."),
-    // The half-open queue.
-    family("portcullis_half_open", "Half-open connections in the queue now."),
-    family("portcullis_half_open_limit", "Half-open connections the queue holds at most."),
-    family(
-        "portcullis_half_open_high_watermark",
-        "Half-open connections at which the listener turns to answering by cookie alone.",
-    ),
-    family(
-        "portcullis_half_open_low_watermark",
-        "Half-open connections at or below which the listener may turn back to its half-open queue.",
-    ),
-    family("portcullis_half_open_inserted_total", "Half-open connections put into the queue."),
-    family(
-        "portcullis_half_open_removed_total",
-        "Half-open connections that left the queue: completed, given up after the last SYN-ACK, or reset by the client.",
-    ),
-    family(
-        "portcullis_half_open_bypassed_total",
-        "SYNs answered by cookie alone because the queue was full or under pressure, or their prefix had its share of it \
+            ),
+            family(
+                "portcullis_syncookies_active",
+                "1 while the listener is under pressure and answers by cookie alone, else 0.",
+            ),
+            family(
+                "portcullis_mode_switches_total",
+                "Switches of the listener between the half-open queue and cookies alone.",
+            ),
+        ],
+    },
+    Subject {
+        title: "The half-open queue",
+        note: "",
+        families: &[
+            family("portcullis_half_open", "Half-open connections in the queue now."),
+            family("portcullis_half_open_limit", "Half-open connections the queue holds at most."),
+            family(
+                "portcullis_half_open_high_watermark",
+                "Half-open connections at which the listener turns to answering by cookie alone.",
+            ),
+            family(
+                "portcullis_half_open_low_watermark",
+                "Half-open connections at or below which the listener may turn back to its half-open queue.",
+            ),
+            family("portcullis_half_open_inserted_total", "Half-open connections put into the queue."),
+            family(
+                "portcullis_half_open_removed_total",
+                "Half-open connections that left the queue: completed, given up after the last SYN-ACK, or reset by the client.",
+            ),
+            family(
+                "portcullis_half_open_bypassed_total",
+                "SYNs answered by cookie alone because the queue was full or under pressure, or their prefix had its share of it \
          (like TcpExt TCPReqQFullDoCookies).",
-    ),
-    // Handshakes.
-    family(
-        "portcullis_handshakes_completed_total",
-        "Handshakes completed, by what recognised the last segment: a half-open entry or a cookie.",
-    ),
-    family(
-        "portcullis_handshakes_refused_total",
-        "Completed handshakes that could not become a connection at once, by reason; a full accept queue counts in \
+            ),
+            HALF_OPEN_OCCUPANCY,
+        ],
+    },
+    Subject {
+        title: "Handshakes",
+        note: "",
+        families: &[
+            family(
+                "portcullis_handshakes_completed_total",
+                "Handshakes completed, by what recognised the last segment: a half-open entry or a cookie.",
+            ),
+            family(
+                "portcullis_handshakes_refused_total",
+                "Completed handshakes that could not become a connection at once, by reason; a full accept queue counts in \
          portcullis_accept_queue_overflows_total.",
-    ),
-    family(
-        "portcullis_early_data_bytes_total",
-        "Bytes that came right behind a handshake and were put into the new socket.",
-    ),
-    family(
-        "portcullis_old_sockets_destroyed_total",
-        "Old sockets destroyed because a new handshake on their 4-tuple proved that the peer has moved on.",
-    ),
-    // Replies and drops.
-    family("portcullis_resets_sent_total", "RST segments sent by the listener; the kernel's are in TcpOutRsts."),
-    family("portcullis_challenge_acks_sent_total", "Challenge ACKs sent, RFC 5961 (like TcpExt TCPChallengeACK)."),
-    family(
-        "portcullis_replies_suppressed_total",
-        "Replies not sent because the source prefix had used up its reply budget.",
-    ),
-    family("portcullis_packets_dropped_total", "Segments dropped without an answer, by reason."),
-    // Ring and transmission.
-    family("portcullis_ring_received_packets_total", "Frames the packet ring delivered."),
-    family(
-        "portcullis_ring_dropped_packets_total",
-        "Frames the kernel dropped because the packet ring was full (PACKET_STATISTICS tp_drops).",
-    ),
-    family(
-        "portcullis_transmit_errors_total",
-        "Replies the kernel did not take: full device queue, no route, out of buffers.",
-    ),
-    // Accepted connections.
-    family("portcullis_accept_queue", "Established connections the application has not accepted yet."),
-    family("portcullis_accept_queue_limit", "Established connections that wait for the application at most."),
-    family(
-        "portcullis_accept_queue_overflows_total",
-        "Completed handshakes that had to wait because the accept queue was full (like TcpExt ListenOverflows).",
-    ),
-    family(
-        "portcullis_connections",
-        "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
+            ),
+            family(
+                "portcullis_early_data_bytes_total",
+                "Bytes that came right behind a handshake and were put into the new socket.",
+            ),
+            family(
+                "portcullis_old_sockets_destroyed_total",
+                "Old sockets destroyed because a new handshake on their 4-tuple proved that the peer has moved on.",
+            ),
+            HANDSHAKE_DURATION,
+        ],
+    },
+    Subject {
+        title: "Replies and drops",
+        note: "",
+        families: &[
+            family(
+                "portcullis_resets_sent_total",
+                "RST segments sent by the listener; the kernel's are in TcpOutRsts.",
+            ),
+            family(
+                "portcullis_challenge_acks_sent_total",
+                "Challenge ACKs sent, RFC 5961 (like TcpExt TCPChallengeACK).",
+            ),
+            family(
+                "portcullis_replies_suppressed_total",
+                "Replies not sent because the source prefix had used up its reply budget.",
+            ),
+            family("portcullis_packets_dropped_total", "Segments dropped without an answer, by reason."),
+        ],
+    },
+    Subject {
+        title: "Ring and transmission",
+        note: "",
+        families: &[
+            family("portcullis_ring_received_packets_total", "Frames the packet ring delivered."),
+            family(
+                "portcullis_ring_dropped_packets_total",
+                "Frames the kernel dropped because the packet ring was full (PACKET_STATISTICS tp_drops).",
+            ),
+            family(
+                "portcullis_transmit_errors_total",
+                "Replies the kernel did not take: full device queue, no route, out of buffers.",
+            ),
+        ],
+    },
+    Subject {
+        title: "Connections",
+        note: "",
+        families: &[
+            family("portcullis_accept_queue", "Established connections the application has not accepted yet."),
+            family("portcullis_accept_queue_limit", "Established connections that wait for the application at most."),
+            family(
+                "portcullis_accept_queue_overflows_total",
+                "Completed handshakes that had to wait because the accept queue was full (like TcpExt ListenOverflows).",
+            ),
+            family(
+                "portcullis_connections",
+                "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
          the half-open queue where the kernel does not do the handshakes.",
-    ),
-    family("portcullis_connections_limit", "Connections served at once at most; +Inf: no limit."),
-    family(
-        "portcullis_state_transitions_total",
-        "Steps of connections from one state to another (RFC 9293 section 3.3.2): those of the handshake from the listener's own \
+            ),
+            family("portcullis_connections_limit", "Connections served at once at most; +Inf: no limit."),
+            family(
+                "portcullis_state_transitions_total",
+                "Steps of connections from one state to another (RFC 9293 section 3.3.2): those of the handshake from the listener's own \
          counters where the kernel does not do it, the others from the kernel's trace event inet_sock_set_state where \
          portcullis_state_transitions_complete is 1, else 0.",
-    ),
-    family(
-        "portcullis_state_transitions_complete",
-        "1 if the kernel lets us see the steps behind the handshake, else 0.",
-    ),
-    family("portcullis_connections_accepted_total", "Connections handed to the application."),
-    family("portcullis_connections_closed_total", "Connections closed, by reason."),
-    family(
-        "portcullis_connections_refused_total",
-        "Connections closed as soon as they were accepted, by reason: a list, a rate, a bound on connections.",
-    ),
-    family("portcullis_received_bytes_total", "Payload bytes received from clients."),
-    family("portcullis_sent_bytes_total", "Payload bytes sent to clients."),
-    // The kernel's own counters, of this network namespace.
-    family("portcullis_kernel_tcpext_syncookies_sent_total", "SYN cookies the kernel sent (TcpExt SyncookiesSent)."),
-    family(
-        "portcullis_kernel_tcpext_syncookies_received_total",
-        "SYN cookies the kernel took (TcpExt SyncookiesRecv).",
-    ),
-    family(
-        "portcullis_kernel_tcpext_syncookies_failed_total",
-        "SYN cookies the kernel refused (TcpExt SyncookiesFailed).",
-    ),
-    family(
-        "portcullis_kernel_tcpext_listen_overflows_total",
-        "Times an accept queue of the kernel was full (TcpExt ListenOverflows).",
-    ),
-    family("portcullis_kernel_tcpext_listen_drops_total", "SYNs the kernel's listeners dropped (TcpExt ListenDrops)."),
-    family(
-        "portcullis_kernel_tcpext_reqq_full_do_cookies_total",
-        "SYNs the kernel answered with a cookie because its SYN queue was full (TcpExt TCPReqQFullDoCookies).",
-    ),
-    family(
-        "portcullis_kernel_tcpext_reqq_full_drop_total",
-        "SYNs the kernel dropped because its SYN queue was full (TcpExt TCPReqQFullDrop).",
-    ),
-    family("portcullis_kernel_tcp_out_rsts_total", "RST segments the kernel sent (Tcp OutRsts)."),
-    // The collectors.
-    family(
-        "portcullis_collector_success",
-        "1 if the collector's last run succeeded; else 0, and its values are older ones.",
-    ),
-    family("portcullis_collector_duration_seconds", "How long the collector's last run took."),
-    // Standard names and meanings of the Prometheus client libraries.
-    family("process_resident_memory_bytes", "Resident memory size in bytes."),
-    family("process_virtual_memory_bytes", "Virtual memory size in bytes."),
-    family("process_open_fds", "Number of open file descriptors."),
-    family("process_max_fds", "Maximum number of open file descriptors."),
-    family("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
-];
-
-/// Those that the registry does not render.
-pub(crate) const RENDERED: &[&Family] = &[
-    &HANDSHAKE_DURATION,
-    &HALF_OPEN_OCCUPANCY,
-    &CONNECTION_DURATION,
-    &PROCESS_CPU,
-    &UPSTREAM_UP,
-    &UPSTREAM_CONNECTIONS,
-    &UPSTREAM_CONNECTS,
-    &UPSTREAM_CONNECT_FAILURES,
-    &UPSTREAM_CONNECT_DURATION,
-    &UPSTREAM_CHECK_FAILURES,
+            ),
+            family(
+                "portcullis_state_transitions_complete",
+                "1 if the kernel lets us see the steps behind the handshake, else 0.",
+            ),
+            family("portcullis_connections_accepted_total", "Connections handed to the application."),
+            family("portcullis_connections_closed_total", "Connections closed, by reason."),
+            family(
+                "portcullis_connections_refused_total",
+                "Connections closed as soon as they were accepted, by reason: a list, a rate, a bound on connections.",
+            ),
+            family("portcullis_received_bytes_total", "Payload bytes received from clients."),
+            family("portcullis_sent_bytes_total", "Payload bytes sent to clients."),
+            CONNECTION_DURATION,
+        ],
+    },
+    Subject {
+        title: "Upstreams",
+        note: "One series for each server behind a listener, from when it is configured until it is not; none without upstreams. A reload makes new ones, which begin at 0.",
+        families: &[
+            UPSTREAM_UP,
+            UPSTREAM_CONNECTIONS,
+            UPSTREAM_CONNECTS,
+            UPSTREAM_CONNECT_FAILURES,
+            UPSTREAM_CONNECT_DURATION,
+            UPSTREAM_CHECK_FAILURES,
+        ],
+    },
+    Subject {
+        title: "The kernel's own counters",
+        note: "Of the network namespace, from `/proc/net/netstat`; other sockets than ours count there too.",
+        families: &[
+            family(
+                "portcullis_kernel_tcpext_syncookies_sent_total",
+                "SYN cookies the kernel sent (TcpExt SyncookiesSent).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_syncookies_received_total",
+                "SYN cookies the kernel took (TcpExt SyncookiesRecv).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_syncookies_failed_total",
+                "SYN cookies the kernel refused (TcpExt SyncookiesFailed).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_listen_overflows_total",
+                "Times an accept queue of the kernel was full (TcpExt ListenOverflows).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_listen_drops_total",
+                "SYNs the kernel's listeners dropped (TcpExt ListenDrops).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_reqq_full_do_cookies_total",
+                "SYNs the kernel answered with a cookie because its SYN queue was full (TcpExt TCPReqQFullDoCookies).",
+            ),
+            family(
+                "portcullis_kernel_tcpext_reqq_full_drop_total",
+                "SYNs the kernel dropped because its SYN queue was full (TcpExt TCPReqQFullDrop).",
+            ),
+            family("portcullis_kernel_tcp_out_rsts_total", "RST segments the kernel sent (Tcp OutRsts)."),
+        ],
+    },
+    Subject {
+        title: "The collectors",
+        note: "What has to be fetched from the kernel, at most once a second: `sock_diag` (sockets by state), `netstat`, `process`.",
+        families: &[
+            family(
+                "portcullis_collector_success",
+                "1 if the collector's last run succeeded; else 0, and its values are older ones.",
+            ),
+            family("portcullis_collector_duration_seconds", "How long the collector's last run took."),
+        ],
+    },
+    Subject {
+        title: "Standard metrics of a process",
+        note: "Names and meanings of the Prometheus client libraries.",
+        families: &[
+            family("process_resident_memory_bytes", "Resident memory size in bytes."),
+            family("process_virtual_memory_bytes", "Virtual memory size in bytes."),
+            family("process_open_fds", "Number of open file descriptors."),
+            family("process_max_fds", "Maximum number of open file descriptors."),
+            family("process_start_time_seconds", "Start time of the process since unix epoch in seconds."),
+            PROCESS_CPU,
+        ],
+    },
 ];
 
 /// Every family there is.
 pub(crate) fn all() -> impl Iterator<Item = &'static Family> + Clone {
-    FAMILIES.iter().chain(RENDERED.iter().copied())
+    SUBJECTS.iter().flat_map(|subject| subject.families)
 }
 
 const fn family(name: &'static str, help: &'static str) -> Family {
@@ -332,7 +417,7 @@ mod tests {
         for counter in Counter::ALL {
             let place = place(counter);
             assert!(seen.insert((place.name, place.part)), "{counter:?} shares its series");
-            assert!(FAMILIES.iter().any(|family| family.name == place.name), "{counter:?} has no HELP text");
+            assert!(all().any(|family| family.name == place.name), "{counter:?} has no HELP text");
         }
     }
 

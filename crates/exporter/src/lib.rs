@@ -34,6 +34,8 @@ mod collect;
 mod error;
 mod exporter;
 mod listeners;
+#[cfg(test)]
+mod metrics_doc;
 mod readiness;
 mod registry;
 mod reloads;

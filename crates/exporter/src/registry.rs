@@ -3,7 +3,7 @@
 use metrics::{Counter, Gauge, Key, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
-use crate::catalog::FAMILIES;
+use crate::catalog;
 use crate::text;
 
 /// Where handles are registered and from which they are rendered.
@@ -21,7 +21,7 @@ impl Registry {
     /// A registry that knows the HELP text of every family of the catalog, and has no series.
     pub(crate) fn new() -> Registry {
         let recorder = PrometheusBuilder::new().build_recorder();
-        for family in FAMILIES {
+        for family in catalog::all() {
             // The recorder keeps one table of descriptions for all kinds of metrics.
             recorder.describe_gauge(family.name.into(), None, family.help.into());
         }
@@ -48,7 +48,7 @@ impl Registry {
 const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 fn key(name: &'static str, labels: Labels<'_>) -> Key {
-    debug_assert!(FAMILIES.iter().any(|family| family.name == name), "{name} has no HELP text in the catalog");
+    debug_assert!(catalog::all().any(|family| family.name == name), "{name} has no HELP text in the catalog");
     let labels: Vec<Label> = labels.iter().map(|&(label, value)| Label::new(label, value.to_owned())).collect();
     Key::from_parts(name, labels)
 }

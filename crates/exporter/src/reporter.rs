@@ -236,3 +236,6 @@ fn upstream(server: UpstreamCounts) -> UpstreamStatus {
 fn unix_seconds(at: SystemTime) -> u64 {
     at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,7 @@ async fn scrapes_go_on_without_descriptors_and_without_spinning() {
     let _server = tokio::spawn(server.run(std::future::pending()));
 
     // Clients have their descriptors before the rest is taken.
-    let mut clients: Vec<TcpSocket> = (0..IDLE_CLIENTS + 4).map(|_| TcpSocket::new_v4().unwrap()).collect();
+    let mut clients: Vec<TcpSocket> = (0..IDLE_CLIENTS + 5).map(|_| TcpSocket::new_v4().unwrap()).collect();
     let hoard = take_all_descriptors();
 
     // Clients that were served stay, so that none of their descriptors comes free.
@@ -83,6 +83,11 @@ async fn scrapes_go_on_without_descriptors_and_without_spinning() {
         // Not equal: whoever started this process may have left it descriptors above the limit.
         assert!(open_fds(&scrape) >= LIMIT, "{scrape}");
     }
+
+    // The reserve is for requests, which end: no stream can have it.
+    served.push(connect(clients.pop().unwrap(), addr).await);
+    let refusal = ask(served.last_mut().unwrap(), "/api/v1/events").await;
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
 
     // Idle clients queue up before a scraper; each has the reserve for its 250 ms, and a naive loop would spin meanwhile.
     let mut idle = Vec::new();
@@ -121,7 +126,11 @@ async fn connect(socket: TcpSocket, addr: SocketAddr) -> TcpStream {
 }
 
 async fn scrape(client: &mut TcpStream) -> String {
-    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    ask(client, "/metrics").await
+}
+
+async fn ask(client: &mut TcpStream, path: &str) -> String {
+    client.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
     let mut answer = String::new();
     let read = tokio::time::timeout(Duration::from_secs(30), client.read_to_string(&mut answer));
     read.await.expect("an answer within 30 s").unwrap();

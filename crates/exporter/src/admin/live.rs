@@ -101,12 +101,15 @@ async fn sample(reporter: &Arc<Reporter>) -> Option<Bytes> {
 
 /// A stream of events that does not end but when the server does, or its client.
 pub(super) struct Events {
-    next: Pin<Box<dyn Future<Output = Option<(Bytes, watch::Receiver<Feed>)>> + Send>>,
+    next: Pin<Box<dyn Future<Output = Next> + Send>>,
     /// Held for as long as the stream is.
     _place: OwnedSemaphorePermit,
 }
 
-async fn next(mut receiver: watch::Receiver<Feed>) -> Option<(Bytes, watch::Receiver<Feed>)> {
+/// An event, and where the one behind it will come from; `None` at the end.
+type Next = Option<(Bytes, watch::Receiver<Feed>)>;
+
+async fn next(mut receiver: watch::Receiver<Feed>) -> Next {
     loop {
         receiver.changed().await.ok()?;
         let event = match &*receiver.borrow_and_update() {

@@ -3,11 +3,13 @@ use std::process::{Command, Stdio};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use listener::{Counter, DropReason, HANDSHAKE_BUCKETS, TcpState};
+use listener::{Counter, DropReason, HANDSHAKE_BUCKETS, TcpState, Transition};
 
 use super::*;
 use crate::catalog;
-use crate::testing::{ACCEPT_QUEUE_LIMIT, FakeSockets, FakeSource, HALF_OPEN_LIMIT, Scrape, exporter, reporter};
+use crate::testing::{
+    ACCEPT_QUEUE_LIMIT, CONNECTIONS_LIMIT, FakeSockets, FakeSource, HALF_OPEN_LIMIT, Scrape, exporter, reporter,
+};
 
 fn web() -> Arc<FakeSource> {
     FakeSource::new("web", "raw", "198.18.0.1:80")
@@ -185,6 +187,62 @@ async fn parts_add_up_to_what_the_listener_counted() {
     assert!((scrape.get("portcullis_handshake_duration_seconds_sum{listener=\"web\"}") - 0.124).abs() < 1e-9);
     assert_eq!(scrape.get("portcullis_handshake_duration_seconds_bucket{listener=\"web\",le=\"0.001\"}"), 0.0);
     assert_eq!(scrape.get("portcullis_handshake_duration_seconds_bucket{listener=\"web\",le=\"0.0025\"}"), 62.0);
+}
+
+#[tokio::test]
+async fn bounds_are_gauges_and_no_bound_is_infinite() {
+    let source = web();
+    let (exporter, _) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get("portcullis_half_open_high_watermark{listener=\"web\"}"), HALF_OPEN_LIMIT as f64 * 0.75);
+    assert_eq!(scrape.get("portcullis_half_open_low_watermark{listener=\"web\"}"), HALF_OPEN_LIMIT as f64 * 0.25);
+    assert_eq!(scrape.get("portcullis_connections_limit{listener=\"web\"}"), CONNECTIONS_LIMIT as f64);
+    source.set(|values| values.connections.limit = None);
+    assert_eq!(Scrape::of(&exporter).await.get("portcullis_connections_limit{listener=\"web\"}"), f64::INFINITY);
+}
+
+#[tokio::test]
+async fn histograms_show_what_the_listener_and_its_connections_recorded() {
+    let source = web();
+    let (exporter, _) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    source.set(|values| {
+        for entries in [1, 1024, 3072] {
+            values.stats.record_occupancy(entries, HALF_OPEN_LIMIT as usize);
+        }
+        values.connections.durations = crate::Histogram { bounds: &[0.1, 1.0], counts: vec![3, 2, 1], sum: 9.5 };
+    });
+    let scrape = Scrape::of(&exporter).await;
+    let occupancy =
+        |le: &str| scrape.get(&format!("portcullis_half_open_occupancy_bucket{{listener=\"web\",le=\"{le}\"}}"));
+    assert_eq!((occupancy("0.01"), occupancy("0.25"), occupancy("0.6"), occupancy("0.75")), (1.0, 2.0, 2.0, 3.0));
+    assert_eq!(scrape.get("portcullis_half_open_occupancy_sum{listener=\"web\"}"), 4097.0 / HALF_OPEN_LIMIT as f64);
+    let durations = |rest: &str| scrape.get(&format!("portcullis_connection_duration_seconds_{rest}"));
+    assert_eq!(durations("bucket{listener=\"web\",le=\"1\"}"), 5.0);
+    assert_eq!((durations("count{listener=\"web\"}"), durations("sum{listener=\"web\"}")), (6.0, 9.5));
+}
+
+#[tokio::test]
+async fn all_transitions_are_there_and_a_gauge_says_whether_they_are_counted() {
+    const COMPLETE: &str = "portcullis_state_transitions_complete{listener=\"web\"}";
+    let step = |from: TcpState, to: TcpState| {
+        let (from, to) = (from.label(), to.label());
+        format!("portcullis_state_transitions_total{{listener=\"web\",from=\"{from}\",to=\"{to}\"}}")
+    };
+    let source = web();
+    let (exporter, _) = exporter(std::slice::from_ref(&source), &FakeSockets::default());
+    let scrape = Scrape::of(&exporter).await;
+    for Transition { from, to } in Transition::ALL {
+        assert_eq!(scrape.get(&step(from, to)), 0.0);
+    }
+    assert_eq!(scrape.get(COMPLETE), 0.0);
+    source.set(|values| {
+        values.stats.add(Counter::HalfOpenInserted, 7);
+        values.transitions = Some([5; Transition::ALL.len()]);
+    });
+    let scrape = Scrape::of(&exporter).await;
+    assert_eq!(scrape.get(COMPLETE), 1.0);
+    assert_eq!(scrape.get(&step(TcpState::Listen, TcpState::SynReceived)), 7.0, "ours, not the kernel's");
+    assert_eq!(scrape.get(&step(TcpState::LastAck, TcpState::Closed)), 5.0);
 }
 
 #[tokio::test]

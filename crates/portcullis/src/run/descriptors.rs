@@ -115,8 +115,8 @@ mod tests {
     fn a_limit_that_leaves_next_to_nothing_is_told_from_a_small_one() {
         let descriptors = |limit| Descriptors { limit, open: 30 };
         assert_eq!(descriptors(64).connections(65_536, 8, false, 1), Allowed::HardlyAny(0));
-        assert_eq!(descriptors(101).connections(65_536, 8, false, 1), Allowed::HardlyAny(15));
-        assert_eq!(descriptors(102).connections(65_536, 8, false, 1), Allowed::Fewer(16));
+        assert_eq!(descriptors(109).connections(65_536, 8, false, 1), Allowed::HardlyAny(15));
+        assert_eq!(descriptors(110).connections(65_536, 8, false, 1), Allowed::Fewer(16));
         assert_eq!(descriptors(90).connections(2, 8, false, 1), Allowed::All, "two were wanted");
     }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::thread;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::thread::{self, Scope};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,11 +15,11 @@ use super::prometheus::Prometheus;
 use super::{dashboards, rules};
 use crate::support::battlefield::Battlefield;
 use crate::support::clients::Clients;
-use crate::support::{Door, Lab, PORT, Scratch, V4};
+use crate::support::{Door, Lab, PORT, Scratch, V4, connect_from, exchange, is_raw};
 
-/// Until the rules' windows have what they want: alerts wait up to half a minute for it to last.
+/// Longer than anything here takes on a busy machine. That alerts fire once they have been pending for long enough, promtool tests.
 const PATIENCE: Duration = Duration::from_secs(75);
-const ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9464);
+const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9464);
 /// The relay's guarded port.
 const RELAY: u16 = PORT + 1;
 /// Alerts that this scene must raise, pending at least, and for which listener.
@@ -27,6 +28,27 @@ const RAISED: [&str; 3] =
 /// Alerts that it must not raise, whatever a busy machine does: the other listener is not attacked, and the process is there.
 const NOT_RAISED: [&str; 3] =
     ["PortcullisSynFlood of relay", "PortcullisTargetDown of all", "PortcullisNoUpstreamUp of relay"];
+
+/// Panels whose first query must be above 0 in this scene: an answer that is 0 always would be no answer.
+const MOVED: [(&str, &str); 14] = [
+    ("portcullis-overview", "Attack: SYNs without a handshake"),
+    ("portcullis-overview", "Attack: mode"),
+    ("portcullis-overview", "Users: handshakes"),
+    ("portcullis-overview", "Users: refused or waiting"),
+    ("portcullis-overview", "SYNs and handshakes"),
+    ("portcullis-overview", "Refused"),
+    ("portcullis-overview", "Connects to upstreams"),
+    ("portcullis-flood", "SYNs"),
+    ("portcullis-flood", "SYNs without a handshake"),
+    ("portcullis-flood", "Handshakes by cookie"),
+    ("portcullis-flood", "Fullest half-open queue"),
+    ("portcullis-flood", "Answers"),
+    ("portcullis-flood", "Cookies sent and valid"),
+    ("portcullis-flood", "SYNs answered without an entry"),
+];
+
+/// Recorded series without a number where another datapath than `raw` is under test: 0 packets of 0, as there is no ring.
+const OF_RAW_ALONE: [&str; 1] = ["instance_listener:portcullis_ring_dropped_packets:ratio_rate1m"];
 
 /// The relay's upstream: it answers what it is sent, until both sides have closed.
 fn serve(upstream: TcpListener) {
@@ -46,7 +68,7 @@ fn serve(upstream: TcpListener) {
 }
 
 /// Two listeners: one is attacked; the other relays to a server that is there and one that is not, and lets in fewer than come.
-fn configuration(scratch: &Scratch, alive: SocketAddr) -> std::path::PathBuf {
+fn configuration(scratch: &Scratch, alive: SocketAddr) -> PathBuf {
     let log = scratch.path().join("access.log");
     let text = format!(
         r#"
@@ -74,13 +96,12 @@ fn configuration(scratch: &Scratch, alive: SocketAddr) -> std::path::PathBuf {
 }
 
 /// Clients of the relay, as many as come, until told to stop. Some are let in, some are not.
-fn crowd<'scope>(scope: &'scope thread::Scope<'scope, '_>, lab: &'scope Lab, clients: &'scope Clients) {
+fn crowd<'scope>(scope: &'scope Scope<'scope, '_>, lab: &'scope Lab, clients: &'scope Clients) {
     scope.spawn(move || {
         let relay = SocketAddr::new(V4.ip(), RELAY);
         while !clients.are_stopped() {
             // To be refused is what they are here for.
-            let _ = crate::support::connect_from(&lab.client, relay)
-                .and_then(|mut stream| crate::support::exchange(&mut stream, b"hello"));
+            let _ = connect_from(&lab.client, relay).and_then(|mut stream| exchange(&mut stream, b"hello"));
             thread::sleep(Duration::from_millis(20));
         }
     });
@@ -122,6 +143,24 @@ fn questions_of_dashboards() -> BTreeMap<String, String> {
         (format!("mark: {name}"), substituted(&expr))
     });
     panels.chain(marks).collect()
+}
+
+/// Every recorded series that has a number in the datapath under test.
+fn records_of_this_datapath() -> BTreeMap<String, String> {
+    let here = |name: &String| is_raw() || !OF_RAW_ALONE.contains(&name.as_str());
+    rules::records().into_iter().filter(here).map(|name| (name.clone(), name)).collect()
+}
+
+/// What the panels show that this scene moves.
+fn expect_moved(prometheus: &Prometheus) {
+    let queries = dashboards::queries();
+    for (dashboard, panel) in MOVED {
+        let query = queries.iter().find(|query| (query.dashboard.as_str(), query.panel.as_str()) == (dashboard, panel));
+        let expr = substituted(&query.unwrap_or_else(|| panic!("{dashboard} has no panel {panel:?}")).expr);
+        eventually(&format!("{dashboard}: {panel}: above 0"), PATIENCE, || {
+            prometheus.query(&expr).expect("an answer").iter().any(|value| *value > 0.0)
+        });
+    }
 }
 
 /// Waits until Prometheus has evaluated every rule of ours, and found none wrong.
@@ -171,7 +210,8 @@ fn in_a_flood_every_panel_has_data_and_the_alerts_say_what_is_wrong() {
             eventually("cookie mode", PATIENCE, || door.metric("portcullis_syncookies_active") >= 1.0);
 
             expect_answers(&prometheus, questions_of_dashboards());
-            expect_answers(&prometheus, rules::records().into_iter().map(|name| (name.clone(), name)).collect());
+            expect_moved(&prometheus);
+            expect_answers(&prometheus, records_of_this_datapath());
             for (name, alert) in rules::alerts() {
                 prometheus.query(string(&alert, "expr")).unwrap_or_else(|error| panic!("{name}: {error}"));
             }
@@ -180,11 +220,6 @@ fn in_a_flood_every_panel_has_data_and_the_alerts_say_what_is_wrong() {
             eventually("the alerts of this scene", PATIENCE, || {
                 let raised = raised(&prometheus);
                 RAISED.iter().all(|alert| raised.contains(*alert))
-            });
-            eventually("the flood's alert fires", PATIENCE, || {
-                let firing =
-                    prometheus.query(r#"ALERTS{alertname="PortcullisSynFlood", alertstate="firing", listener="web"}"#);
-                firing.is_ok_and(|values| !values.is_empty())
             });
             let raised = raised(&prometheus);
             assert!(!NOT_RAISED.iter().any(|alert| raised.contains(*alert)), "{raised:?}");

@@ -14,7 +14,15 @@ pub struct Selector<'a> {
     pub function: Option<&'a str>,
 }
 
+/// Counters of which the difference is a gauge: connections that are open.
+const DIFFERENCES: [&str; 2] = ["portcullis_connections_accepted_total", "portcullis_connections_closed_total"];
+
 impl Selector<'_> {
+    /// Whether it stands in a difference of counters that is a gauge.
+    pub fn is_part_of_difference(&self) -> bool {
+        DIFFERENCES.contains(&self.name)
+    }
+
     /// Whether the series counts up for as long as its process lives.
     pub fn is_counter(&self) -> bool {
         ["_total", "_bucket", "_count", "_sum"].iter().any(|ending| self.name.ends_with(ending))
