@@ -457,6 +457,20 @@ fn files_that_the_demonstration_mounts_are_there() {
 }
 
 #[test]
+fn grafana_finds_its_dashboards_and_prometheus() {
+    let compose = compose();
+    let grafana = at(&compose, "/services/grafana");
+    let provider = yaml("deploy/grafana/provisioning/dashboards/portcullis.yml");
+    let dashboards = format!("../grafana/dashboards:{}:ro", text_at(&provider, "/providers/0/options/path"));
+    assert!(texts_at(grafana, "/volumes").contains(&&*dashboards), "{dashboards}");
+    let source = yaml("deploy/grafana/provisioning/datasources/portcullis.yml");
+    let variable = text_at(&source, "/datasources/0/url").strip_prefix('$').expect("from the environment");
+    let url = text_at(grafana, &format!("/environment/{variable}"));
+    let listens = port(texts_at(&compose, "/services/prometheus/ports")[0]);
+    assert_eq!(url, format!("http://prometheus:{listens}"));
+}
+
+#[test]
 fn the_flood_is_asked_for_bounded_and_of_the_door_beside_it() {
     let compose = compose();
     let echoes = |listener: &&toml::Value| listener.get("service").and_then(toml::Value::as_str) == Some("echo");
