@@ -281,7 +281,7 @@ fn paths_in_the_pod_are_those_of_its_configuration() {
         let key = format!("{}/master.key", mount_of(container, "master-key"));
         assert_eq!(settings.text("master_key_file"), Some(&*key), "{overlay}");
         assert_eq!(image.variable("RUNTIME_DIRECTORY"), mount_of(container, "runtime"), "{overlay}");
-        assert!(arguments(container).contains(&format!("--datapath={overlay}")));
+        assert_eq!(settings.text("datapath"), Some(overlay));
         let mounted: BTreeSet<_> =
             list_at(container, "/volumeMounts").iter().map(|mount| text_at(mount, "/name")).collect();
         let volumes: BTreeSet<_> = list_at(&pod, "/volumes").iter().map(|volume| text_at(volume, "/name")).collect();
@@ -306,10 +306,11 @@ fn the_pins_are_our_own_directory_of_the_nodes_bpffs() {
 }
 
 #[test]
-fn the_overlays_configurations_differ_by_the_pins_alone() {
+fn the_overlays_configurations_differ_by_datapath_and_pins_alone() {
     let mut tables = OVERLAYS.map(|overlay| text(&settings_path(overlay)).parse::<toml::Table>().unwrap());
     assert_eq!(tables[0].get("bpf_pins"), None);
     assert!(tables[1].remove("bpf_pins").is_some());
+    assert_ne!(tables[0].remove("datapath"), tables[1].remove("datapath"));
     assert_eq!(tables[0], tables[1]);
 }
 
@@ -350,9 +351,7 @@ fn selectors_and_names_meet_what_they_mean() {
     let namespace = base("namespace");
     let namespace = text_at(&namespace, "/metadata/name");
     assert_eq!(text_at(&base("kustomization"), "/namespace"), namespace);
-    for file in
-        ["monitoring/podmonitor", "monitoring/prometheusrule", "overlays/raw/daemonset", "overlays/bpf/daemonset"]
-    {
+    for file in ["monitoring/podmonitor", "monitoring/prometheusrule", "overlays/bpf/daemonset"] {
         assert_eq!(text_at(&yaml(&format!("{KUBERNETES}/{file}.yaml")), "/metadata/namespace"), namespace, "{file}");
     }
 }

@@ -17,7 +17,8 @@ pub const OVERLAYS: [&str; 2] = ["raw", "bpf"];
 pub fn daemonset(overlay: &str) -> Value {
     let mut whole = yaml(&format!("{KUBERNETES}/base/daemonset.yaml"));
     let overlay = format!("{KUBERNETES}/overlays/{overlay}");
-    for patch in list_at(&yaml(&format!("{overlay}/kustomization.yaml")), "/patches") {
+    let kustomization = yaml(&format!("{overlay}/kustomization.yaml"));
+    for patch in kustomization.get("patches").and_then(Value::as_array).into_iter().flatten() {
         merge(&mut whole, yaml(&format!("{overlay}/{}", text_at(patch, "/path"))));
     }
     whole
