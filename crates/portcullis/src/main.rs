@@ -30,6 +30,7 @@ use config::{Config, DEFAULT_TOML};
 use failure::Failure;
 
 fn main() -> ExitCode {
+    rights::take_up();
     // clap itself ends the program for --help (0) and for bad flags (2).
     let done = match Cli::parse().into_command() {
         Command::Run(args) => run::run(&args),

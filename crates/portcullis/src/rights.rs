@@ -29,6 +29,17 @@ const COVERED: [Capability; 2] = [Capability::CAP_BPF, Capability::CAP_PERFMON];
 const NEEDED_FOR_LOW_PORTS: Need =
     (Capability::CAP_NET_BIND_SERVICE, "to guard a port that the kernel keeps for privileged programs");
 
+/// Puts into effect every capability that this process is permitted: by file capabilities that are permitted alone (`setcap ...+p`).
+///
+/// With `+ep` the kernel does so itself, but starts no program that may not have all of them, as in a container that was given fewer: not
+/// even to say which one is missing.
+pub fn take_up() {
+    // What cannot be had is told where it is needed.
+    if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
+        let _ = caps::set(None, CapSet::Effective, &permitted);
+    }
+}
+
 /// Whether this process has what a datapath that answers SYNs needs to guard these addresses.
 ///
 /// # Errors

@@ -43,6 +43,8 @@ pub struct Link {
     pub hardware_type: u16,
     /// Its link-layer address, for devices that have one of six bytes.
     pub mac: Option<[u8; 6]>,
+    /// Whether there is a device below it, as on a bus: not with veth, bridges and the like. Known since Linux 5.14.
+    pub has_hardware: bool,
     /// The bridge, bond, team or VRF it belongs to, by index.
     pub master: Option<u32>,
     /// For a VLAN device: whose frames it takes, and which.
@@ -263,6 +265,9 @@ fn link_request() -> [u8; IFINFOMSG_LEN + 8] {
     request
 }
 
+/// The name of the device below an interface, in `linux/if_link.h`.
+const IFLA_PARENT_DEV_NAME: u16 = 56;
+
 fn read_link(body: &[u8]) -> Option<Link> {
     let attributes = body.get(IFINFOMSG_LEN..)?;
     let flags = read_u32(body, 8)?;
@@ -274,6 +279,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         hardware_type: read_u16(body, 2)?,
         mac: None,
+        has_hardware: false,
         master: None,
         vlan: None,
         addresses: Vec::new(),
@@ -286,6 +292,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
             libc::IFLA_IFNAME => link.name = read_name(value),
             libc::IFLA_ADDRESS => link.mac = value.try_into().ok(),
             libc::IFLA_MTU => link.mtu = read_u32(value, 0)?,
+            IFLA_PARENT_DEV_NAME => link.has_hardware = true,
             libc::IFLA_MASTER => link.master = read_u32(value, 0),
             libc::IFLA_LINK => parent = read_u32(value, 0),
             libc::IFLA_LINK_NETNSID => parent_is_elsewhere = true,

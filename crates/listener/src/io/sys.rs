@@ -274,11 +274,14 @@ pub(super) fn boot_nanos() -> u64 {
 }
 
 /// [sched_setscheduler(2)](https://man7.org/linux/man-pages/man2/sched_setscheduler.2.html) for the calling thread: at the lowest
-/// real-time priority, which its children do not inherit, or as every other thread.
+/// real-time priority, or as every other thread.
+///
+/// Its children inherit neither. By `RLIMIT_RTPRIO` alone, without CAP_SYS_NICE, the mark that says so can be set and not be taken off: a
+/// call that does not set it again fails whole.
 pub(super) fn go_first(yes: bool) -> io::Result<()> {
-    let (policy, sched_priority) =
-        if yes { (libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, 1) } else { (libc::SCHED_OTHER, 0) };
+    let (policy, sched_priority) = if yes { (libc::SCHED_RR, 1) } else { (libc::SCHED_OTHER, 0) };
     let parameters = libc::sched_param { sched_priority };
+    let policy = policy | libc::SCHED_RESET_ON_FORK;
     // SAFETY: the pointer is to a value that lives through the call; 0 is the calling thread.
     check(unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) }).map(drop)
 }

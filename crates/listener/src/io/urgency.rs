@@ -91,6 +91,22 @@ mod tests {
         }
     }
 
+    /// As with `RLIMIT_RTPRIO` and without CAP_SYS_NICE: the thread may be urgent, and may not become like the others in every way.
+    #[test]
+    fn a_thread_goes_back_without_the_capability() {
+        const SKIP: &str = "PORTCULLIS_SKIP_PRIVILEGED";
+        if std::env::var(SKIP).is_ok_and(|value| value == "1") {
+            return println!("skipped, because {SKIP}=1");
+        }
+        // Capabilities are each thread's own.
+        let went_back = std::thread::spawn(|| {
+            sys::go_first(true).unwrap_or_else(|error| panic!("needs CAP_SYS_NICE (or {SKIP}=1): {error}"));
+            caps::drop(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_NICE).expect("drop a capability");
+            sys::go_first(false).map(|()| policy())
+        });
+        assert_eq!(went_back.join().unwrap().expect("going back"), libc::SCHED_OTHER);
+    }
+
     #[test]
     fn without_the_right_nothing_changes() {
         let refused = Some(io::ErrorKind::PermissionDenied.into());

@@ -131,7 +131,7 @@ impl Ground {
         );
         let ctl = Ctl::start(socket, running, heritage, ctl_stop)?;
 
-        let _watches = watch_all(sources);
+        let _watches = watch_all(sources, succession.taken.clone());
         let banner = banner::lines(config, &listeners, admin.addr, ctl.path.as_deref());
         let fronts = run_all(fronts, listeners);
         readiness.set_ready(true);
@@ -237,9 +237,9 @@ fn fronts(reached: &[Reached], stop: &Stop, registry: &Arc<Registry>) -> Vec<Fro
 }
 
 /// They end when the set is dropped.
-fn watch_all(sources: Vec<Arc<dyn Source>>) -> JoinSet<()> {
+fn watch_all(sources: Vec<Arc<dyn Source>>, succeeded: CancellationToken) -> JoinSet<()> {
     let mut watches: JoinSet<()> = sources.into_iter().map(shortage::watch).collect();
-    watches.spawn(supervisor::watchdog());
+    watches.spawn(supervisor::watchdog(succeeded));
     watches
 }
 

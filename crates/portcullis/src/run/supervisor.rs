@@ -5,6 +5,7 @@ use std::future::pending;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use tokio_util::sync::CancellationToken;
 
 /// It serves.
 pub fn ready(status: &str) {
@@ -33,12 +34,15 @@ pub fn succeeded_by(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
 
-/// Says that we live, twice in the time after which the service manager would believe otherwise; for ever.
-pub async fn watchdog() {
+/// Says that we live, twice in the time after which the service manager would believe otherwise; until a successor says so in our place.
+pub async fn watchdog(succeeded: CancellationToken) {
     let Some(limit) = sd_notify::watchdog_enabled().filter(|limit| !limit.is_zero()) else { return pending().await };
     let mut often = tokio::time::interval(limit / 2);
     loop {
-        often.tick().await;
+        tokio::select! {
+            () = succeeded.cancelled() => return,
+            _ = often.tick() => {}
+        }
         tell(&[NotifyState::Watchdog]);
     }
 }

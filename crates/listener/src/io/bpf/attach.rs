@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::path::Path;
 
 use aya::programs::links::{FdLink, LinkError};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
@@ -167,7 +166,7 @@ impl Attached {
             self.pins.iter().for_each(|pins| pins.remove(Kind::Xdp, link.index));
             return Ok(Device { mac: None, tc, xdp: None });
         };
-        if hook == BpfHook::Xdp && !has_hardware(link) {
+        if hook == BpfHook::Xdp && !link.has_hardware {
             tracing::warn!(
                 interface = link.name,
                 "no hardware below it: if it is a veth, answers get lost unless its other end has an XDP program too"
@@ -241,13 +240,9 @@ impl Attached {
     }
 }
 
+/// Devices without hardware, such as veth, lose more by a program in their driver than they gain.
 fn may_have_driver(link: &Link, interfaces: &Interfaces) -> bool {
-    has_hardware(link) && !carries_vlans(link, interfaces)
-}
-
-/// Devices without any, such as veth, lose more by a program in their driver than they gain.
-fn has_hardware(link: &Link) -> bool {
-    Path::new("/sys/class/net").join(&link.name).join("device").exists()
+    link.has_hardware && !carries_vlans(link, interfaces)
 }
 
 /// The driver may have taken the tag off a frame, and then it cannot be told whose it is.

@@ -15,6 +15,7 @@ fn link(index: u32, up: bool, loopback: bool) -> Link {
         loopback,
         hardware_type: libc::ARPHRD_ETHER,
         mac: None,
+        has_hardware: false,
         master: None,
         vlan: None,
         addresses: Vec::new(),
@@ -82,15 +83,31 @@ fn network_of_any_prefix_length_does_not_panic() {
     assert_eq!(Network::of(v4("198.18.5.1"), 0).mask, 0);
 }
 
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+#[test]
+fn a_device_below_is_hardware_and_a_veth_has_none() {
+    let mut body = vec![0; IFINFOMSG_LEN];
+    body[4..8].copy_from_slice(&2u32.to_ne_bytes());
+    assert!(!read_link(&body).unwrap().has_hardware);
+    body.extend(attribute(IFLA_PARENT_DEV_NAME, b"0000:00:03.0\0"));
+    assert!(read_link(&body).unwrap().has_hardware);
+
+    in_own_namespace(|| {
+        ip_command("link add eth0 type veth peer name eth1");
+        let interfaces = Interfaces::read().unwrap();
+        assert_eq!(interfaces.links().map(|link| link.has_hardware).collect::<Vec<_>>(), [false; 3]);
+    });
+}
+
 #[test]
 fn vlan_attributes_give_parent_and_id() {
-    let attribute = |kind: u16, value: &[u8]| {
-        let mut bytes = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    };
     let data = attribute(1, &100u16.to_ne_bytes());
     let info = [attribute(libc::IFLA_INFO_KIND, b"vlan\0"), attribute(libc::IFLA_INFO_DATA, &data)].concat();
     let mut body = vec![0; IFINFOMSG_LEN];
