@@ -34,8 +34,9 @@ const NEEDED_FOR_LOW_PORTS: Need =
 /// With `+ep` the kernel does so itself, but starts no program that may not have all of them, as in a container that was given fewer: not
 /// even to say which one is missing.
 pub fn take_up() {
-    // What cannot be had is told where it is needed.
-    if let Ok(permitted) = caps::read(None, CapSet::Permitted) {
+    let [permitted, effective] = [CapSet::Permitted, CapSet::Effective].map(|set| caps::read(None, set).ok());
+    // What cannot be had is told where it is needed. Where nothing is to be changed a sandbox may forbid to ask.
+    if let Some(permitted) = permitted.filter(|permitted| effective.is_some_and(|effective| effective != *permitted)) {
         let _ = caps::set(None, CapSet::Effective, &permitted);
     }
 }
