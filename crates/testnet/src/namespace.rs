@@ -31,6 +31,8 @@ impl Namespace {
         });
         let namespace = made.join().unwrap_or_else(|panic| resume_unwind(panic));
         namespace.ip("link set lo up");
+        // A new namespace does as the first one does, which forwards wherever containers run.
+        namespace.sysctl("net.ipv4.ip_forward", "0");
         for scope in ["all", "default"] {
             namespace.sysctl(&format!("net.ipv6.conf.{scope}.accept_dad"), "0");
             namespace.sysctl(&format!("net.ipv6.conf.{scope}.router_solicitations"), "0");
