@@ -15,7 +15,7 @@ use serde_json::Value;
 use testnet::{Namespace, http_get};
 
 use binary::{Server, code, output, stderr};
-use cluster::compose::{COMPOSE, compose, doors, seconds, services};
+use cluster::compose::{COMPOSE, IMAGE, compose, doors, seconds, services};
 use cluster::files::{at, below, list_at, repository, text, text_at, texts_at, yaml};
 use cluster::image::Image;
 use cluster::manifests::{KUBERNETES, OVERLAYS, container, daemonset, pod, settings_path};
@@ -87,32 +87,67 @@ fn needs() -> Vec<(BTreeSet<String>, String, String)> {
     table.lines().filter_map(row).collect()
 }
 
-#[test]
-fn the_image_has_what_the_operations_say_is_needed() {
-    let needs = needs();
-    let without_is_fatal = needs.iter().filter(|(_, _, without)| without.starts_with("exit code 77"));
-    let for_raw: BTreeSet<String> = without_is_fatal.flat_map(|(capabilities, ..)| capabilities.clone()).collect();
-    assert!(!for_raw.is_empty());
-    assert_eq!(Image::read().capabilities(), for_raw);
-    let of_bpf = needs.iter().filter(|(_, purpose, _)| purpose == "datapath `bpf`");
-    let for_bpf = of_bpf.flat_map(|(capabilities, ..)| capabilities.clone()).chain(for_raw.clone()).collect();
-    assert_ne!(for_raw, for_bpf);
-    assert_eq!(Image::capabilities_for_bpf(), for_bpf);
+/// The capabilities that the operations say this datapath does not start without, if it guards these addresses.
+fn needed(datapath: &str, guarded: &[&str]) -> BTreeSet<String> {
+    let low_port = guarded.iter().any(|address| port(address) < 1024);
+    let applies = |(_, purpose, without): &(BTreeSet<String>, String, String)| match &**purpose {
+        "datapath `bpf`" => datapath == "bpf",
+        purpose if purpose.contains("below 1024") => low_port,
+        _ => datapath != "kernel" && without.starts_with("exit code 77"),
+    };
+    needs().into_iter().filter(applies).flat_map(|(capabilities, ..)| capabilities).collect()
 }
 
 #[test]
-fn each_container_adds_the_capabilities_of_its_image_and_drops_all_others() {
-    let image = Image::read();
+fn the_image_has_every_capability_that_the_operations_name() {
+    let named: BTreeSet<String> = needs().into_iter().flat_map(|(capabilities, ..)| capabilities).collect();
+    assert!(named.is_superset(&needed("bpf", &["0.0.0.0:443"])), "{named:?}");
+    assert_eq!(Image::read().capabilities(), named);
+}
+
+#[test]
+fn each_container_adds_the_capabilities_that_its_configuration_needs_and_drops_all_others() {
+    assert_ne!(needed("raw", &["0.0.0.0:443"]), needed("raw", &["0.0.0.0:1024"]));
+    assert_ne!(needed("raw", &[]), needed("bpf", &[]));
+    let added = |capabilities: &Value, key: &str| {
+        let list = capabilities.get(key).map(|_| texts_at(capabilities, &format!("/{key}")));
+        names(list.unwrap_or_default())
+    };
     let compose = compose();
     for (name, door) in doors(&compose) {
         assert_eq!(texts_at(door, "/cap_drop"), ["ALL"], "{name}");
-        assert_eq!(names(texts_at(door, "/cap_add")), image.capabilities(), "{name}");
+        let expected = match name {
+            "portcullis" => {
+                let settings = Settings::read("deploy/container/portcullis.toml");
+                needed(settings.text("datapath").unwrap(), &settings.addresses("bind"))
+            }
+            _ => {
+                let command = texts_at(door, "/command");
+                let flag = |flag| command[command.iter().position(|word| *word == flag).expect(flag) + 1];
+                needed(flag("--datapath"), &[flag("--listen")])
+            }
+        };
+        assert_eq!(added(door, "cap_add"), expected, "{name}");
     }
-    for (overlay, expected) in OVERLAYS.into_iter().zip([image.capabilities(), Image::capabilities_for_bpf()]) {
+    for overlay in OVERLAYS {
         let pod = pod(overlay);
+        let settings = Settings::read(&settings_path(overlay));
         let capabilities = at(container(&pod, "portcullis"), "/securityContext/capabilities");
         assert_eq!(texts_at(capabilities, "/drop"), ["ALL"], "{overlay}");
-        assert_eq!(names(texts_at(capabilities, "/add")), expected, "{overlay}");
+        assert_eq!(added(capabilities, "add"), needed(overlay, &settings.addresses("bind")), "{overlay}");
+    }
+}
+
+#[test]
+fn everybody_runs_the_same_image() {
+    let version = Image::read().argument("VERSION").to_owned();
+    let compose = compose();
+    for (name, door) in doors(&compose) {
+        assert_eq!(text_at(door, "/image"), format!("{IMAGE}{version}"), "{name}");
+    }
+    for overlay in OVERLAYS {
+        let built = yaml(&format!("{KUBERNETES}/overlays/{overlay}/kustomization.yaml"));
+        assert_eq!(text_at(&built, "/images/0/newTag"), version, "{overlay}");
     }
 }
 

@@ -57,20 +57,15 @@ impl Image {
         self.last("FROM")
     }
 
-    /// What the program has as file capabilities unless the build says otherwise.
+    /// What the program has as file capabilities, as containers name them: NET_RAW, NET_ADMIN.
+    ///
+    /// # Panics
+    /// When they are more than permitted: with effective ones the program would not start where one is missing.
     pub fn capabilities(&self) -> BTreeSet<String> {
-        capabilities(self.argument("CAPABILITIES"))
+        let runs = self.instructions.iter().filter(|(word, _)| word == "RUN");
+        let mut set = runs.filter_map(|(_, command)| command.strip_prefix("setcap "));
+        let granted = set.next().and_then(|rest| rest.split(' ').next()).expect("a RUN that begins with setcap");
+        let list = granted.strip_suffix("+p").unwrap_or_else(|| panic!("not permitted alone: {granted}"));
+        list.split(',').map(|name| name.strip_prefix("cap_").expect("cap_...").to_uppercase()).collect()
     }
-
-    /// The same of the image for datapath bpf, as the comment says to build it.
-    pub fn capabilities_for_bpf() -> BTreeSet<String> {
-        let text = text(CONTAINERFILE);
-        let (_, list) = text.split_once("#   --build-arg CAPABILITIES=").expect("the comment about the other image");
-        capabilities(list.lines().next().unwrap())
-    }
-}
-
-/// `cap_net_raw,cap_net_admin` as containers name them: NET_RAW, NET_ADMIN.
-fn capabilities(list: &str) -> BTreeSet<String> {
-    list.split(',').map(|name| name.strip_prefix("cap_").expect("cap_...").to_uppercase()).collect()
 }
