@@ -56,7 +56,12 @@ pub fn check<'a>(datapath: Datapath, guarded: impl IntoIterator<Item = &'a Socke
     if missing.is_empty() {
         return Ok(());
     }
-    Err(Failure::Rights(explain(&needed, &missing, &own_path())))
+    // What cannot be read is told as what can be granted.
+    let withheld = match caps::read(None, CapSet::Bounding) {
+        Ok(bounding) => missing_of(&missing, |capability| bounding.contains(&capability)),
+        Err(_) => Vec::new(),
+    };
+    Err(Failure::Rights(explain(&needed, &missing, &withheld, &own_path())))
 }
 
 /// What this process lacks to guard these addresses, and what each is for.
@@ -101,14 +106,24 @@ fn first_unprivileged_port() -> u16 {
     text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1024)
 }
 
-fn explain(needed: &[Need], missing: &[Need], binary: &Path) -> String {
+/// `withheld` are those that no process here can have, whoever runs it: they are not in the bounding set.
+fn explain(needed: &[Need], missing: &[Need], withheld: &[Need], binary: &Path) -> String {
     let mut text = String::from("rights are missing:\n");
     for (capability, purpose) in missing {
         text.push_str(&format!("  {capability}: {purpose}\n"));
     }
-    let names: Vec<_> = needed.iter().map(|(capability, _)| capability.to_string().to_lowercase()).collect();
-    text.push_str("Run it as root, or grant them to the program once:\n");
-    text.push_str(&format!("  sudo setcap {}+ep {}\n", names.join(","), shell_quoted(binary)));
+    let names = |needs: &[Need]| needs.iter().map(|(capability, _)| capability.to_string()).collect::<Vec<_>>();
+    if withheld.is_empty() {
+        text.push_str("Run it as root, or grant them to the program once:\n");
+        let names = names(needed).join(",").to_lowercase();
+        text.push_str(&format!("  sudo setcap {names}+ep {}\n", shell_quoted(binary)));
+    } else {
+        text.push_str(&format!(
+            "Not even root can have {} here: give it to the container (--cap-add)\n",
+            names(withheld).join(", ")
+        ));
+        text.push_str("or to the unit (CapabilityBoundingSet=, AmbientCapabilities=).\n");
+    }
     text.push_str("Or run without them, and without the protection: the kernel then answers the SYNs.\n");
     text.push_str("  portcullis --datapath kernel");
     text
@@ -142,7 +157,7 @@ mod tests {
 
     #[test]
     fn the_message_names_what_is_missing_the_remedy_and_the_way_without() {
-        let text = explain(&NEEDED, &NEEDED[1..], Path::new("/opt/it's/portcullis"));
+        let text = explain(&NEEDED, &NEEDED[1..], &[], Path::new("/opt/it's/portcullis"));
         assert!(!text.contains("CAP_NET_RAW") && text.contains("CAP_NET_ADMIN"), "{text}");
         assert!(text.contains(r"sudo setcap cap_net_raw,cap_net_admin+ep '/opt/it'\''s/portcullis'"), "{text}");
         assert!(text.contains("--datapath kernel"), "{text}");
@@ -151,8 +166,10 @@ mod tests {
         {
             assert!(text.contains(part) && !text.contains("CAP_NET_RAW"), "{text}");
         }
+        let text = explain(&NEEDED, &NEEDED, &NEEDED[1..], Path::new("/opt/portcullis"));
+        assert!(text.contains("Not even root can have CAP_NET_ADMIN here") && !text.contains("setcap"), "{text}");
         let all = needs(Datapath::Raw, true);
-        let text = explain(&all, &all[2..], Path::new("/opt/portcullis"));
+        let text = explain(&all, &all[2..], &[], Path::new("/opt/portcullis"));
         assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_net_bind_service+ep /opt/portcullis"), "{text}");
     }
 
@@ -160,7 +177,7 @@ mod tests {
     fn the_message_fits_the_bpf_datapath() {
         let needed = needs(Datapath::Bpf, false);
         let missing = missing_of(&needed, |capability| capability == Capability::CAP_SYS_ADMIN);
-        let text = explain(&needed, &missing, Path::new("/opt/portcullis"));
+        let text = explain(&needed, &missing, &[], Path::new("/opt/portcullis"));
         // What CAP_SYS_ADMIN covers is not missing; but the program would lose that one by the remedy.
         assert!(!text.contains("CAP_BPF:") && !text.contains("TCP_REPAIR"), "{text}");
         assert!(text.contains("CAP_NET_ADMIN: to attach eBPF programs"), "{text}");
