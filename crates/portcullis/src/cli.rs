@@ -107,7 +107,7 @@ pub struct RunArgs {
     /// Answer with a built-in service [default: http]
     #[arg(long, value_name = "http|echo|discard", value_parser = word::<Service>)]
     pub service: Option<Service>,
-    /// Serve /metrics, /healthz and /readyz here; `none` for no admin server [default: 127.0.0.1:9464]
+    /// Serve the live page, /metrics, /healthz, /readyz and more here; `none` for no admin server [default: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR:PORT", value_parser = admin)]
     pub admin: Option<Admin>,
     /// Watch only this network interface; may be given several times [default: all]

@@ -24,6 +24,7 @@ use super::{
 };
 
 const ADDRESS: &str = "\"ADDRESS:PORT\", IPv6 in brackets, port 1 to 65535";
+const UPSTREAM: &str = "the ADDRESS:PORT of one server; `upstreams` takes several";
 const ADMIN: &str = "\"ADDRESS:PORT\" or \"none\"";
 const SERVER: &str = "\"ADDRESS:PORT\" or \"unix:/PATH\"";
 const PREFIX: &str = "an address or a prefix in CIDR notation";
@@ -149,7 +150,7 @@ fn read_binds(section: &mut Section<'_, '_>) -> Vec<Located<SocketAddr>> {
 
 fn read_backend(section: &mut Section<'_, '_>, default: Backend) -> Backend {
     let service = section.choice::<Service>("service");
-    let upstream = section.string("upstream", ADDRESS, upstream_address);
+    let upstream = section.string("upstream", UPSTREAM, upstream_address);
     let upstreams = section.strings("upstreams", SERVER, upstream_server);
     let named: Vec<_> = ["service", "upstream", "upstreams"].into_iter().filter(|key| section.has(key)).collect();
     if let [.., before, last] = named[..] {
