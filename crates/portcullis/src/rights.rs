@@ -113,16 +113,15 @@ fn explain(needed: &[Need], missing: &[Need], withheld: &[Need], binary: &Path) 
         text.push_str(&format!("  {capability}: {purpose}\n"));
     }
     let names = |needs: &[Need]| needs.iter().map(|(capability, _)| capability.to_string()).collect::<Vec<_>>();
-    if withheld.is_empty() {
-        text.push_str("Run it as root, or grant them to the program once:\n");
-        let names = names(needed).join(",").to_lowercase();
-        text.push_str(&format!("  sudo setcap {names}+ep {}\n", shell_quoted(binary)));
-    } else {
+    text.push_str("Run it as root, or grant them to the program once:\n");
+    let setcap = names(needed).join(",").to_lowercase();
+    text.push_str(&format!("  sudo setcap {setcap}+ep {}\n", shell_quoted(binary)));
+    if !withheld.is_empty() {
         text.push_str(&format!(
-            "Not even root can have {} here: give it to the container (--cap-add)\n",
+            "Here not even root can have {}: before that, give it to\n",
             names(withheld).join(", ")
         ));
-        text.push_str("or to the unit (CapabilityBoundingSet=, AmbientCapabilities=).\n");
+        text.push_str("the container (--cap-add) or the unit (CapabilityBoundingSet=, AmbientCapabilities=).\n");
     }
     text.push_str("Or run without them, and without the protection: the kernel then answers the SYNs.\n");
     text.push_str("  portcullis --datapath kernel");
@@ -167,7 +166,7 @@ mod tests {
             assert!(text.contains(part) && !text.contains("CAP_NET_RAW"), "{text}");
         }
         let text = explain(&NEEDED, &NEEDED, &NEEDED[1..], Path::new("/opt/portcullis"));
-        assert!(text.contains("Not even root can have CAP_NET_ADMIN here") && !text.contains("setcap"), "{text}");
+        assert!(text.contains("Here not even root can have CAP_NET_ADMIN:") && text.contains("--cap-add"), "{text}");
         let all = needs(Datapath::Raw, true);
         let text = explain(&all, &all[2..], &[], Path::new("/opt/portcullis"));
         assert!(text.contains("setcap cap_net_raw,cap_net_admin,cap_net_bind_service+ep /opt/portcullis"), "{text}");

@@ -115,7 +115,7 @@ fn without_the_capabilities_it_is_77_with_remedy_and_way_out() {
         let text = stderr(&output);
         assert_eq!(code(&output), 77, "{text}");
         let setcap = format!("sudo setcap cap_net_raw,cap_net_admin+ep {}", env!("CARGO_BIN_EXE_portcullis"));
-        for part in ["CAP_NET_RAW", "CAP_NET_ADMIN", &setcap, "--datapath kernel"] {
+        for part in ["CAP_NET_RAW", "CAP_NET_ADMIN", &setcap, "not even root can have", "--datapath kernel"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
