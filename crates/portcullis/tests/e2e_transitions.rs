@@ -114,6 +114,15 @@ impl Site {
     }
 }
 
+impl Drop for Site {
+    /// At the end of a case nothing more has been counted.
+    fn drop(&mut self) {
+        if !thread::panicking() && in_first_user_namespace() {
+            assert_eq!(self.counted(), self.expected, "counted beside what was expected");
+        }
+    }
+}
+
 /// Of a listener at the guarded port of all addresses.
 fn builder() -> Builder {
     let wildcards: [SocketAddr; 2] = [([0, 0, 0, 0], PORT).into(), ([0; 8], PORT).into()];
@@ -628,9 +637,11 @@ fn each_listener_of_a_process_has_counts_of_its_own() {
 
         // When a listener goes, the others count on.
         drop(other);
-        let (mut script, _connection) = any.established(&host, 2001, V4);
+        let (mut script, connection) = any.established(&host, 2001, V4);
         script.fin();
         any.expect(&[(Established, CloseWait)]);
+        drop(connection);
+        any.expect(&[(CloseWait, LastAck)]);
     });
 }
 
