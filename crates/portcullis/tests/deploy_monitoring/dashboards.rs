@@ -125,6 +125,98 @@ fn every_panel_says_what_it_shows_in_which_unit() {
     }
 }
 
+/// Units that are right for what a query measures.
+fn units(panel: &Value, expr: &str) -> &'static [&'static str] {
+    let has = |text: &str| expr.contains(text);
+    if panel["type"] == "heatmap" {
+        return if has("_seconds_bucket") { &["s"] } else { &["percentunit"] };
+    }
+    if has("histogram_quantile(") || has("time() - ") || has("_duration_seconds{") {
+        &["s"]
+    } else if has(") / ") || has("} / ") {
+        &["percentunit"]
+    } else if has("rate(process_cpu_seconds_total") {
+        &["none"]
+    } else if has("_bytes_total{") {
+        &["Bps"]
+    } else if has("_bytes{") {
+        &["bytes"]
+    } else if has("connections_") && has("rate(") || has("handshakes_completed_total") && !has("syns_") {
+        &["cps", "pps"]
+    } else if has("rate(") {
+        &["pps", "ops", "wps", "cps"]
+    } else {
+        &["none", "short"]
+    }
+}
+
+/// The unit of a query's axis: the panel's, or its own.
+fn unit_of<'a>(panel: &'a Value, target: &Value) -> &'a str {
+    let config = &panel["fieldConfig"];
+    let own = list(config, "overrides")
+        .iter()
+        .find(|one| one["matcher"]["id"] == "byFrameRefID" && one["matcher"]["options"] == target["refId"]);
+    let unit = own.and_then(|one| list(one, "properties").iter().find(|property| property["id"] == "unit"));
+    unit.map_or_else(|| string(&config["defaults"], "unit"), |property| string(property, "value"))
+}
+
+#[test]
+fn units_are_those_of_what_is_measured() {
+    for (path, dashboard) in dashboards() {
+        for panel in panels(&dashboard) {
+            for target in list(panel, "targets") {
+                let (unit, expr) = (unit_of(panel, target), string(target, "expr"));
+                assert!(units(panel, expr).contains(&unit), "{path}: {}: {unit}: {expr}", panel["title"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_single_number_is_the_last_one() {
+    for (path, dashboard) in dashboards() {
+        for panel in panels(&dashboard).filter(|panel| panel["type"] == "stat" || panel["type"] == "gauge") {
+            let calcs = &panel["options"]["reduceOptions"]["calcs"];
+            assert_eq!(calcs, &serde_json::json!(["lastNotNull"]), "{path}: {}", panel["title"]);
+        }
+    }
+}
+
+#[test]
+fn quantiles_are_those_of_their_legends_and_say_that_nobody_came() {
+    let mut seen = 0;
+    for (path, dashboard) in dashboards() {
+        for panel in panels(&dashboard) {
+            for target in list(panel, "targets") {
+                let Some((_, rest)) = string(target, "expr").split_once("histogram_quantile(") else { continue };
+                let quantile = match string(target, "legendFormat") {
+                    "median" => "0.5".to_owned(),
+                    percent => format!("0.{}", percent.strip_prefix('p').expect("median, or p and two digits")),
+                };
+                assert!(rest.starts_with(&format!("{quantile}, ")), "{path}: {}: {target}", panel["title"]);
+                let none = panel["fieldConfig"]["defaults"]["noValue"].as_str();
+                assert!(none.is_some_and(|text| !text.is_empty()), "{path}: {}: empty without traffic", panel["title"]);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 5, "only {seen} quantiles were found");
+}
+
+#[test]
+fn a_start_is_marked_however_long_the_process_was_away() {
+    for (path, dashboard) in dashboards() {
+        let marks = list(&dashboard["annotations"], "list");
+        let start = marks.iter().find(|mark| mark["name"] == "Start").expect("a mark of starts");
+        // What changes within a window has to have a sample before the gap in it, which a long absence takes away.
+        let expr = string(start, "expr");
+        assert!(
+            expr.starts_with("(time() - process_start_time_seconds{") && expr.ends_with("}) < 60"),
+            "{path}: {expr}"
+        );
+    }
+}
+
 #[test]
 fn queries_select_what_was_chosen_and_rate_by_the_zoom() {
     for Query { dashboard, panel, expr } in queries() {

@@ -7,12 +7,18 @@ use serde_json::Value;
 use super::files::{self, list, string};
 use super::prometheus::promtool;
 use super::{exposition, promql};
+use crate::binary;
 
 const ALERTS: &str = "deploy/prometheus/rules/alerts.yml";
 const RECORDING: &str = "deploy/prometheus/rules/recording.yml";
 const TESTS: &str = "deploy/prometheus/tests";
 /// Tests of all rules together, of no alert's own.
 const SCENES: &str = "scenes";
+
+/// Somebody is woken, or looks today. What needs nobody is no alert.
+const SEVERITIES: [&str; 2] = ["critical", "warning"];
+/// An operator is served by few that matter: who adds one says in deploy/prometheus/README.md what there is to do, or which one goes.
+const ALERTS_MAX: usize = 16;
 
 /// Every rule of a file.
 fn rules(file: &str) -> Vec<Value> {
@@ -69,11 +75,17 @@ fn every_alert_has_cases_in_which_it_fires_and_in_which_it_does_not() {
 }
 
 #[test]
+fn alerts_are_few() {
+    let count = alerts().len();
+    assert!((12..=ALERTS_MAX).contains(&count), "{count} alerts");
+}
+
+#[test]
 fn every_alert_says_what_is_wrong_and_where_to_read_on() {
     for (name, alert) in alerts() {
         assert!(name.starts_with("Portcullis"), "{name}");
         let severity = string(&alert["labels"], "severity");
-        assert!(["critical", "warning", "info"].contains(&severity), "{name}: {severity}");
+        assert!(SEVERITIES.contains(&severity), "{name}: {severity}");
         let note = |key| string(&alert["annotations"], key);
         let summary = note("summary");
         assert!(summary.ends_with('.') && summary.starts_with(char::is_uppercase), "{name}: {summary}");
@@ -129,21 +141,84 @@ fn rules_use_series_that_are_there() {
     }
 }
 
+/// Labels that all alerts of a Portcullis carry beside their own; `listener` is that of most.
+const PLACE: [&str; 3] = ["job", "instance", "listener"];
+
 #[test]
 fn alertmanager_is_told_of_alerts_that_exist() {
     let config = files::yaml("deploy/prometheus/alertmanager.yml");
-    let (alerts, mut named) = (alerts(), 0);
+    let mut named = 0;
     for rule in list(&config, "inhibit_rules") {
-        let matchers = ["source_matchers", "target_matchers"].iter().flat_map(|side| list(rule, side));
-        for matcher in matchers.filter_map(Value::as_str).filter(|matcher| matcher.starts_with("alertname")) {
-            let value = matcher.split('"').nth(1).expect("a quoted value");
-            for name in alternatives(value) {
-                assert!(name == "Portcullis.+" || alerts.contains_key(&name), "{name} in {matcher}");
-                named += 1;
-            }
+        for side in ["source_matchers", "target_matchers"] {
+            named += list(rule, side).iter().map(expect_matcher).filter(|label| label == "alertname").count();
+        }
+        let equal: Vec<&str> = list(rule, "equal").iter().filter_map(Value::as_str).collect();
+        assert!(equal.starts_with(&PLACE[..2]), "one instance's alert silences another's: {rule}");
+        assert!(equal.iter().all(|label| PLACE.contains(label)), "{rule}");
+        if list(rule, "source_matchers").iter().all(|matcher| !matcher.to_string().contains("TargetDown")) {
+            assert!(equal.contains(&"listener"), "one listener's alert silences another's: {rule}");
         }
     }
     assert!(named > 5, "only {named} alerts are named");
+}
+
+#[test]
+fn every_route_leads_to_a_receiver_and_every_receiver_is_used() {
+    let config = files::yaml("deploy/prometheus/alertmanager.yml");
+    let receivers = list(&config, "receivers").iter().map(|receiver| string(receiver, "name")).collect::<Vec<_>>();
+    let root = &config["route"];
+    let mut used = BTreeSet::from([string(root, "receiver")]);
+    let mut severities = BTreeSet::new();
+    for route in list(root, "routes") {
+        used.insert(string(route, "receiver"));
+        for matcher in list(route, "matchers") {
+            if expect_matcher(matcher) == "severity" {
+                severities.insert(matcher.as_str().and_then(|text| text.split('"').nth(1)).expect("a quoted value"));
+            }
+        }
+    }
+    assert_eq!(receivers.iter().copied().collect::<BTreeSet<_>>(), used, "receivers that are there, and named");
+    assert_eq!(receivers.len(), used.len(), "a receiver is there twice");
+    assert!(severities.contains("critical"), "nobody is woken");
+}
+
+/// Holds a matcher to alerts and severities that are there, and says which label it is of.
+fn expect_matcher(matcher: &Value) -> String {
+    let text = matcher.as_str().unwrap_or_else(|| panic!("a matcher that is no text: {matcher}"));
+    let parts: Vec<&str> = text.splitn(3, ' ').collect();
+    let [label, operator, value] = parts[..] else { panic!("no `label operator \"value\"`: {text}") };
+    let value = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).expect(text);
+    assert!(["=", "!=", "=~"].contains(&operator), "{text}");
+    match label {
+        "alertname" => {
+            for name in alternatives(value) {
+                let all = name == "Portcullis.+" && operator == "=~";
+                assert!(all || alerts().contains_key(&name), "{name} in {text}");
+            }
+        }
+        "severity" => {
+            let used = alerts().values().any(|alert| string(&alert["labels"], "severity") == value);
+            assert!(used && operator == "=", "no alert is so: {text}");
+        }
+        "instance" => assert_eq!((operator, value), ("!=", ""), "{text}"),
+        _ => panic!("a label that alerts do not carry: {text}"),
+    }
+    label.to_owned()
+}
+
+#[test]
+fn the_target_is_the_admin_server_of_the_default_configuration() {
+    let shown = binary::stdout(&binary::output(&["config", "--print-default"]));
+    let admin = shown.lines().find_map(|line| line.trim_start_matches("# ").strip_prefix("admin = "));
+    let targets = files::yaml("deploy/prometheus/targets/portcullis.yml");
+    let targets: Vec<&str> = targets
+        .as_array()
+        .expect("a list")
+        .iter()
+        .flat_map(|one| list(one, "targets"))
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(targets, [admin.expect("a default").trim_matches('"')]);
 }
 
 /// `A(B|C)` is AB and AC.
