@@ -114,7 +114,7 @@ fn exporter() -> Exporter {
         values.connections.refused = Refused::ALL.map(|reason| (reason.label(), 0)).to_vec();
         values.connections.durations = Histogram { bounds, counts, sum };
     });
-    Exporter::of(Arc::new(reporter(&[web], &FakeSockets::default()).with_surroundings(Arc::new(Everything))))
+    Exporter::of(Arc::new(reporter(&[web], &FakeSockets::default()).with_surroundings(Arc::new(Everything)))).unwrap()
 }
 
 /// What an exposition says of a family: its type, and the values of each label.
@@ -173,7 +173,7 @@ fn buckets(exposition: &str, family: &str) -> Vec<String> {
 }
 
 async fn document() -> String {
-    let exposition = exporter().render().await;
+    let exposition = exporter().render().await.unwrap();
     let seen = seen(&exposition);
     let mut out = INTRODUCTION.to_owned();
     for subject in catalog::SUBJECTS {
@@ -228,7 +228,7 @@ fn what_is_compared_with_others_is_ours() {
 
 #[tokio::test]
 async fn no_label_is_named_like_one_of_the_scraper() {
-    for (name, seen) in seen(&exporter().render().await) {
+    for (name, seen) in seen(&exporter().render().await.unwrap()) {
         for label in seen.labels.keys() {
             assert!(!["job", "instance", "service", "region", "cluster", "env", "type"].contains(&&**label), "{name}");
         }

@@ -34,6 +34,8 @@ pub(crate) struct Values {
     pub(crate) accept_queue: u64,
     pub(crate) connections: ConnectionCounts,
     pub(crate) transitions: Option<TransitionCounts>,
+    /// Whether it panics when it is asked for its addresses.
+    pub(crate) broken: bool,
 }
 
 pub(crate) const HALF_OPEN_LIMIT: u64 = 4096;
@@ -111,6 +113,8 @@ impl Source for FakeSource {
     }
 
     fn endpoints(&self) -> Vec<SocketAddr> {
+        let broken = self.values().broken;
+        assert!(!broken, "as the test wants it");
         vec![self.endpoint]
     }
 
@@ -156,7 +160,7 @@ impl SocketTable for FakeSockets {
 pub(crate) fn exporter(sources: &[Arc<FakeSource>], sockets: &FakeSockets) -> (Exporter, Arc<Readiness>) {
     let reporter = reporter(sources, sockets);
     let readiness = Arc::clone(&reporter.readiness);
-    (Exporter::of(Arc::new(reporter)), readiness)
+    (Exporter::of(Arc::new(reporter)).unwrap(), readiness)
 }
 
 /// What such an exporter asks.
@@ -174,7 +178,7 @@ pub(crate) struct Scrape {
 
 impl Scrape {
     pub(crate) async fn of(exporter: &Exporter) -> Scrape {
-        let text = exporter.render().await;
+        let text = exporter.render().await.unwrap();
         let mut series = BTreeMap::new();
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line.rsplit_once(' ').unwrap();

@@ -102,7 +102,7 @@ impl AdminServer {
         let mut shutdown = pin!(shutdown);
         let mut connections = JoinSet::new();
         let site = Arc::clone(&self.site);
-        let mut samples = pin!(site.live.run(site.exporter.reporter()));
+        let mut samples = pin!(site.live.run(&site.exporter));
         loop {
             tokio::select! {
                 () = &mut shutdown => break,

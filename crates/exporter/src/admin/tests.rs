@@ -31,7 +31,7 @@ impl Server {
         let source = FakeSource::new("web", "raw", "198.18.0.1:80");
         let reporter = reporter(std::slice::from_ref(&source), &FakeSockets::default());
         let readiness = Arc::clone(&reporter.readiness);
-        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured))));
+        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured)))).unwrap();
         let mut server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), exporter).await.unwrap();
         server.limits = limits;
         let addr = server.local_addr();
@@ -300,6 +300,42 @@ async fn status_is_one_object_on_one_line() {
     server.stop().await;
 }
 
+// What cannot be had.
+
+#[test]
+fn a_process_that_can_have_no_more_threads_answers_and_streams() {
+    // No address space has room for such a stack, so that this runtime cannot start a thread, whatever it needs it for.
+    let threadless = tokio::runtime::Builder::new_current_thread().enable_all().thread_stack_size(1 << 50).build();
+    threadless.unwrap().block_on(async {
+        let refused = tokio::spawn(async { tokio::task::spawn_blocking(|| ()).await }).await;
+        assert!(refused.is_err_and(|error| error.is_panic()), "there are threads after all");
+        let server = Server::start().await;
+        let mut stream = server.watch().await;
+        for path in ["/metrics", "/api/v1/status", "/healthz"] {
+            assert_eq!(server.get(path).await.status(), "200", "{path}");
+        }
+        assert!(stream.next().await.is_some(), "another event");
+        server.stop().await;
+    });
+}
+
+#[tokio::test]
+async fn what_panics_is_500_and_the_server_goes_on() {
+    let server = Server::start().await;
+    server.source.set(|values| values.broken = true);
+    for path in ["/metrics", "/api/v1/status"] {
+        assert_eq!(server.get(path).await.status(), "500", "{path}");
+    }
+    assert_eq!(server.get("/healthz").await.status(), "200");
+    let mut stream = Stream::of(server.connect().await).await;
+    server.source.set(|values| values.broken = false);
+    for path in ["/metrics", "/api/v1/status"] {
+        assert_eq!(server.get(path).await.status(), "200", "{path}");
+    }
+    assert!(stream.next().await.is_some(), "an event, though perhaps not the first that was due");
+    server.stop().await;
+}
+
 // Streams.
 
 #[tokio::test]
@@ -533,7 +569,7 @@ async fn one_request_per_connection() {
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let exporter = Exporter::of(Arc::new(reporter(&[], &FakeSockets::default())));
+    let exporter = Exporter::of(Arc::new(reporter(&[], &FakeSockets::default()))).unwrap();
     let error = AdminServer::bind(addr, exporter).await.err().unwrap();
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }

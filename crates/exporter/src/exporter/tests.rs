@@ -16,8 +16,8 @@ fn web() -> Arc<FakeSource> {
 }
 
 /// Makes the next scrape run the collectors again, as a second's wait would.
-async fn let_it_age(exporter: &Exporter) {
-    exporter.collectors.lock().await.age(crate::collect::AGE_MAX);
+fn let_it_age(exporter: &Exporter) {
+    exporter.series.collectors.lock().unwrap().age(crate::collect::AGE_MAX);
 }
 
 // Presence.
@@ -52,7 +52,7 @@ async fn every_series_is_there_at_zero_from_the_first_scrape_on() {
 #[tokio::test]
 async fn every_family_of_the_catalog_is_rendered_with_help_and_type() {
     let (exporter, _) = exporter(&[web()], &FakeSockets::default());
-    let text = exporter.render().await;
+    let text = exporter.render().await.unwrap();
     let always = catalog::all().filter(|family| !family.name.starts_with("portcullis_upstream_"));
     for family in always.clone() {
         assert_eq!(text.matches(&format!("# HELP {} ", family.name)).count(), 1, "{}", family.name);
@@ -309,13 +309,13 @@ async fn a_failed_census_leaves_the_old_values_and_says_so() {
 
     sockets.add("198.18.0.1:80", TcpState::Established);
     *sockets.error.lock().unwrap() = Some(std::io::ErrorKind::TimedOut);
-    let_it_age(&exporter).await;
+    let_it_age(&exporter);
     let scrape = Scrape::of(&exporter).await;
     assert_eq!((scrape.get(ESTABLISHED), scrape.get(SUCCESS)), (1.0, 0.0));
     assert_eq!(scrape.get("portcullis_collector_success{collector=\"netstat\"}"), 1.0, "the others go on");
 
     *sockets.error.lock().unwrap() = None;
-    let_it_age(&exporter).await;
+    let_it_age(&exporter);
     let scrape = Scrape::of(&exporter).await;
     assert_eq!((scrape.get(ESTABLISHED), scrape.get(SUCCESS)), (2.0, 1.0));
 }
@@ -328,15 +328,15 @@ async fn many_scrapers_cause_one_census() {
     let mut scrapers = tokio::task::JoinSet::new();
     for _ in 0..20 {
         let exporter = Arc::clone(&exporter);
-        scrapers.spawn(async move { exporter.render().await });
+        scrapers.spawn(async move { exporter.render().await.unwrap() });
     }
     while let Some(scraped) = scrapers.join_next().await {
         assert!(!scraped.unwrap().is_empty());
     }
     // More than one only if this machine took longer than a second for twenty renderings.
     assert_eq!(sockets.walks(), 1);
-    let_it_age(&exporter).await;
-    exporter.render().await;
+    let_it_age(&exporter);
+    exporter.render().await.unwrap();
     assert_eq!(sockets.walks(), 2);
 }
 
@@ -350,7 +350,7 @@ async fn a_scraper_that_goes_away_does_not_stop_the_census() {
         let mut render = std::pin::pin!(exporter.render());
         assert!(render.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
-    exporter.render().await;
+    exporter.render().await.unwrap();
     assert_eq!(sockets.walks(), 1, "the second scraper found the first one's census");
 }
 
@@ -396,13 +396,13 @@ async fn promtool_has_nothing_to_say() {
     let odd = FakeSource::new("a \"quoted\" \\ name\nof two lines", "kernel", "[::]:81");
     source.set(|values| values.stats.record_handshake(Duration::from_secs(60)));
     let (exporter, _) = exporter(&[source, odd], &FakeSockets::default());
-    promtool_check_metrics(&exporter.render().await);
+    promtool_check_metrics(&exporter.render().await.unwrap());
 }
 
 #[tokio::test]
 async fn promtool_has_nothing_to_say_without_listeners() {
     let (exporter, _) = exporter(&[], &FakeSockets::default());
-    promtool_check_metrics(&exporter.render().await);
+    promtool_check_metrics(&exporter.render().await.unwrap());
 }
 
 /// Nothing is wrong; and `--extended`, which always prints its table of cardinalities, has no complaint beside it.
@@ -461,7 +461,7 @@ impl crate::Surroundings for Around {
 async fn servers_have_series_for_as_long_as_they_are_there() {
     let around = Arc::new(Around::default());
     let reporter = reporter(&[web()], &FakeSockets::default()).with_surroundings(around.clone());
-    let exporter = Exporter::of(Arc::new(reporter));
+    let exporter = Exporter::of(Arc::new(reporter)).unwrap();
     assert!(!Scrape::of(&exporter).await.text.contains("portcullis_upstream_"));
     let server = crate::UpstreamCounts {
         server: "unix:/run/a\"b.sock".to_owned(),
