@@ -129,7 +129,10 @@ mod tests {
     async fn what_nobody_waits_for_is_not_begun() {
         let clerk = Clerk::start().unwrap();
         let (go_on, wait) = mpsc::channel::<()>();
-        clerk.requests.send(Box::new(move || drop(wait.recv()))).unwrap();
+        let work = move || {
+            let _ = wait.recv();
+        };
+        clerk.requests.send(Box::new(work)).unwrap();
         let (begun, has_begun) = mpsc::channel::<()>();
         {
             let mut asked = std::pin::pin!(clerk.ask(move || begun.send(())));

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -153,6 +154,35 @@ impl SocketTable for FakeSockets {
             each(tuple, state);
         }
         self.error.lock().unwrap().map_or(Ok(()), |kind| Err(kind.into()))
+    }
+}
+
+/// A directory in which a test puts what is to be found in `/proc`; it goes with this.
+pub(crate) struct FakeProc(PathBuf);
+
+impl FakeProc {
+    /// `name` is no other test's.
+    pub(crate) fn new(name: &str) -> FakeProc {
+        let path = std::env::temp_dir().join(format!("exporter-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        FakeProc(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// In place, as a file that is kept open sees it.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.0.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+impl Drop for FakeProc {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

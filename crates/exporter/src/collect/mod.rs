@@ -6,6 +6,7 @@ mod proc_file;
 mod process;
 mod sockets;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,10 +32,11 @@ pub(crate) struct Collectors {
 impl Collectors {
     /// Registers every series, and opens what can be kept open: a scrape must work when no descriptors are left.
     pub(crate) fn new(registry: &Registry, sources: &[Arc<dyn Source>], census: Arc<Census>) -> Collectors {
+        let proc = Path::new("/proc");
         Collectors {
             sockets: (Health::register(registry, "sock_diag"), SocketCensus::register(registry, sources, census)),
-            kernel: (Health::register(registry, "netstat"), KernelCounters::register(registry)),
-            process: (Health::register(registry, "process"), Process::register(registry)),
+            kernel: (Health::register(registry, "netstat"), KernelCounters::register(registry, proc)),
+            process: (Health::register(registry, "process"), Process::register(registry, proc)),
             collected: None,
         }
     }
