@@ -149,6 +149,10 @@ pub(crate) const SUBJECTS: &[Subject] = &[
                 "portcullis_syncookies_key_rotation_timestamp_seconds",
                 "From when the latest master key makes cookies, in seconds since 1970; 0 if it is the one of the start.",
             ),
+            family(
+                "portcullis_admin_connections_refused_total",
+                "Connections to the admin server that were closed unanswered because all of its places were taken.",
+            ),
             family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
         ],
     },

@@ -38,6 +38,7 @@ struct Series {
     draining: Gauge,
     config: ConfigSeries,
     surroundings: SurroundingSeries,
+    refused_connections: Counter,
     collectors: Mutex<Collectors>,
 }
 
@@ -68,12 +69,14 @@ impl Exporter {
         let registry = Registry::new();
         register_build_info(&registry, &reporter);
         let draining = registry.gauge("portcullis_draining", &[]);
+        let refused_connections = registry.counter("portcullis_admin_connections_refused_total", &[]);
         let collectors = Collectors::new(&registry, &reporter.sources, Arc::clone(&reporter.census));
         let series = |source: &Arc<dyn Source>| (Arc::clone(source), ListenerSeries::register(&registry, &**source));
         let listeners = reporter.sources.iter().map(series).collect();
         let (config, surroundings) = (ConfigSeries::register(&registry), SurroundingSeries::register(&registry));
         let collectors = Mutex::new(collectors);
-        let series = Series { registry, reporter, listeners, draining, config, surroundings, collectors };
+        let series =
+            Series { registry, reporter, listeners, draining, config, surroundings, refused_connections, collectors };
         Ok(Exporter { series: Arc::new(series), reloads: Arc::default(), clerk })
     }
 
@@ -97,6 +100,11 @@ impl Exporter {
         let reporter = Arc::clone(self.reporter());
         let json = self.clerk.ask(move || serde_json::to_string(&reporter.status())).await?;
         json.map_err(|_| Unanswered::Failed)
+    }
+
+    /// The admin server has closed a connection for want of a place.
+    pub(crate) fn count_refused_connection(&self) {
+        self.series.refused_connections.increment(1);
     }
 
     pub(crate) fn reporter(&self) -> &Arc<Reporter> {

@@ -36,13 +36,14 @@ pub(super) const ROOMY: Limits =
 pub(super) const TIGHT: Limits =
     Limits { headers: Duration::from_millis(250), lifetime: Duration::from_secs(5), stall: None };
 
-/// Answers the client's one request, or closes when its time is over.
-pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits) {
+/// Answers the client's one request, or closes when its time is over. `asked` is set as soon as the request is there.
+pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits, asked: Arc<AtomicBool>) {
     // The lifetime is the bound of all but streams, which therefore have this one. A socket without the option works as well.
     let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES);
     let stream = Impatient::new(stream, limits.stall.unwrap_or(limits.lifetime));
     let streams = AtomicBool::new(false);
     let service = service_fn(|request| {
+        asked.store(true, Relaxed);
         let (site, streams) = (Arc::clone(&site), &streams);
         async move {
             let answer = routes::respond(&site, &request, limits.stall.is_some()).await;

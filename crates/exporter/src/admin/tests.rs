@@ -28,10 +28,14 @@ impl Server {
     }
 
     async fn start_with(limits: Limits) -> Server {
+        Server::configured(limits, "datapath = \"raw\"\n".to_owned()).await
+    }
+
+    async fn configured(limits: Limits, config: String) -> Server {
         let source = FakeSource::new("web", "raw", "198.18.0.1:80");
         let reporter = reporter(std::slice::from_ref(&source), &FakeSockets::default());
         let readiness = Arc::clone(&reporter.readiness);
-        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured)))).unwrap();
+        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured(config))))).unwrap();
         let mut server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), exporter).await.unwrap();
         server.limits = limits;
         let addr = server.local_addr();
@@ -95,11 +99,11 @@ impl Answer {
 }
 
 /// A process with a configuration.
-struct Configured;
+struct Configured(String);
 
 impl crate::Surroundings for Configured {
     fn config(&self) -> Option<String> {
-        Some("datapath = \"raw\"\n".to_owned())
+        Some(self.0.clone())
     }
 }
 
@@ -531,20 +535,45 @@ async fn a_connection_ends_with_its_lifetime_whatever_it_does() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once_and_places_come_free() {
+async fn one_connection_too_many_takes_the_place_of_the_oldest_that_has_not_asked() {
+    const REFUSED: &str = "\nportcullis_admin_connections_refused_total 2\n";
     let server = Server::start().await;
     let mut idle = Vec::new();
     for _ in 0..REQUESTS_MAX {
         idle.push(server.connect().await);
     }
     // Accepted in order, so by now every place is taken, for five seconds.
+    assert_eq!(server.get("/healthz").await.status(), "200");
+    assert!(is_closed_without_answer(&mut idle[0]).await);
+    let _newcomer = server.connect().await;
+    let scrape = server.get("/metrics").await;
+    assert!(scrape.body.contains(REFUSED), "{}", scrape.body);
+    assert!(is_closed_without_answer(&mut idle[1]).await);
+    for client in &mut idle[2..] {
+        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(Answer::read(client).await.status(), "200", "the others are served");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_asked_keeps_the_place_and_one_connection_too_many_is_closed() {
+    let server = Server::configured(ROOMY, "#".repeat(1 << 20) + " the end\n").await;
+    let mut busy = Vec::new();
+    for _ in 0..REQUESTS_MAX {
+        let client = tokio::net::TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        let mut client = client.connect(server.addr).await.unwrap();
+        client.write_all(b"GET /config HTTP/1.0\r\n\r\n").await.unwrap();
+        // An answer has begun that does not fit into what the kernel keeps.
+        soon(client.read_exact(&mut [0])).await.unwrap();
+        busy.push(client);
+    }
     let mut refused = server.connect().await;
     assert!(is_closed_without_answer(&mut refused).await);
-    for client in &mut idle[1..] {
-        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        assert_eq!(Answer::read(client).await.status(), "200", "those inside are served");
-    }
-    assert_eq!(server.get("/healthz").await.status(), "200");
+    let answer = Answer::read(&mut busy[0]).await;
+    assert!(answer.body.ends_with("# the end\n"), "the whole of it, {} bytes", answer.body.len());
+    assert_eq!(server.get("/healthz").await.status(), "200", "in that one's place");
     server.stop().await;
 }
 
