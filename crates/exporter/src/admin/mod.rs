@@ -31,7 +31,7 @@ use crate::exporter::Exporter;
 /// At most [`CONNECTIONS_MAX`](AdminServer::CONNECTIONS_MAX) connections at a time, one request each. For one more, the oldest that has
 /// not asked for anything yet is closed, or, if all have, the newcomer.
 /// Headers are at most 8 KiB and have 5 s to arrive; a connection lives 30 s at most. Of streams of events there are at most 8, which have
-/// places of their own, and live until their client has taken nothing for 10 s. When the process is out of descriptors, a reserved one
+/// places of their own, and live until their client's host has taken nothing for 10 s. When the process is out of descriptors, a reserved one
 /// keeps scrapes coming through one at a time, with 250 ms for the headers, and no stream can have it.
 pub struct AdminServer {
     acceptor: Acceptor,

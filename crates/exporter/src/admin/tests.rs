@@ -16,6 +16,7 @@ use crate::testing::{FakeSockets, FakeSource, reporter};
 /// A running server, stopped and waited for by [`Server::stop`].
 struct Server {
     addr: SocketAddr,
+    site: Arc<Site>,
     source: Arc<FakeSource>,
     readiness: Arc<Readiness>,
     shutdown: oneshot::Sender<()>,
@@ -38,12 +39,12 @@ impl Server {
         let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured(config))))).unwrap();
         let mut server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), exporter).await.unwrap();
         server.limits = limits;
-        let addr = server.local_addr();
+        let (addr, site) = (server.local_addr(), Arc::clone(&server.site));
         let (shutdown, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Server { addr, source, readiness, shutdown, task }
+        Server { addr, site, source, readiness, shutdown, task }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -143,6 +144,15 @@ impl Stream {
 /// Fails the test if the event does not come; generous, because nothing is concluded from the time it takes.
 async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), event).await.expect("it happens within 30 s")
+}
+
+/// Waits for what nobody tells.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Whether the server has closed this connection without a word.
@@ -470,6 +480,20 @@ async fn who_does_not_read_misses_samples_and_is_put_out_at_last() {
         hearing.next().await.expect("others are not held up");
     }
     assert_eq!(deaf.next().await, None, "not one whole event has come through");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_takes_no_small_event_is_put_out_before_they_have_filled_a_buffer() {
+    let server = Server::start_with(Limits { stall: Some(Duration::from_secs(1)), ..ROOMY }).await;
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    // The least there is, so that what its kernel takes for it is over with the first event.
+    deaf.set_recv_buffer_size(1).unwrap();
+    let _deaf = Stream::of(deaf.connect(server.addr).await.unwrap()).await;
+    eventually("it has the stream", || server.site.live.streams() == 1).await;
+    eventually("and has it no more", || server.site.live.streams() == 0).await;
+    let bytes = server.source.reads() * server.get("/api/v1/status").await.body.len();
+    assert!(bytes < connection::SEND_BUFFER_BYTES / 2, "{bytes} bytes were sent to a client that reads nothing");
     server.stop().await;
 }
 
