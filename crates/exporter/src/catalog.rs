@@ -377,7 +377,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     Subject {
         title: "The collectors",
-        note: "What has to be fetched from the kernel, at most once a second: `sock_diag` (sockets by state), `netstat`, `process`.",
+        note: "What has to be fetched from the kernel, at each scrape: `netstat`, `process`, and `sock_diag` (sockets by state), which may be a second old.",
         families: &[
             family(
                 "portcullis_collector_success",

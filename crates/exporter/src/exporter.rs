@@ -1,7 +1,6 @@
 //! The exporter: everything known, as text.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use listener::{HANDSHAKE_BUCKETS, OCCUPANCY_BUCKETS, Stats};
 use metrics::{Counter, Gauge};
@@ -58,7 +57,7 @@ impl Exporter {
         Exporter::of(Arc::new(Reporter::new(build, sources, readiness)?))
     }
 
-    /// An exporter of what this one knows, and whoever else asks it: sockets are counted once for all, so that a count may be two seconds
+    /// An exporter of what this one knows, and whoever else asks it: sockets are counted once for all, so that a count may be a second
     /// old. Holds three descriptors more, and a thread, in which it looks at the network namespace of the calling one.
     ///
     /// # Errors
@@ -85,7 +84,7 @@ impl Exporter {
         Exporter { reloads, ..self }
     }
 
-    /// Everything as of now, in the text format version 0.0.4; what must be fetched from the kernel may be a second old.
+    /// Everything as of now, in the text format version 0.0.4; counts of the kernel's sockets may be a second old.
     ///
     /// # Errors
     ///
@@ -158,13 +157,11 @@ impl Series {
         text::write_histograms(out, &catalog::CONNECTION_DURATION, durations);
     }
 
-    /// Runs the collectors unless they have just run; gives the process's CPU time.
+    /// Runs the collectors; gives the process's CPU time.
     fn collect(&self) -> f64 {
         // A run that panicked has set what it had, and the next one begins anew.
         let mut collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
-        if !collectors.is_fresh(Instant::now()) {
-            collectors.collect();
-        }
+        collectors.collect();
         collectors.cpu_seconds()
     }
 }

@@ -26,7 +26,8 @@ upstream as the configuration has it. No label has a client's address, so the nu
 Every series is there from the first scrape on, at 0. Counters begin at 0 when the process starts; after `portcullis ctl restart` the new
 process begins anew. Labels whose values are listed have no others.
 
-What comes from the kernel is fetched at a scrape, and at most once a second, however many scrape. If that fails, the series keep their last
+What comes from the kernel is fetched at each scrape, but for the sockets by state: they are counted at most once a second, however many
+scrape and look, so that these counts are up to a second old. If that fails, the series keep their last
 values and `portcullis_collector_success` is 0 for as long: look at it before you believe a flat line.
 
 What always holds, when nothing is under way between two readings:
