@@ -407,10 +407,6 @@ async fn promtool_has_nothing_to_say_without_listeners() {
 
 /// Nothing is wrong; and `--extended`, which always prints its table of cardinalities, has no complaint beside it.
 fn promtool_check_metrics(text: &str) {
-    if std::env::var_os("PORTCULLIS_SKIP_PROMTOOL").is_some_and(|skip| skip == "1") {
-        eprintln!("promtool is skipped, as PORTCULLIS_SKIP_PROMTOOL=1 asks");
-        return;
-    }
     let (said, complaints) = promtool(&["check", "metrics"], text);
     assert!(said.is_empty() && complaints.is_empty(), "{said}{complaints}\n{text}");
     let (table, complaints) = promtool(&["check", "metrics", "--extended"], text);
