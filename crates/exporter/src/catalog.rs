@@ -306,6 +306,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
                 "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
          the half-open queue where the kernel does not do the handshakes.",
             ),
+            family("portcullis_connections_open", "Connections accepted and not closed yet."),
             family("portcullis_connections_limit", "Connections served at once at most; +Inf: no limit."),
             family(
                 "portcullis_state_transitions_total",

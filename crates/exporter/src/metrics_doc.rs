@@ -33,7 +33,7 @@ values and `portcullis_collector_success` is 0 for as long: look at it before yo
 What always holds, when nothing is under way between two readings:
 
 - `portcullis_half_open` = `portcullis_half_open_inserted_total` − the sum of `portcullis_half_open_removed_total`
-- open connections = `portcullis_connections_accepted_total` − the sum of `portcullis_connections_closed_total`
+- `portcullis_connections_open` = `portcullis_connections_accepted_total` − the sum of `portcullis_connections_closed_total`
 - the sum of `portcullis_connections_closed_total` = `portcullis_connection_duration_seconds_count`
 - ACKs that carried a cookie to be judged = `portcullis_syncookies_valid_total` + the sum of `portcullis_syncookies_invalid_total`
 - `portcullis_upstream_connects_total` = `portcullis_upstream_connect_duration_seconds_count` + the sum of
@@ -70,8 +70,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     (
         "HAProxy `haproxy_frontend_current_sessions`, `_limit_sessions`",
-        "portcullis_connections_limit",
-        "and open connections as above",
+        "portcullis_connections_open",
+        "and `portcullis_connections_limit`",
     ),
     ("HAProxy `haproxy_frontend_sessions_total`", "portcullis_connections_accepted_total", ""),
     ("HAProxy `haproxy_frontend_denied_connections_total`", "portcullis_connections_refused_total", ""),
@@ -83,6 +83,50 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("HAProxy `haproxy_process_stopping`", "portcullis_draining", ""),
     ("Envoy `downstream_cx_length_ms`", "portcullis_connection_duration_seconds", "in seconds"),
     ("Envoy `downstream_cx_overflow`", "portcullis_connections_refused_total", "`reason=\"connection_limit\"`"),
+];
+
+/// Names and words that one may look for, by the habits of the trade, and what became of them here.
+const NOT_HERE: &[(&str, &str, &str)] = &[
+    ("`kernel_tcp_sockets`", "portcullis_connections", "of each listener's addresses, and not of the whole host"),
+    ("`connections_rejected_total`", "portcullis_connections_refused_total", ""),
+    (
+        "`connections_rejected_total`, reason `draining`",
+        "portcullis_packets_dropped_total",
+        "`reason=\"draining\"`: it is the SYN that gets no answer",
+    ),
+    (
+        "`connections_rejected_total`, reason `no_backend`",
+        "portcullis_upstream_connect_failures_total",
+        "the client was accepted, and is in `portcullis_connections_closed_total`",
+    ),
+    (
+        "`connections_rejected_total`, reason `fd_limit`",
+        "portcullis_handshakes_refused_total",
+        "`reason=\"no_descriptors\"`",
+    ),
+    ("`backend_*`", "portcullis_upstream_up", "and the others of `portcullis_upstream_`"),
+    (
+        "label `queue` of the ring's counters",
+        "portcullis_ring_received_packets_total",
+        "by listener; the rings of its workers are added up",
+    ),
+    (
+        "`syncookies_invalid_total`, reason `bad_mss`",
+        "portcullis_syncookies_invalid_total",
+        "`reason=\"bad_mac\"`: the MAC covers the MSS",
+    ),
+    (
+        "`syncookies_invalid_total`, reason `replay`",
+        "",
+        "none: no record is kept of cookies that were used; one that comes again in its lifetime is valid",
+    ),
+    ("`half_open_removed_total`, reason `evicted`", "", "none: no entry has to go for another one"),
+    ("`packets_dropped_total`, reason `rate_limited`", "portcullis_packets_dropped_total", "`reason=\"over_budget\"`"),
+    (
+        "`packets_dropped_total`, reasons `no_buffer`, `tx_error`",
+        "portcullis_transmit_errors_total",
+        "both: the reply was lost, not the segment",
+    ),
 ];
 
 /// What has every label value that there can be.
@@ -193,10 +237,12 @@ async fn document() -> String {
             }
         }
     }
-    out += "\n## What others call it\n\n| there | here | difference |\n|---|---|---|\n";
-    for (there, here, difference) in ELSEWHERE {
-        let here = if here.is_empty() { String::new() } else { format!("`{here}`") };
-        let _ = writeln!(out, "| {there} | {here} | {difference} |");
+    for (title, names) in [("What others call it", ELSEWHERE), ("Names that are not here", NOT_HERE)] {
+        let _ = write!(out, "\n## {title}\n\n| there | here | difference |\n|---|---|---|\n");
+        for (there, here, difference) in names {
+            let here = if here.is_empty() { String::new() } else { format!("`{here}`") };
+            let _ = writeln!(out, "| {there} | {here} | {difference} |");
+        }
     }
     out
 }
@@ -222,7 +268,7 @@ async fn the_document_says_what_the_code_exports() {
 
 #[test]
 fn what_is_compared_with_others_is_ours() {
-    for (there, here, _) in ELSEWHERE {
+    for (there, here, _) in ELSEWHERE.iter().chain(NOT_HERE) {
         assert!(here.is_empty() || catalog::all().any(|family| family.name == *here), "{there}: {here}");
     }
 }

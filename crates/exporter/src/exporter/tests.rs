@@ -141,6 +141,7 @@ async fn gauges_and_connection_counts_follow_the_source() {
     assert_eq!(scrape.get("portcullis_accept_queue{listener=\"web\"}"), 5.0);
     assert_eq!(scrape.get("portcullis_accept_queue_limit{listener=\"web\"}"), ACCEPT_QUEUE_LIMIT as f64);
     assert_eq!(scrape.get("portcullis_connections_accepted_total{listener=\"web\"}"), 9.0);
+    assert_eq!(scrape.get("portcullis_connections_open{listener=\"web\"}"), 2.0);
     assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"peer_fin\"}"), 4.0);
     assert_eq!(scrape.get("portcullis_connections_closed_total{listener=\"web\",reason=\"new_reason\"}"), 1.0);
     assert_eq!(scrape.get("portcullis_connections_refused_total{listener=\"web\",reason=\"denied\"}"), 6.0);
