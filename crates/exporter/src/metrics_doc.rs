@@ -35,7 +35,9 @@ What always holds, when nothing is under way between two readings:
 - `portcullis_half_open` = `portcullis_half_open_inserted_total` − the sum of `portcullis_half_open_removed_total`
 - `portcullis_connections_open` = `portcullis_connections_accepted_total` − the sum of `portcullis_connections_closed_total`
 - the sum of `portcullis_connections_closed_total` = `portcullis_connection_duration_seconds_count`
-- ACKs that carried a cookie to be judged = `portcullis_syncookies_valid_total` + the sum of `portcullis_syncookies_invalid_total`
+- ACKs whose cookie was judged here = `portcullis_syncookies_valid_total` + the sum of `portcullis_syncookies_invalid_total`; in datapath
+  `bpf` these are all handshakes that were completed, and of the bad cookies those that came under pressure: while it is calm the kernel
+  refuses them, and no counter here moves
 - `portcullis_upstream_connects_total` = `portcullis_upstream_connect_duration_seconds_count` + the sum of
   `portcullis_upstream_connect_failures_total`
 ";

@@ -116,7 +116,7 @@ Portcullis admin server
 /               the live page, for browsers; this text for all others
 /metrics        Prometheus text format 0.0.4
 /healthz        200 while the process answers
-/readyz         200 while new connections are welcome, else 503 and the reason
+/readyz         200 while the listeners stand and nothing drains, else 503 and why
 /version        which program this is, JSON
 /config         the configuration in force, TOML
 /api/v1/status  everything at this moment, JSON
