@@ -123,11 +123,11 @@ fn main() {
     println!("medians of {ROUNDS} rounds, in microseconds: time, processor time");
     for count in CONNECTIONS {
         let held = Held::new(count);
-        let render = |exporter: Exporter| runtime.block_on(exporter.render()).len();
+        let render = |exporter: Exporter| runtime.block_on(exporter.render()).expect("a scrape").len();
         let scrape = measure(|| held.exporter(), render);
         let walk = measure(|| Census::new(held.sources()), |census| census.counts().expect("a walk"));
         let exporter = held.exporter();
-        let again = measure(|| (), |()| runtime.block_on(exporter.render()).len());
+        let again = measure(|| (), |()| runtime.block_on(exporter.render()).expect("a scrape").len());
         println!("{count:>6} connections: scrape {scrape:?}, walk {walk:?}, again {again:?}");
     }
 }

@@ -70,7 +70,7 @@ const fn part(name: &'static str, label: &'static str, value: &'static str) -> P
 pub(crate) const HANDSHAKE_DURATION: Family = Family {
     name: "portcullis_handshake_duration_seconds",
     help: "Time from a client's SYN to the segment that completed its handshake. 1, 3 and 7 s are where lost SYNs and \
-           SYN-ACKs put it.",
+           SYN-ACKs put it. In datapath bpf only handshakes with a half-open entry are in it, none by cookie alone.",
 };
 
 /// How full half-open queues get, rendered by [`crate::text`].
@@ -149,6 +149,10 @@ pub(crate) const SUBJECTS: &[Subject] = &[
                 "portcullis_syncookies_key_rotation_timestamp_seconds",
                 "From when the latest master key makes cookies, in seconds since 1970; 0 if it is the one of the start.",
             ),
+            family(
+                "portcullis_admin_connections_refused_total",
+                "Connections to the admin server that were closed unanswered because all of its places were taken.",
+            ),
             family("portcullis_draining", "1 while connections are finishing and no new ones are taken, else 0."),
         ],
     },
@@ -186,11 +190,15 @@ pub(crate) const SUBJECTS: &[Subject] = &[
                 "portcullis_syncookies_sent_total",
                 "SYN-ACKs for which no half-open entry was kept, so that the cookie is all there is (like TcpExt SyncookiesSent).",
             ),
-            family("portcullis_syncookies_valid_total", "Cookies that validated (like TcpExt SyncookiesRecv)."),
+            family(
+                "portcullis_syncookies_valid_total",
+                "ACKs whose cookie validated (like TcpExt SyncookiesRecv). In datapath bpf every handshake ends so, that of a half-open entry too.",
+            ),
             family(
                 "portcullis_syncookies_invalid_total",
                 "ACKs refused for their cookie, by reason (like TcpExt SyncookiesFailed): its epoch is over, the MAC is wrong, none can \
-         be outstanding, or the source prefix has used up its budget of bad ones.",
+         be outstanding, or the source prefix has used up its budget of bad ones. Of ACKs at random one in four is expired, not bad_mac. \
+         In datapath bpf, while it is calm, bad ones are the kernel's to refuse and not counted here.",
             ),
             family(
                 "portcullis_syncookies_active",
@@ -276,7 +284,10 @@ pub(crate) const SUBJECTS: &[Subject] = &[
         title: "Ring and transmission",
         note: "",
         families: &[
-            family("portcullis_ring_received_packets_total", "Frames the packet ring delivered."),
+            family(
+                "portcullis_ring_received_packets_total",
+                "Frames read from the packet ring (PACKET_STATISTICS tp_packets, which has those dropped and those not read yet in it too).",
+            ),
             family(
                 "portcullis_ring_dropped_packets_total",
                 "Frames the kernel dropped because the packet ring was full (PACKET_STATISTICS tp_drops).",
@@ -302,12 +313,14 @@ pub(crate) const SUBJECTS: &[Subject] = &[
                 "TCP sockets of the listener's addresses by state, spelt as ss and node_exporter do: from sock_diag, and syn_recv from \
          the half-open queue where the kernel does not do the handshakes.",
             ),
+            family("portcullis_connections_open", "Connections accepted and not closed yet."),
             family("portcullis_connections_limit", "Connections served at once at most; +Inf: no limit."),
             family(
                 "portcullis_state_transitions_total",
                 "Steps of connections from one state to another (RFC 9293 section 3.3.2): those of the handshake from the listener's own \
          counters where the kernel does not do it, the others from the kernel's trace event inet_sock_set_state where \
-         portcullis_state_transitions_complete is 1, else 0.",
+         portcullis_state_transitions_complete is 1, else 0. In datapath kernel, listen to syn_recv is not the SYNs: the kernel has no \
+         socket for them until the handshake is complete.",
             ),
             family(
                 "portcullis_state_transitions_complete",
@@ -338,7 +351,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     Subject {
         title: "The kernel's own counters",
-        note: "Of the network namespace, from `/proc/net/netstat`; other sockets than ours count there too.",
+        note: "Of the network namespace, from `/proc/net/netstat`, and OutRsts from `/proc/net/snmp`; other sockets than ours count there too.",
         families: &[
             family(
                 "portcullis_kernel_tcpext_syncookies_sent_total",
@@ -373,7 +386,7 @@ pub(crate) const SUBJECTS: &[Subject] = &[
     },
     Subject {
         title: "The collectors",
-        note: "What has to be fetched from the kernel, at most once a second: `sock_diag` (sockets by state), `netstat`, `process`.",
+        note: "What has to be fetched from the kernel, at each scrape: `netstat`, `process`, and `sock_diag` (sockets by state), which may be a second old.",
         families: &[
             family(
                 "portcullis_collector_success",
@@ -435,5 +448,20 @@ mod tests {
     fn no_name_is_described_twice() {
         let mut names = HashSet::new();
         assert!(all().all(|family| names.insert(family.name)));
+    }
+
+    #[test]
+    fn help_says_what_a_count_has_not_in_it() {
+        for (name, word) in [
+            ("portcullis_handshake_duration_seconds", "In datapath bpf"),
+            ("portcullis_syncookies_valid_total", "In datapath bpf"),
+            ("portcullis_syncookies_invalid_total", "one in four"),
+            ("portcullis_syncookies_invalid_total", "In datapath bpf"),
+            ("portcullis_state_transitions_total", "In datapath kernel"),
+            ("portcullis_ring_received_packets_total", "tp_packets"),
+        ] {
+            let family = all().find(|family| family.name == name).expect("it is there");
+            assert!(family.help.contains(word), "{name}: {}", family.help);
+        }
     }
 }

@@ -13,7 +13,7 @@ use wire::{Endpoint, FourTuple};
 use crate::source::{KERNEL_TIER, Source};
 
 /// How old a count may be: a walk over the kernel's sockets is dear, and any number of people may ask.
-const AGE_MAX: Duration = Duration::from_secs(1);
+pub(crate) const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// Counts of a listener's sockets, indexed by state: `counts[TcpState::Established as usize]`.
 ///

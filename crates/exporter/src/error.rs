@@ -9,6 +9,9 @@ pub enum ExporterError {
     /// Two sources have the same name, so their series could not be told apart.
     #[error("two listeners are named {0:?}; the `listener` label needs a name of its own for each")]
     DuplicateListener(String),
+    /// The thread that asks the kernel could not be started.
+    #[error("cannot start the exporter's thread: {0}")]
+    Thread(io::Error),
     /// The admin server's address could not be listened on.
     #[error("admin server cannot listen on {addr}: {source}")]
     Bind {

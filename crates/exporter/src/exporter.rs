@@ -1,15 +1,13 @@
 //! The exporter: everything known, as text.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use listener::{HANDSHAKE_BUCKETS, OCCUPANCY_BUCKETS, Stats};
 use metrics::{Counter, Gauge};
-use tokio::sync::Mutex;
-use tracing::warn;
 
 use crate::build::Build;
 use crate::catalog::{self, PROCESS_CPU};
+use crate::clerk::{Clerk, Unanswered};
 use crate::collect::Collectors;
 use crate::error::ExporterError;
 use crate::listeners::ListenerSeries;
@@ -26,13 +24,21 @@ use crate::text::{self, Labelled};
 /// Counts are published when they are asked for, so an exporter that nobody scrapes costs nothing. Several in one process are
 /// independent of each other.
 pub struct Exporter {
+    series: Arc<Series>,
+    reloads: Arc<Reloads>,
+    clerk: Clerk,
+}
+
+/// What is rendered, and whom to ask for it.
+struct Series {
     registry: Registry,
     reporter: Arc<Reporter>,
     listeners: Vec<(Arc<dyn Source>, ListenerSeries)>,
     draining: Gauge,
     config: ConfigSeries,
     surroundings: SurroundingSeries,
-    collectors: Arc<Mutex<Collectors>>,
+    refused_connections: Counter,
+    collectors: Mutex<Collectors>,
 }
 
 impl Exporter {
@@ -42,40 +48,74 @@ impl Exporter {
     ///
     /// # Errors
     ///
-    /// [`ExporterError::DuplicateListener`] if two sources have the same name.
+    /// [`ExporterError::DuplicateListener`] if two sources have the same name; [`ExporterError::Thread`] if there can be no more threads.
     pub fn new(
         build: impl Into<Build>,
         sources: Vec<Arc<dyn Source>>,
         readiness: Arc<Readiness>,
     ) -> Result<Exporter, ExporterError> {
-        Reporter::new(build, sources, readiness).map(|reporter| Exporter::of(Arc::new(reporter)))
+        Exporter::of(Arc::new(Reporter::new(build, sources, readiness)?))
     }
 
-    /// An exporter of what this one knows, and whoever else asks it: sockets are counted once for all, so that a count may be two seconds
-    /// old. Holds three descriptors more.
-    pub fn of(reporter: Arc<Reporter>) -> Exporter {
+    /// An exporter of what this one knows, and whoever else asks it: sockets are counted once for all, so that a count may be a second
+    /// old. Holds three descriptors more, and a thread, in which it looks at the network namespace of the calling one.
+    ///
+    /// # Errors
+    ///
+    /// [`ExporterError::Thread`] if there can be no more threads.
+    pub fn of(reporter: Arc<Reporter>) -> Result<Exporter, ExporterError> {
+        let clerk = Clerk::start().map_err(ExporterError::Thread)?;
         let registry = Registry::new();
         register_build_info(&registry, &reporter);
         let draining = registry.gauge("portcullis_draining", &[]);
+        let refused_connections = registry.counter("portcullis_admin_connections_refused_total", &[]);
         let collectors = Collectors::new(&registry, &reporter.sources, Arc::clone(&reporter.census));
         let series = |source: &Arc<dyn Source>| (Arc::clone(source), ListenerSeries::register(&registry, &**source));
         let listeners = reporter.sources.iter().map(series).collect();
         let (config, surroundings) = (ConfigSeries::register(&registry), SurroundingSeries::register(&registry));
-        let collectors = Arc::new(Mutex::new(collectors));
-        Exporter { registry, reporter, listeners, draining, config, surroundings, collectors }
+        let collectors = Mutex::new(collectors);
+        let series =
+            Series { registry, reporter, listeners, draining, config, surroundings, refused_connections, collectors };
+        Ok(Exporter { series: Arc::new(series), reloads: Arc::default(), clerk })
     }
 
     /// Shows these reloads; without, there are none.
-    pub fn with_reloads(mut self, reloads: Arc<Reloads>) -> Exporter {
-        self.config.reloads = reloads;
-        self
+    pub fn with_reloads(self, reloads: Arc<Reloads>) -> Exporter {
+        Exporter { reloads, ..self }
     }
 
-    /// Everything as of now, in the text format version 0.0.4; what must be fetched from the kernel may be a second old.
-    pub async fn render(&self) -> String {
-        let cpu_seconds = self.collect().await;
+    /// Everything as of now, in the text format version 0.0.4; counts of the kernel's sockets may be a second old.
+    ///
+    /// # Errors
+    ///
+    /// [`Unanswered`] if it cannot be had now; the next may be.
+    pub async fn render(&self) -> Result<String, Unanswered> {
+        let (series, reloads) = (Arc::clone(&self.series), Arc::clone(&self.reloads));
+        self.clerk.ask(move || series.render(&reloads)).await
+    }
+
+    /// The status as JSON, on one line.
+    pub(crate) async fn status_json(&self) -> Result<String, Unanswered> {
+        let reporter = Arc::clone(self.reporter());
+        let json = self.clerk.ask(move || serde_json::to_string(&reporter.status())).await?;
+        json.map_err(|_| Unanswered::Failed)
+    }
+
+    /// The admin server has closed a connection for want of a place.
+    pub(crate) fn count_refused_connection(&self) {
+        self.series.refused_connections.increment(1);
+    }
+
+    pub(crate) fn reporter(&self) -> &Arc<Reporter> {
+        &self.series.reporter
+    }
+}
+
+impl Series {
+    fn render(&self, reloads: &Reloads) -> String {
+        let cpu_seconds = self.collect();
         self.draining.set(f64::from(self.reporter.readiness.is_draining()));
-        self.config.publish();
+        self.config.publish(reloads);
         self.surroundings.publish(&*self.reporter.surroundings);
         // One reading per source and scrape, for the counters and the histogram, so that they agree with each other.
         let readings: Vec<_> =
@@ -117,36 +157,17 @@ impl Exporter {
         text::write_histograms(out, &catalog::CONNECTION_DURATION, durations);
     }
 
-    pub(crate) fn reporter(&self) -> &Arc<Reporter> {
-        &self.reporter
-    }
-
-    /// Runs the collectors unless they have just run; gives the process's CPU time.
-    ///
-    /// Scrapers that come meanwhile wait for the same run. If this one goes away, its run is finished nevertheless and the lock
-    /// held until then: never are there two.
-    async fn collect(&self) -> f64 {
-        let mut collectors = Arc::clone(&self.collectors).lock_owned().await;
-        if collectors.is_fresh(Instant::now()) {
-            return collectors.cpu_seconds();
-        }
-        let run = tokio::task::spawn_blocking(move || {
-            collectors.collect();
-            collectors.cpu_seconds()
-        });
-        match run.await {
-            Ok(cpu_seconds) => cpu_seconds,
-            Err(error) => {
-                warn!(%error, "the collectors did not run; their metrics keep their last values");
-                self.collectors.lock().await.cpu_seconds()
-            }
-        }
+    /// Runs the collectors; gives the process's CPU time.
+    fn collect(&self) -> f64 {
+        // A run that panicked has set what it had, and the next one begins anew.
+        let mut collectors = self.collectors.lock().unwrap_or_else(PoisonError::into_inner);
+        collectors.collect();
+        collectors.cpu_seconds()
     }
 }
 
 /// What is shown of the configuration.
 struct ConfigSeries {
-    reloads: Arc<Reloads>,
     succeeded: Counter,
     failed: Counter,
     last_successful: Gauge,
@@ -157,21 +178,20 @@ impl ConfigSeries {
     fn register(registry: &Registry) -> ConfigSeries {
         let outcome = |word| registry.counter("portcullis_config_reloads_total", &[("outcome", word)]);
         let series = ConfigSeries {
-            reloads: Arc::default(),
             succeeded: outcome("success"),
             failed: outcome("failure"),
             last_successful: registry.gauge("portcullis_config_last_reload_successful", &[]),
             last_success: registry.gauge("portcullis_config_last_reload_success_timestamp_seconds", &[]),
         };
-        series.publish();
+        series.publish(&Reloads::default());
         series
     }
 
-    fn publish(&self) {
-        self.succeeded.absolute(self.reloads.succeeded());
-        self.failed.absolute(self.reloads.failed());
-        self.last_successful.set(f64::from(!self.reloads.last_failed()));
-        self.last_success.set(self.reloads.last_success() as f64);
+    fn publish(&self, reloads: &Reloads) {
+        self.succeeded.absolute(reloads.succeeded());
+        self.failed.absolute(reloads.failed());
+        self.last_successful.set(f64::from(!reloads.last_failed()));
+        self.last_success.set(reloads.last_success() as f64);
     }
 }
 

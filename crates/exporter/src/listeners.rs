@@ -29,6 +29,7 @@ struct Gauges {
     accept_queue: Gauge,
     accept_queue_limit: Gauge,
     syn_received: Gauge,
+    connections_open: Gauge,
     connections_limit: Gauge,
     transitions_complete: Gauge,
 }
@@ -77,6 +78,7 @@ impl ListenerSeries {
             series.absolute(count);
         }
         self.gauges.transitions_complete.set(f64::from(kernels.is_some()));
+        self.gauges.connections_open.set(connections.open() as f64);
         self.gauges.connections_limit.set(connections.limit.map_or(f64::INFINITY, |limit| limit as f64));
         self.gauges.publish(source);
         self.publish_connections(registry, connections);
@@ -112,6 +114,7 @@ impl Gauges {
             accept_queue: gauge("portcullis_accept_queue"),
             accept_queue_limit: gauge("portcullis_accept_queue_limit"),
             syn_received: state_series(registry, listener, TcpState::SynReceived),
+            connections_open: gauge("portcullis_connections_open"),
             connections_limit: gauge("portcullis_connections_limit"),
             transitions_complete: gauge("portcullis_state_transitions_complete"),
         }

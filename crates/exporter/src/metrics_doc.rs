@@ -26,15 +26,18 @@ upstream as the configuration has it. No label has a client's address, so the nu
 Every series is there from the first scrape on, at 0. Counters begin at 0 when the process starts; after `portcullis ctl restart` the new
 process begins anew. Labels whose values are listed have no others.
 
-What comes from the kernel is fetched at a scrape, and at most once a second, however many scrape. If that fails, the series keep their last
+What comes from the kernel is fetched at each scrape, but for the sockets by state: they are counted at most once a second, however many
+scrape and look, so that these counts are up to a second old. If that fails, the series keep their last
 values and `portcullis_collector_success` is 0 for as long: look at it before you believe a flat line.
 
 What always holds, when nothing is under way between two readings:
 
 - `portcullis_half_open` = `portcullis_half_open_inserted_total` − the sum of `portcullis_half_open_removed_total`
-- open connections = `portcullis_connections_accepted_total` − the sum of `portcullis_connections_closed_total`
+- `portcullis_connections_open` = `portcullis_connections_accepted_total` − the sum of `portcullis_connections_closed_total`
 - the sum of `portcullis_connections_closed_total` = `portcullis_connection_duration_seconds_count`
-- ACKs that carried a cookie to be judged = `portcullis_syncookies_valid_total` + the sum of `portcullis_syncookies_invalid_total`
+- ACKs whose cookie was judged here = `portcullis_syncookies_valid_total` + the sum of `portcullis_syncookies_invalid_total`; in datapath
+  `bpf` these are all handshakes that were completed, and of the bad cookies those that came under pressure: while it is calm the kernel
+  refuses them, and no counter here moves
 - `portcullis_upstream_connects_total` = `portcullis_upstream_connect_duration_seconds_count` + the sum of
   `portcullis_upstream_connect_failures_total`
 ";
@@ -69,8 +72,8 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ),
     (
         "HAProxy `haproxy_frontend_current_sessions`, `_limit_sessions`",
-        "portcullis_connections_limit",
-        "and open connections as above",
+        "portcullis_connections_open",
+        "and `portcullis_connections_limit`",
     ),
     ("HAProxy `haproxy_frontend_sessions_total`", "portcullis_connections_accepted_total", ""),
     ("HAProxy `haproxy_frontend_denied_connections_total`", "portcullis_connections_refused_total", ""),
@@ -82,6 +85,50 @@ const ELSEWHERE: &[(&str, &str, &str)] = &[
     ("HAProxy `haproxy_process_stopping`", "portcullis_draining", ""),
     ("Envoy `downstream_cx_length_ms`", "portcullis_connection_duration_seconds", "in seconds"),
     ("Envoy `downstream_cx_overflow`", "portcullis_connections_refused_total", "`reason=\"connection_limit\"`"),
+];
+
+/// Names and words that one may look for, by the habits of the trade, and what became of them here.
+const NOT_HERE: &[(&str, &str, &str)] = &[
+    ("`kernel_tcp_sockets`", "portcullis_connections", "of each listener's addresses, and not of the whole host"),
+    ("`connections_rejected_total`", "portcullis_connections_refused_total", ""),
+    (
+        "`connections_rejected_total`, reason `draining`",
+        "portcullis_packets_dropped_total",
+        "`reason=\"draining\"`: it is the SYN that gets no answer",
+    ),
+    (
+        "`connections_rejected_total`, reason `no_backend`",
+        "portcullis_upstream_connect_failures_total",
+        "the client was accepted, and is in `portcullis_connections_closed_total`",
+    ),
+    (
+        "`connections_rejected_total`, reason `fd_limit`",
+        "portcullis_handshakes_refused_total",
+        "`reason=\"no_descriptors\"`",
+    ),
+    ("`backend_*`", "portcullis_upstream_up", "and the others of `portcullis_upstream_`"),
+    (
+        "label `queue` of the ring's counters",
+        "portcullis_ring_received_packets_total",
+        "by listener; the rings of its workers are added up",
+    ),
+    (
+        "`syncookies_invalid_total`, reason `bad_mss`",
+        "portcullis_syncookies_invalid_total",
+        "`reason=\"bad_mac\"`: the MAC covers the MSS",
+    ),
+    (
+        "`syncookies_invalid_total`, reason `replay`",
+        "",
+        "none: no record is kept of cookies that were used; one that comes again in its lifetime is valid",
+    ),
+    ("`half_open_removed_total`, reason `evicted`", "", "none: no entry has to go for another one"),
+    ("`packets_dropped_total`, reason `rate_limited`", "portcullis_packets_dropped_total", "`reason=\"over_budget\"`"),
+    (
+        "`packets_dropped_total`, reasons `no_buffer`, `tx_error`",
+        "portcullis_transmit_errors_total",
+        "both: the reply was lost, not the segment",
+    ),
 ];
 
 /// What has every label value that there can be.
@@ -114,7 +161,7 @@ fn exporter() -> Exporter {
         values.connections.refused = Refused::ALL.map(|reason| (reason.label(), 0)).to_vec();
         values.connections.durations = Histogram { bounds, counts, sum };
     });
-    Exporter::of(Arc::new(reporter(&[web], &FakeSockets::default()).with_surroundings(Arc::new(Everything))))
+    Exporter::of(Arc::new(reporter(&[web], &FakeSockets::default()).with_surroundings(Arc::new(Everything)))).unwrap()
 }
 
 /// What an exposition says of a family: its type, and the values of each label.
@@ -173,7 +220,7 @@ fn buckets(exposition: &str, family: &str) -> Vec<String> {
 }
 
 async fn document() -> String {
-    let exposition = exporter().render().await;
+    let exposition = exporter().render().await.unwrap();
     let seen = seen(&exposition);
     let mut out = INTRODUCTION.to_owned();
     for subject in catalog::SUBJECTS {
@@ -192,10 +239,12 @@ async fn document() -> String {
             }
         }
     }
-    out += "\n## What others call it\n\n| there | here | difference |\n|---|---|---|\n";
-    for (there, here, difference) in ELSEWHERE {
-        let here = if here.is_empty() { String::new() } else { format!("`{here}`") };
-        let _ = writeln!(out, "| {there} | {here} | {difference} |");
+    for (title, names) in [("What others call it", ELSEWHERE), ("Names that are not here", NOT_HERE)] {
+        let _ = write!(out, "\n## {title}\n\n| there | here | difference |\n|---|---|---|\n");
+        for (there, here, difference) in names {
+            let here = if here.is_empty() { String::new() } else { format!("`{here}`") };
+            let _ = writeln!(out, "| {there} | {here} | {difference} |");
+        }
     }
     out
 }
@@ -221,14 +270,14 @@ async fn the_document_says_what_the_code_exports() {
 
 #[test]
 fn what_is_compared_with_others_is_ours() {
-    for (there, here, _) in ELSEWHERE {
+    for (there, here, _) in ELSEWHERE.iter().chain(NOT_HERE) {
         assert!(here.is_empty() || catalog::all().any(|family| family.name == *here), "{there}: {here}");
     }
 }
 
 #[tokio::test]
 async fn no_label_is_named_like_one_of_the_scraper() {
-    for (name, seen) in seen(&exporter().render().await) {
+    for (name, seen) in seen(&exporter().render().await.unwrap()) {
         for label in seen.labels.keys() {
             assert!(!["job", "instance", "service", "region", "cluster", "env", "type"].contains(&&**label), "{name}");
         }

@@ -13,7 +13,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// Says whether the listeners answer SYNs and what stands behind them can take connections.
+    /// Says whether the listeners stand. Of the servers behind them it says nothing: those are in `portcullis_upstream_up`.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::Relaxed);
     }
@@ -28,7 +28,7 @@ impl Readiness {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Whether new connections are welcome, or why not.
+    /// Whether new connections are welcome, which is while the listeners stand and there is no drain, or why not.
     pub fn check(&self) -> Result<(), NotReady> {
         if self.is_draining() {
             return Err(NotReady::Draining);

@@ -120,7 +120,6 @@ fn listener_status(
     upstreams: Vec<UpstreamCounts>,
 ) -> ListenerStatus {
     let (stats, connections) = (source.stats(), source.connections());
-    let closed: u64 = connections.closed.iter().map(|(_, count)| count).sum();
     let watermarks = source.watermarks();
     let cookies_invalid = parts_of(&stats, "portcullis_syncookies_invalid_total");
     ListenerStatus {
@@ -138,7 +137,7 @@ fn listener_status(
         accept_queue: source.accept_queue(),
         accept_queue_max: source.accept_queue_limit(),
         accept_queue_overflows: stats.get(Counter::AcceptQueueOverflows),
-        open: connections.accepted.saturating_sub(closed),
+        open: connections.open(),
         connections_max: connections.limit,
         accepted: connections.accepted,
         closed: by_reason(connections.closed),

@@ -83,6 +83,14 @@ pub struct ConnectionCounts {
     pub durations: Histogram,
 }
 
+impl ConnectionCounts {
+    /// Connections accepted and not closed.
+    pub(crate) fn open(&self) -> u64 {
+        let closed: u64 = self.closed.iter().map(|(_, count)| count).sum();
+        self.accepted.saturating_sub(closed)
+    }
+}
+
 /// How many observations there were of each size.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -34,6 +35,8 @@ pub(crate) struct Values {
     pub(crate) accept_queue: u64,
     pub(crate) connections: ConnectionCounts,
     pub(crate) transitions: Option<TransitionCounts>,
+    /// Whether it panics when it is asked for its addresses.
+    pub(crate) broken: bool,
 }
 
 pub(crate) const HALF_OPEN_LIMIT: u64 = 4096;
@@ -111,6 +114,8 @@ impl Source for FakeSource {
     }
 
     fn endpoints(&self) -> Vec<SocketAddr> {
+        let broken = self.values().broken;
+        assert!(!broken, "as the test wants it");
         vec![self.endpoint]
     }
 
@@ -152,11 +157,40 @@ impl SocketTable for FakeSockets {
     }
 }
 
+/// A directory in which a test puts what is to be found in `/proc`; it goes with this.
+pub(crate) struct FakeProc(PathBuf);
+
+impl FakeProc {
+    /// `name` is no other test's.
+    pub(crate) fn new(name: &str) -> FakeProc {
+        let path = std::env::temp_dir().join(format!("exporter-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        FakeProc(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// In place, as a file that is kept open sees it.
+    pub(crate) fn write(&self, file: &str, text: &str) {
+        let path = self.0.join(file);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+}
+
+impl Drop for FakeProc {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// An exporter of these listeners and sockets.
 pub(crate) fn exporter(sources: &[Arc<FakeSource>], sockets: &FakeSockets) -> (Exporter, Arc<Readiness>) {
     let reporter = reporter(sources, sockets);
     let readiness = Arc::clone(&reporter.readiness);
-    (Exporter::of(Arc::new(reporter)), readiness)
+    (Exporter::of(Arc::new(reporter)).unwrap(), readiness)
 }
 
 /// What such an exporter asks.
@@ -174,7 +208,7 @@ pub(crate) struct Scrape {
 
 impl Scrape {
     pub(crate) async fn of(exporter: &Exporter) -> Scrape {
-        let text = exporter.render().await;
+        let text = exporter.render().await.unwrap();
         let mut series = BTreeMap::new();
         for line in text.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
             let (key, value) = line.rsplit_once(' ').unwrap();

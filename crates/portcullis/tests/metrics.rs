@@ -92,6 +92,7 @@ impl Sums {
     fn connections_add_up(&self, open: f64) -> bool {
         let closed = self.of("portcullis_connections_closed_total");
         self.of("portcullis_connections_accepted_total") - closed == open
+            && self.of("portcullis_connections_open") == open
             && self.of("portcullis_connection_duration_seconds_count") == closed
     }
 }

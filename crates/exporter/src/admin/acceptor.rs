@@ -22,7 +22,7 @@ pub(super) struct Acceptor {
     listener: TcpListener,
     reserve: Option<File>,
     pause_until: Option<Instant>,
-    exhausted: bool,
+    shortage: Shortage,
 }
 
 /// A client, and whether it has the reserved descriptor and so must hurry.
@@ -33,7 +33,7 @@ pub(super) struct Admitted {
 
 impl Acceptor {
     pub(super) fn new(listener: TcpListener) -> Acceptor {
-        let mut acceptor = Acceptor { listener, reserve: None, pause_until: None, exhausted: false };
+        let mut acceptor = Acceptor { listener, reserve: None, pause_until: None, shortage: Shortage::default() };
         acceptor.refill();
         acceptor
     }
@@ -110,23 +110,66 @@ impl Acceptor {
     }
 
     fn note_exhaustion(&mut self, error: &io::Error) {
-        if !self.exhausted {
-            self.exhausted = true;
+        if self.shortage.seen(Instant::now()) {
             warn!(%error, "admin server: no descriptors left, serving one client at a time");
         }
     }
 
     fn note_recovery(&mut self) {
-        if self.exhausted && self.reserve.is_some() {
-            self.exhausted = false;
+        if self.reserve.is_some() && self.shortage.is_over(Instant::now()) {
             info!("admin server: descriptors are to be had again");
         }
     }
 }
+
+/// What was logged of a want of descriptors: a line when it begins and one when it is over, and it is over when it has been quiet for
+/// [`QUIET`], so that clients who come and go cannot fill the log.
+#[derive(Default)]
+struct Shortage {
+    /// When it was met last, from the line that announces it to the line that says it is over.
+    last: Option<Instant>,
+}
+
+impl Shortage {
+    /// It was met; whether that is worth a line.
+    fn seen(&mut self, now: Instant) -> bool {
+        self.last.replace(now).is_none()
+    }
+
+    /// A client was let in without it; whether that is worth a line.
+    fn is_over(&mut self, now: Instant) -> bool {
+        self.last.take_if(|last| now.saturating_duration_since(*last) >= QUIET).is_some()
+    }
+}
+
+/// For how long no descriptor must have been wanting until there is said to be no want.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// How long to wait after a failure that only time can mend.
 const PAUSE: Duration = Duration::from_millis(100);
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::EMFILE | Errno::ENFILE))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shortage_that_comes_and_goes_is_two_lines_at_most_in_ten_seconds() {
+        let (mut shortage, begin) = (Shortage::default(), Instant::now());
+        let at = |milliseconds| begin + Duration::from_millis(milliseconds);
+        assert!(!shortage.is_over(begin), "there was none");
+        let mut lines = 0;
+        for milliseconds in (0..4000).step_by(10) {
+            lines += u32::from(shortage.seen(at(milliseconds)));
+            lines += u32::from(shortage.is_over(at(milliseconds + 5)));
+        }
+        assert_eq!(lines, 1, "it has begun, and goes on");
+        assert!(!shortage.is_over(at(3990 + 9999)));
+        assert!(shortage.is_over(at(3990 + 10_000)));
+        assert!(!shortage.is_over(at(3990 + 10_001)), "once");
+        assert!(shortage.seen(at(20_000)), "another one");
+    }
 }

@@ -24,7 +24,7 @@ pub(super) struct Limits {
     pub(super) headers: Duration,
     /// From accept to close, but for a stream.
     pub(super) lifetime: Duration,
-    /// For which a stream may take nothing of what it is sent; `None`: the client gets no stream.
+    /// For which a stream's client may take nothing of what it is sent; `None`: the client gets no stream.
     pub(super) stall: Option<Duration>,
 }
 
@@ -36,13 +36,18 @@ pub(super) const ROOMY: Limits =
 pub(super) const TIGHT: Limits =
     Limits { headers: Duration::from_millis(250), lifetime: Duration::from_secs(5), stall: None };
 
-/// Answers the client's one request, or closes when its time is over.
-pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits) {
+/// Answers the client's one request, or closes when its time is over. `asked` is set as soon as the request is there.
+pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits, asked: Arc<AtomicBool>) {
     // The lifetime is the bound of all but streams, which therefore have this one. A socket without the option works as well.
     let _ = setsockopt(&stream, sockopt::SndBuf, &SEND_BUFFER_BYTES);
-    let stream = Impatient::new(stream, limits.stall.unwrap_or(limits.lifetime));
+    let patience = limits.stall.unwrap_or(limits.lifetime);
+    // The buffer would swallow a minute of small events before a write waits. The kernel knows what the client has not taken of it, and
+    // ends the connection for that: by RFC 5482, also while the client's window is zero.
+    let _ = setsockopt(&stream, sockopt::TcpUserTimeout, &u32::try_from(patience.as_millis()).unwrap_or(u32::MAX));
+    let stream = Impatient::new(stream, patience);
     let streams = AtomicBool::new(false);
     let service = service_fn(|request| {
+        asked.store(true, Relaxed);
         let (site, streams) = (Arc::clone(&site), &streams);
         async move {
             let answer = routes::respond(&site, &request, limits.stall.is_some()).await;
@@ -71,4 +76,4 @@ pub(super) async fn serve(stream: TcpStream, site: Arc<Site>, limits: Limits) {
 const HEADERS_MAX_BYTES: usize = 8192;
 
 /// What the kernel holds for a client that does not read; it doubles it. Left to itself, it would hold megabytes.
-const SEND_BUFFER_BYTES: usize = 128 * 1024;
+pub(super) const SEND_BUFFER_BYTES: usize = 128 * 1024;

@@ -11,7 +11,7 @@ use hyper::body::{Body, Bytes, Frame};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::reporter::Reporter;
+use crate::exporter::Exporter;
 
 /// Streams at a time. Each costs a descriptor, some 20 KiB here and at most [`SEND_BUFFER_BYTES`](super::connection) in the kernel.
 pub(super) const STREAMS_MAX: usize = 8;
@@ -68,7 +68,7 @@ impl Live {
     }
 
     /// Samples while there are streams, and at most once in a [`PERIOD`], however often they come and go.
-    pub(super) async fn run(&self, reporter: &Arc<Reporter>) -> Infallible {
+    pub(super) async fn run(&self, exporter: &Exporter) -> Infallible {
         let mut ticks = interval(PERIOD);
         // A machine that could not keep up does not catch up either.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,7 +79,7 @@ impl Live {
                     () = self.feed.closed() => break,
                     _ = ticks.tick() => {}
                 }
-                if let Some(event) = sample(reporter).await {
+                if let Some(event) = sample(exporter).await {
                     self.feed.send_replace(Feed::Sample(event, Instant::now()));
                 }
             }
@@ -93,8 +93,8 @@ impl Live {
 }
 
 /// The status as an event; `None` if it cannot be had now, and maybe in a second.
-async fn sample(reporter: &Arc<Reporter>) -> Option<Bytes> {
-    let json = super::routes::status_json(reporter).await?;
+async fn sample(exporter: &Exporter) -> Option<Bytes> {
+    let json = exporter.status_json().await.ok()?;
     // https://html.spec.whatwg.org/multipage/server-sent-events.html: a field to a line, an empty line to end the event.
     Some(format!("event: status\ndata: {json}\n\n").into())
 }

@@ -4,6 +4,7 @@ mod acceptor;
 mod connection;
 mod live;
 mod page;
+mod places;
 mod routes;
 mod stall;
 
@@ -16,20 +17,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use self::acceptor::{Acceptor, Admitted};
 use self::connection::{Limits, ROOMY, TIGHT};
 use self::live::Live;
+use self::places::Places;
 use self::routes::Site;
 use crate::error::ExporterError;
 use crate::exporter::Exporter;
 
 /// Serves `/metrics`, `/healthz`, `/readyz`, `/version`, `/config`, `/api/v1/status`, `/api/v1/events` and `/`.
 ///
-/// At most [`CONNECTIONS_MAX`](AdminServer::CONNECTIONS_MAX) connections at a time, one request each; one more is closed at once.
+/// At most [`CONNECTIONS_MAX`](AdminServer::CONNECTIONS_MAX) connections at a time, one request each. For one more, the oldest that has
+/// not asked for anything yet is closed, or, if all have, the newcomer.
 /// Headers are at most 8 KiB and have 5 s to arrive; a connection lives 30 s at most. Of streams of events there are at most 8, which have
-/// places of their own, and live until their client has taken nothing for 10 s. When the process is out of descriptors, a reserved one
+/// places of their own, and live until their client's host has taken nothing for 10 s. When the process is out of descriptors, a reserved one
 /// keeps scrapes coming through one at a time, with 250 ms for the headers, and no stream can have it.
 pub struct AdminServer {
     acceptor: Acceptor,
@@ -100,36 +102,37 @@ impl AdminServer {
     /// Dropping the future ends everything at once; no task is left behind.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
-        let mut connections = JoinSet::new();
+        let mut places = Places::default();
         let site = Arc::clone(&self.site);
-        let mut samples = pin!(site.live.run(site.exporter.reporter()));
+        let mut samples = pin!(site.live.run(&site.exporter));
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 never = &mut samples => match never {},
-                Some(_) = connections.join_next() => self.acceptor.refill(),
-                admitted = self.acceptor.accept() => self.serve(admitted, &mut connections),
+                () = places.one_ends() => self.acceptor.refill(),
+                admitted = self.acceptor.accept() => self.serve(admitted, &mut places).await,
             }
         }
         drop(self.acceptor);
         site.live.end();
         // Past the deadline, dropping the set ends what is left.
-        let _ = tokio::time::timeout(FINISH_TIME, finish(&mut connections)).await;
+        let _ = tokio::time::timeout(FINISH_TIME, places.all_end()).await;
     }
 
-    fn serve(&mut self, admitted: Admitted, connections: &mut JoinSet<()>) {
-        while connections.try_join_next().is_some() {}
+    /// Gives the client a place, if need be that of one who has not asked for anything: it takes no more than that to come in time.
+    async fn serve(&mut self, admitted: Admitted, places: &mut Places) {
         // A stream is one of the connections, and takes none of the requests' places.
-        if connections.len() - self.site.live.streams().min(connections.len()) < REQUESTS_MAX {
-            let limits = if admitted.on_reserve { TIGHT } else { self.limits };
-            connections.spawn(connection::serve(admitted.stream, Arc::clone(&self.site), limits));
+        if places.len().saturating_sub(self.site.live.streams()) >= REQUESTS_MAX {
+            self.site.exporter.count_refused_connection();
+            if !places.put_out().await {
+                // Dropped, and thereby closed. Every request is gone after `Limits::lifetime` at the latest.
+                return;
+            }
         }
-        // One too many is dropped, and thereby closed. Every other request is gone after `Limits::lifetime` at the latest.
+        let limits = if admitted.on_reserve { TIGHT } else { self.limits };
+        let site = Arc::clone(&self.site);
+        places.admit(|asked| connection::serve(admitted.stream, site, limits, asked));
     }
-}
-
-async fn finish(connections: &mut JoinSet<()>) {
-    while connections.join_next().await.is_some() {}
 }
 
 /// Connections at a time that are no streams.

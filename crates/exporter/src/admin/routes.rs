@@ -1,7 +1,5 @@
 //! What is answered to which request.
 
-use std::sync::Arc;
-
 use http_body_util::{Either, Full};
 use hyper::body::Bytes;
 use hyper::header::{
@@ -14,6 +12,7 @@ use serde::Serialize;
 use super::live::{Events, Live};
 use super::page;
 use crate::build::Build;
+use crate::clerk::Unanswered;
 use crate::exporter::Exporter;
 use crate::reporter::Reporter;
 
@@ -61,9 +60,7 @@ async fn route<B>(site: &Site, request: &Request<B>, may_stream: bool) -> Answer
     let reporter = site.exporter.reporter();
     match endpoint {
         Endpoint::Index => index(wants_html(request)),
-        Endpoint::Metrics => {
-            text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", site.exporter.render().await)
-        }
+        Endpoint::Metrics => told(site.exporter.render().await, "text/plain; version=0.0.4; charset=utf-8"),
         Endpoint::Health => plain(StatusCode::OK, "ok\n"),
         Endpoint::Ready => match reporter.readiness.check() {
             Ok(()) => plain(StatusCode::OK, "ready\n"),
@@ -74,10 +71,7 @@ async fn route<B>(site: &Site, request: &Request<B>, may_stream: bool) -> Answer
             Some(config) => text(StatusCode::OK, "application/toml; charset=utf-8", config),
             None => plain(StatusCode::NOT_FOUND, "there is no configuration\n"),
         },
-        Endpoint::Status => match status_json(reporter).await {
-            Some(json) => text(StatusCode::OK, JSON, json + "\n"),
-            None => plain(StatusCode::INTERNAL_SERVER_ERROR, "the status could not be put together\n"),
-        },
+        Endpoint::Status => told(site.exporter.status_json().await.map(|json| json + "\n"), JSON),
         Endpoint::Events if *request.method() == Method::HEAD => text(StatusCode::OK, EVENTS, ""),
         Endpoint::Events => match may_stream.then(|| site.live.subscribe()).flatten() {
             Some(events) => with_type(Response::new(Either::Right(events)), EVENTS),
@@ -122,7 +116,7 @@ Portcullis admin server
 /               the live page, for browsers; this text for all others
 /metrics        Prometheus text format 0.0.4
 /healthz        200 while the process answers
-/readyz         200 while new connections are welcome, else 503 and the reason
+/readyz         200 while the listeners stand and nothing drains, else 503 and why
 /version        which program this is, JSON
 /config         the configuration in force, TOML
 /api/v1/status  everything at this moment, JSON
@@ -156,8 +150,11 @@ fn wants_html<B>(request: &Request<B>) -> bool {
 }
 
 fn no_place() -> Answer {
-    let mut answer =
-        plain(StatusCode::SERVICE_UNAVAILABLE, "as many streams as there may be; /api/v1/status is open\n");
+    later("as many streams as there may be; /api/v1/status is open\n")
+}
+
+fn later(why: &str) -> Answer {
+    let mut answer = plain(StatusCode::SERVICE_UNAVAILABLE, why.to_owned());
     answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("10"));
     answer
 }
@@ -184,15 +181,12 @@ fn version(reporter: &Reporter) -> String {
     serde_json::to_string(&version).expect("texts and a number are JSON") + "\n"
 }
 
-/// The status, on one line; `None` if the thread that was to ask for it could not be had.
-pub(super) async fn status_json(reporter: &Arc<Reporter>) -> Option<String> {
-    let reporter = Arc::clone(reporter);
-    let asked = tokio::task::spawn_blocking(move || serde_json::to_string(&reporter.status()));
-    match asked.await {
-        Ok(Ok(json)) => Some(json),
-        Ok(Err(error)) => unreachable!("a status of numbers, texts and maps by text is JSON: {error}"),
-        // It panicked, or the runtime is on its way down.
-        Err(_) => None,
+/// What was to be had, or why it was not.
+fn told(outcome: Result<String, Unanswered>, content_type: &'static str) -> Answer {
+    match outcome {
+        Ok(body) => text(StatusCode::OK, content_type, body),
+        Err(reason @ Unanswered::Busy) => later(&format!("{reason}\n")),
+        Err(reason @ Unanswered::Failed) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("{reason}\n")),
     }
 }
 

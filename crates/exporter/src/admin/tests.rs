@@ -16,6 +16,7 @@ use crate::testing::{FakeSockets, FakeSource, reporter};
 /// A running server, stopped and waited for by [`Server::stop`].
 struct Server {
     addr: SocketAddr,
+    site: Arc<Site>,
     source: Arc<FakeSource>,
     readiness: Arc<Readiness>,
     shutdown: oneshot::Sender<()>,
@@ -28,18 +29,22 @@ impl Server {
     }
 
     async fn start_with(limits: Limits) -> Server {
+        Server::configured(limits, "datapath = \"raw\"\n".to_owned()).await
+    }
+
+    async fn configured(limits: Limits, config: String) -> Server {
         let source = FakeSource::new("web", "raw", "198.18.0.1:80");
         let reporter = reporter(std::slice::from_ref(&source), &FakeSockets::default());
         let readiness = Arc::clone(&reporter.readiness);
-        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured))));
+        let exporter = Exporter::of(Arc::new(reporter.with_surroundings(Arc::new(Configured(config))))).unwrap();
         let mut server = AdminServer::bind((Ipv4Addr::LOCALHOST, 0).into(), exporter).await.unwrap();
         server.limits = limits;
-        let addr = server.local_addr();
+        let (addr, site) = (server.local_addr(), Arc::clone(&server.site));
         let (shutdown, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Server { addr, source, readiness, shutdown, task }
+        Server { addr, site, source, readiness, shutdown, task }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -95,11 +100,11 @@ impl Answer {
 }
 
 /// A process with a configuration.
-struct Configured;
+struct Configured(String);
 
 impl crate::Surroundings for Configured {
     fn config(&self) -> Option<String> {
-        Some("datapath = \"raw\"\n".to_owned())
+        Some(self.0.clone())
     }
 }
 
@@ -139,6 +144,15 @@ impl Stream {
 /// Fails the test if the event does not come; generous, because nothing is concluded from the time it takes.
 async fn soon<F: Future>(event: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(30), event).await.expect("it happens within 30 s")
+}
+
+/// Waits for what nobody tells.
+async fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !holds() {
+        assert!(tokio::time::Instant::now() < deadline, "within 30 s: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 /// Whether the server has closed this connection without a word.
@@ -300,6 +314,42 @@ async fn status_is_one_object_on_one_line() {
     server.stop().await;
 }
 
+// What cannot be had.
+
+#[test]
+fn a_process_that_can_have_no_more_threads_answers_and_streams() {
+    // No address space has room for such a stack, so that this runtime cannot start a thread, whatever it needs it for.
+    let threadless = tokio::runtime::Builder::new_current_thread().enable_all().thread_stack_size(1 << 50).build();
+    threadless.unwrap().block_on(async {
+        let refused = tokio::spawn(async { tokio::task::spawn_blocking(|| ()).await }).await;
+        assert!(refused.is_err_and(|error| error.is_panic()), "there are threads after all");
+        let server = Server::start().await;
+        let mut stream = server.watch().await;
+        for path in ["/metrics", "/api/v1/status", "/healthz"] {
+            assert_eq!(server.get(path).await.status(), "200", "{path}");
+        }
+        assert!(stream.next().await.is_some(), "another event");
+        server.stop().await;
+    });
+}
+
+#[tokio::test]
+async fn what_panics_is_500_and_the_server_goes_on() {
+    let server = Server::start().await;
+    server.source.set(|values| values.broken = true);
+    for path in ["/metrics", "/api/v1/status"] {
+        assert_eq!(server.get(path).await.status(), "500", "{path}");
+    }
+    assert_eq!(server.get("/healthz").await.status(), "200");
+    let mut stream = Stream::of(server.connect().await).await;
+    server.source.set(|values| values.broken = false);
+    for path in ["/metrics", "/api/v1/status"] {
+        assert_eq!(server.get(path).await.status(), "200", "{path}");
+    }
+    assert!(stream.next().await.is_some(), "an event, though perhaps not the first that was due");
+    server.stop().await;
+}
+
 // Streams.
 
 #[tokio::test]
@@ -433,6 +483,20 @@ async fn who_does_not_read_misses_samples_and_is_put_out_at_last() {
     server.stop().await;
 }
 
+#[tokio::test]
+async fn who_takes_no_small_event_is_put_out_before_they_have_filled_a_buffer() {
+    let server = Server::start_with(Limits { stall: Some(Duration::from_secs(1)), ..ROOMY }).await;
+    let deaf = tokio::net::TcpSocket::new_v4().unwrap();
+    // The least there is, so that what its kernel takes for it is over with the first event.
+    deaf.set_recv_buffer_size(1).unwrap();
+    let _deaf = Stream::of(deaf.connect(server.addr).await.unwrap()).await;
+    eventually("it has the stream", || server.site.live.streams() == 1).await;
+    eventually("and has it no more", || server.site.live.streams() == 0).await;
+    let bytes = server.source.reads() * server.get("/api/v1/status").await.body.len();
+    assert!(bytes < connection::SEND_BUFFER_BYTES / 2, "{bytes} bytes were sent to a client that reads nothing");
+    server.stop().await;
+}
+
 // Clients that misbehave.
 
 #[tokio::test]
@@ -495,20 +559,45 @@ async fn a_connection_ends_with_its_lifetime_whatever_it_does() {
 }
 
 #[tokio::test]
-async fn one_connection_too_many_is_closed_at_once_and_places_come_free() {
+async fn one_connection_too_many_takes_the_place_of_the_oldest_that_has_not_asked() {
+    const REFUSED: &str = "\nportcullis_admin_connections_refused_total 2\n";
     let server = Server::start().await;
     let mut idle = Vec::new();
     for _ in 0..REQUESTS_MAX {
         idle.push(server.connect().await);
     }
     // Accepted in order, so by now every place is taken, for five seconds.
+    assert_eq!(server.get("/healthz").await.status(), "200");
+    assert!(is_closed_without_answer(&mut idle[0]).await);
+    let _newcomer = server.connect().await;
+    let scrape = server.get("/metrics").await;
+    assert!(scrape.body.contains(REFUSED), "{}", scrape.body);
+    assert!(is_closed_without_answer(&mut idle[1]).await);
+    for client in &mut idle[2..] {
+        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        assert_eq!(Answer::read(client).await.status(), "200", "the others are served");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_has_asked_keeps_the_place_and_one_connection_too_many_is_closed() {
+    let server = Server::configured(ROOMY, "#".repeat(1 << 20) + " the end\n").await;
+    let mut busy = Vec::new();
+    for _ in 0..REQUESTS_MAX {
+        let client = tokio::net::TcpSocket::new_v4().unwrap();
+        client.set_recv_buffer_size(4096).unwrap();
+        let mut client = client.connect(server.addr).await.unwrap();
+        client.write_all(b"GET /config HTTP/1.0\r\n\r\n").await.unwrap();
+        // An answer has begun that does not fit into what the kernel keeps.
+        soon(client.read_exact(&mut [0])).await.unwrap();
+        busy.push(client);
+    }
     let mut refused = server.connect().await;
     assert!(is_closed_without_answer(&mut refused).await);
-    for client in &mut idle[1..] {
-        client.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
-        assert_eq!(Answer::read(client).await.status(), "200", "those inside are served");
-    }
-    assert_eq!(server.get("/healthz").await.status(), "200");
+    let answer = Answer::read(&mut busy[0]).await;
+    assert!(answer.body.ends_with("# the end\n"), "the whole of it, {} bytes", answer.body.len());
+    assert_eq!(server.get("/healthz").await.status(), "200", "in that one's place");
     server.stop().await;
 }
 
@@ -533,7 +622,7 @@ async fn one_request_per_connection() {
 async fn a_taken_address_is_an_error_that_names_it() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = taken.local_addr().unwrap();
-    let exporter = Exporter::of(Arc::new(reporter(&[], &FakeSockets::default())));
+    let exporter = Exporter::of(Arc::new(reporter(&[], &FakeSockets::default()))).unwrap();
     let error = AdminServer::bind(addr, exporter).await.err().unwrap();
     assert!(error.to_string().contains(&addr.to_string()), "{error}");
 }

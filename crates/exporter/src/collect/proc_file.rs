@@ -3,21 +3,23 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 /// A file of `/proc` that is read again and again through one descriptor.
 ///
 /// The kernel makes the text anew whenever it is read from offset 0. Kept open, so that it can be read when the process has
 /// no descriptors left, which is when somebody will look.
 pub(super) struct ProcFile {
-    path: &'static str,
+    path: PathBuf,
     file: Option<File>,
     buffer: Vec<u8>,
 }
 
 impl ProcFile {
     /// Opens the file; if that fails, each read tries again.
-    pub(super) fn new(path: &'static str) -> ProcFile {
-        ProcFile { path, file: File::open(path).ok(), buffer: vec![0; SIZE_MAX_BYTES] }
+    pub(super) fn new(path: impl Into<PathBuf>) -> ProcFile {
+        let path = path.into();
+        ProcFile { file: File::open(&path).ok(), path, buffer: vec![0; SIZE_MAX_BYTES] }
     }
 
     /// The text as it is now.
@@ -28,7 +30,7 @@ impl ProcFile {
     pub(super) fn read(&mut self) -> io::Result<&str> {
         let file = match &mut self.file {
             Some(file) => file,
-            none => none.insert(File::open(self.path).map_err(|error| self::name(self.path, &error))?),
+            none => none.insert(File::open(&self.path).map_err(|error| named(&self.path, &error))?),
         };
         let mut filled = 0;
         loop {
@@ -36,21 +38,32 @@ impl ProcFile {
                 Ok(0) => break,
                 Ok(more) => filled += more,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self::name(self.path, &error)),
+                Err(error) => return Err(named(&self.path, &error)),
             }
         }
         if filled == SIZE_MAX_BYTES {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("{}: over 64 KiB", self.path)));
+            return Err(invalid(&self.path, "over 64 KiB"));
         }
-        std::str::from_utf8(&self.buffer[..filled]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+        std::str::from_utf8(&self.buffer[..filled]).map_err(|error| invalid(&self.path, &error.to_string()))
+    }
+
+    /// An error for a text in which something is not as it should be.
+    pub(super) fn invalid(&self, what: &str) -> io::Error {
+        invalid(&self.path, what)
     }
 }
 
 /// Several times what the files read here hold today.
 const SIZE_MAX_BYTES: usize = 64 * 1024;
 
-fn name(path: &str, error: &io::Error) -> io::Error {
-    io::Error::new(error.kind(), format!("{path}: {error}"))
+/// The same error, with the file in its message.
+pub(super) fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// An error for a file in whose text something is not as it should be.
+pub(super) fn invalid(path: &Path, what: &str) -> io::Error {
+    named(path, &io::Error::new(io::ErrorKind::InvalidData, what))
 }
 
 #[cfg(test)]

@@ -36,9 +36,4 @@ impl SocketCensus {
         }
         Ok(())
     }
-
-    #[cfg(test)]
-    pub(super) fn age(&self, by: std::time::Duration) {
-        self.census.age(by);
-    }
 }

@@ -1,12 +1,13 @@
 //! The two servers for operators.
 
+use std::future::Future;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use exporter::{AdminServer, Exporter, Reloads, Reporter};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use super::heritage::Heritage;
@@ -65,11 +66,11 @@ impl Admin {
         let Some(AdminSocket { addr, socket, share }) = socket else {
             return Ok(Admin { addr: None, share: None, stop, tasks });
         };
-        let exporter = Exporter::of(reporter).with_reloads(reloads);
-        let server = AdminServer::inherit(socket, addr, exporter);
-        let server = server.map_err(|error| Failure::Runtime(error.to_string()))?;
+        let server = Exporter::of(reporter)
+            .and_then(|exporter| AdminServer::inherit(socket, addr, exporter.with_reloads(reloads)))
+            .map_err(|error| Failure::Runtime(error.to_string()))?;
         let local = server.local_addr();
-        tasks.spawn(server.run(stop.clone().cancelled_owned()));
+        tasks.spawn(watched("admin server", stop.clone(), server.run(stop.clone().cancelled_owned())));
         Ok(Admin { addr: Some(local), share: Some((addr, share)), stop, tasks })
     }
 
@@ -103,7 +104,7 @@ impl Ctl {
         let server = ControlServer::new(socket, Arc::new(running), Arc::new(succession))
             .map_err(|error| Failure::runtime("cannot serve the control socket", error))?;
         let path = Some(server.path().to_owned());
-        tasks.spawn(server.run(stop.clone()));
+        tasks.spawn(watched("control server", stop.clone(), server.run(stop.clone())));
         Ok(Ctl { path, stop, tasks })
     }
 
@@ -111,5 +112,46 @@ impl Ctl {
     pub async fn stop(mut self) {
         self.stop.cancel();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Serves, and says so when that ends before it was to: clients then wait at a socket that nobody accepts from.
+async fn watched(what: &'static str, stop: CancellationToken, serve: impl Future<Output = ()> + Send + 'static) {
+    let mut task = JoinSet::new();
+    task.spawn(serve);
+    let Some(outcome) = task.join_next().await else { return };
+    if let Some(how) = too_early(&outcome, stop.is_cancelled()) {
+        tracing::error!(
+            "the {what} answers no more: {how}; connections are served as before, and a restart brings it back"
+        );
+    }
+}
+
+/// How it ended, if that was not what was asked for.
+fn too_early(outcome: &Result<(), JoinError>, asked: bool) -> Option<String> {
+    match outcome {
+        Err(error) if !error.is_cancelled() => Some(error.to_string()),
+        Ok(()) if !asked => Some("it ended without being asked to".to_owned()),
+        Ok(()) | Err(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn outcome(serve: impl Future<Output = ()> + Send + 'static) -> Result<(), JoinError> {
+        tokio::spawn(serve).await
+    }
+
+    #[tokio::test]
+    async fn a_server_that_ends_too_early_is_told_of_with_what_it_died_of() {
+        let died = outcome(async { panic!("no thread") }).await;
+        for asked in [false, true] {
+            assert!(too_early(&died, asked).unwrap().contains("no thread"));
+        }
+        let ended = outcome(async {}).await;
+        assert!(too_early(&ended, false).is_some());
+        assert_eq!(too_early(&ended, true), None);
     }
 }
