@@ -5,6 +5,10 @@
 
 mod binary;
 mod cluster;
+mod support;
+
+#[path = "deploy_cluster/flood.rs"]
+mod flood;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
