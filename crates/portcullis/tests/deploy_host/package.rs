@@ -199,3 +199,34 @@ fn changelog_and_program_have_the_same_version() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(changelog.starts_with(&format!("portcullis ({version}-")), "{changelog}");
 }
+
+/// What the links of a page point to, without those to the Web and those within it.
+fn links(page: &str) -> Vec<&str> {
+    let targets = page.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let files = targets.map(|target| target.split('#').next().unwrap_or_default());
+    files.filter(|file| !file.is_empty() && !file.contains("://") && !file.contains(char::is_whitespace)).collect()
+}
+
+#[test]
+fn links_of_the_pages_in_the_package_lead_to_pages_in_the_package_or_to_the_web() {
+    let scratch = Scratch::new();
+    let script = repository().join("deploy/debian/pages");
+    said_by("sh", "dash", &[script.to_str().unwrap(), scratch.path().to_str().unwrap()]);
+    let mut count = 0;
+    for directory in ["", "runbooks", "decisions"].map(|name| scratch.path().join(name)) {
+        let entries = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+        for page in entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")) {
+            let text = fs::read_to_string(&page).unwrap();
+            for link in links(&text) {
+                count += 1;
+                assert!(directory.join(link).exists(), "{}: {link}", page.display());
+            }
+            let web = "https://github.com/portcullis-tcp/portcullis/blob/main/";
+            for rest in text.split(web).skip(1) {
+                let path = rest.split([')', '#']).next().unwrap();
+                assert!(repository().join(path).exists(), "{}: {path} on the Web", page.display());
+            }
+        }
+    }
+    assert!(count > 100, "{count} links");
+}
