@@ -5,6 +5,10 @@
 
 mod binary;
 mod cluster;
+mod support;
+
+#[path = "deploy_cluster/flood.rs"]
+mod flood;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -263,9 +267,15 @@ fn the_port_that_is_probed_is_the_one_the_admin_server_listens_on() {
         let args = arguments(container);
         let admin = args.iter().find_map(|arg| arg.strip_prefix("--admin=")).expect("--admin");
         assert_eq!(admin.parse::<SocketAddr>().unwrap().port(), port(admin));
-        let [named] = list_at(container, "/ports") else { panic!("one port") };
-        assert_eq!(text_at(named, "/name"), "admin");
-        assert_eq!(*at(named, "/containerPort"), port(admin), "{overlay}");
+        let ports = list_at(container, "/ports");
+        let of_name = |name: &str| -> BTreeSet<u16> {
+            let named = ports.iter().filter(|port| text_at(port, "/name").starts_with(name));
+            named.map(|port| at(port, "/containerPort").as_u64().unwrap().try_into().unwrap()).collect()
+        };
+        assert_eq!(of_name("admin"), BTreeSet::from([port(admin)]), "{overlay}");
+        // By these the scheduler knows of conflicts.
+        let settings = Settings::read(&settings_path(overlay));
+        assert_eq!(of_name("guarded"), settings.addresses("bind").into_iter().map(port).collect(), "{overlay}");
         assert_eq!(text_at(container, "/env/0/valueFrom/fieldRef/fieldPath"), "status.hostIP");
         assert_eq!(text_at(container, "/env/0/name"), "HOST_IP");
     }
@@ -525,4 +535,148 @@ fn the_flood_is_asked_for_bounded_and_of_the_door_beside_it() {
     assert_eq!(flag("--target"), format!("127.0.0.1:{guarded}"));
     assert!(flag("--rate").parse::<u32>().unwrap() <= 100);
     assert_eq!(flag("--seconds"), seconds);
+}
+
+/// What must stand in the DaemonSet, and what is lost without it.
+#[test]
+fn the_daemonset_has_each_line_that_something_rests_on() {
+    let daemonset = daemonset("raw");
+    assert_eq!(daemonset["spec"]["template"]["spec"]["hostNetwork"], pod("bpf")["hostNetwork"]);
+    for (pointer, expected, reason) in [
+        ("/spec/template/spec/hostNetwork", Value::from(true), "SYNs are seen where they arrive"),
+        ("/spec/updateStrategy/type", Value::from("RollingUpdate"), "another configuration rolls over the nodes"),
+        ("/spec/updateStrategy/rollingUpdate/maxSurge", Value::from(0), "two cannot guard one port of one host"),
+        ("/spec/updateStrategy/rollingUpdate/maxUnavailable", Value::from(1), "the other nodes serve meanwhile"),
+        ("/spec/template/spec/nodeSelector/portcullis-front", Value::from("true"), "on chosen nodes alone"),
+    ] {
+        assert_eq!(*at(&daemonset, pointer), expected, "{pointer}: {reason}");
+    }
+    let namespace = yaml(&format!("{KUBERNETES}/base/namespace.yaml"));
+    for mode in ["enforce", "warn", "audit"] {
+        let label = format!("/metadata/labels/pod-security.kubernetes.io~1{mode}");
+        assert_eq!(text_at(&namespace, &label), "privileged", "no other profile admits hostNetwork and NET_ADMIN");
+    }
+}
+
+#[test]
+fn a_busy_node_gets_the_pod_neither_throttled_nor_killed() {
+    for overlay in OVERLAYS {
+        let pod = pod(overlay);
+        let container = container(&pod, "portcullis");
+        let limits = at(container, "/resources/limits");
+        assert_eq!(limits.get("cpu"), None, "{overlay}: it would stop the packet workers in a flood");
+        let mebibytes = |pointer: &str| match text_at(container, pointer) {
+            size if size.ends_with("Gi") => size.trim_end_matches("Gi").parse::<i64>().unwrap() * 1024,
+            size => size.strip_suffix("Mi").expect("Mi or Gi").parse().unwrap(),
+        };
+        let settings = Settings::read(&settings_path(overlay));
+        let rings = 16 * settings.workers() * i64::try_from(settings.listeners().count()).unwrap();
+        let (requested, most) = (mebibytes("/resources/requests/memory"), mebibytes("/resources/limits/memory"));
+        assert!(requested >= 64 + rings, "{overlay}: {requested} MiB with {rings} of rings");
+        // 20,000 connections at some 30 KB.
+        assert!(most >= 2 * requested && most >= rings + 768, "{overlay}: {most} MiB");
+        let number = |pointer: &str| at(container, pointer).as_u64().unwrap();
+        let patience =
+            |probe: &str| number(&format!("/{probe}/periodSeconds")) * number(&format!("/{probe}/failureThreshold"));
+        // As docs/containers.md has it.
+        assert!(patience("livenessProbe") >= 60, "{overlay}: a restart helps nobody");
+        assert!(patience("startupProbe") >= 120, "{overlay}");
+        let seen = settings.seconds("pre_stop_seconds");
+        assert!(patience("readinessProbe") < seen.as_secs(), "{overlay}: it is out before nobody is served");
+    }
+}
+
+#[test]
+fn the_secret_is_the_one_that_the_documents_make() {
+    let made = "create secret generic portcullis-master-key --from-file=master.key";
+    assert!(text("docs/containers.md").contains(made));
+    for overlay in OVERLAYS {
+        let pod = pod(overlay);
+        let volume = list_at(&pod, "/volumes").iter().find(|volume| volume["name"] == "master-key").unwrap();
+        assert_eq!(text_at(volume, "/secret/secretName"), "portcullis-master-key", "{overlay}");
+    }
+}
+
+#[test]
+fn the_operator_scrapes_as_often_as_the_rules_want() {
+    let monitor = yaml(&format!("{KUBERNETES}/monitoring/podmonitor.yaml"));
+    let interval = |text: &str| seconds(text).as_secs();
+    let every = interval(text_at(&monitor, "/spec/podMetricsEndpoints/0/interval"));
+    let wanted = interval(text_at(&yaml("deploy/prometheus/prometheus.yml"), "/global/scrape_interval"));
+    assert!(every <= wanted, "{every} s, of a minute's windows");
+    assert!(interval(text_at(&monitor, "/spec/podMetricsEndpoints/0/scrapeTimeout")) <= every);
+}
+
+#[test]
+fn times_in_the_documents_are_those_of_the_configurations() {
+    let document = text("docs/containers.md");
+    for overlay in OVERLAYS {
+        let settings = Settings::read(&settings_path(overlay));
+        let grace = at(&pod(overlay), "/terminationGracePeriodSeconds").clone();
+        let [before, deadline] =
+            ["pre_stop_seconds", "shutdown_deadline_seconds"].map(|key| settings.seconds(key).as_secs());
+        for said in [
+            format!("| `terminationGracePeriodSeconds: {grace}` | {before} + {deadline} of `portcullis.toml`, and 10 "),
+            format!("the drain (up to {deadline} s,"),
+            format!("the {before} s before, in which `/readyz` says 503"),
+        ] {
+            assert!(document.contains(&said), "{overlay}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_image_keeps_file_capabilities_and_lets_any_user_write_in_one_place() {
+    let containerfile = text(cluster::image::CONTAINERFILE);
+    let copies: Vec<&str> = containerfile.lines().filter(|line| line.starts_with("COPY --from")).collect();
+    assert_eq!(copies, ["COPY --from=build /image/ /"], "--chown would take file capabilities away");
+    let place = Image::read().variable("STATE_DIRECTORY").to_owned();
+    assert!(containerfile.contains(&format!("install -d -m 1777 /image{place}\n")), "for any --user");
+    let compose = compose();
+    for (name, door) in doors(&compose) {
+        assert_eq!(texts_at(door, "/tmpfs"), [format!("{place}:mode=1777,size=64k")], "{name}");
+    }
+    assert_eq!(at(&compose, "/services/portcullis/ulimits/rtprio"), 1, "as much as the workers take, and no more");
+}
+
+#[test]
+fn who_reaches_the_demonstrations_grafana_may_look_and_nothing_else() {
+    let compose = compose();
+    for (variable, expected) in [
+        ("GF_AUTH_ANONYMOUS_ENABLED", "true"),
+        ("GF_AUTH_ANONYMOUS_ORG_ROLE", "Viewer"),
+        ("GF_AUTH_DISABLE_LOGIN_FORM", "true"),
+        // By the API admin:admin would be let in all the same.
+        ("GF_AUTH_BASIC_ENABLED", "false"),
+    ] {
+        assert_eq!(text_at(&compose, &format!("/services/grafana/environment/{variable}")), expected, "{variable}");
+    }
+}
+
+/// Whether all networks of a service have no way out.
+fn is_internal(compose: &Value, service: &Value) -> bool {
+    let networks = service["networks"].as_object().expect("networks");
+    networks.keys().all(|name| compose["networks"][name].get("internal") == Some(&Value::from(true)))
+}
+
+#[test]
+fn who_publishes_a_port_has_a_network_on_which_engines_do_so_and_nobody_else_has_a_way_out() {
+    let compose = compose();
+    for (name, service) in services(&compose).into_iter().filter(|(_, service)| service.get("networks").is_some()) {
+        assert_eq!(is_internal(&compose, service), service.get("ports").is_none(), "{name}");
+    }
+}
+
+#[test]
+fn the_rules_for_nodes_have_the_port_of_the_manifests() {
+    let rules = text("deploy/nftables/portcullis.nft");
+    let (_, command) = text("docs/containers.md")
+        .split_once("# sed 's/")
+        .map(|(before, rest)| (before.to_owned(), rest.split_once("/' deploy/nftables").unwrap().0.to_owned()))
+        .expect("the step for nodes");
+    let (from, to) = command.split_once('/').unwrap();
+    assert_eq!(rules.matches(from).count(), 1, "{from}");
+    let ports = Settings::read(&settings_path("raw")).addresses("bind").into_iter().map(port).collect::<Vec<_>>();
+    assert_eq!(to, format!("elements = {{ {} }}", ports[0]));
+    assert!(rules.contains("fib daddr type local"), "which the page says to replace");
 }

@@ -35,10 +35,19 @@ impl Settings {
         addresses.flat_map(|listener| listener[key].as_array().unwrap()).map(|item| item.as_str().unwrap()).collect()
     }
 
+    /// Threads for packets of each listener.
+    pub fn workers(&self) -> i64 {
+        self.0["workers"].as_integer().expect("a number of workers")
+    }
+
+    /// A time under a key of the top.
+    pub fn seconds(&self, key: &str) -> Duration {
+        Duration::from_secs(self.0[key].as_integer().unwrap().try_into().unwrap())
+    }
+
     /// Longer than this an end does not take.
     pub fn end_max(&self) -> Duration {
-        let seconds = |key: &str| Duration::from_secs(self.0[key].as_integer().unwrap().try_into().unwrap());
-        seconds("pre_stop_seconds") + seconds("shutdown_deadline_seconds") + END_MAX
+        self.seconds("pre_stop_seconds") + self.seconds("shutdown_deadline_seconds") + END_MAX
     }
 }
 

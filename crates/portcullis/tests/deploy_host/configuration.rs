@@ -62,3 +62,22 @@ fn example_guards_loopback_alone() {
     assert!(bind.iter().all(|addr| addr.as_str().unwrap().starts_with("127.")), "a package opens no port: {bind:?}");
     assert!(table["admin"].as_str().unwrap().starts_with("127."), "nor this: {}", table["admin"]);
 }
+
+#[test]
+fn what_an_upgrade_ends_is_told_with_the_times_that_are_the_defaults() {
+    let install = text_of("docs/install.md");
+    let (_, told) = install.split_once("### What an upgrade ends").expect("that section");
+    let default: toml::Table = stdout(&output(&["config", "--print-default"])).parse().unwrap();
+    let times = [
+        ("drain_idle_seconds", &default["listener"][0]["timeouts"]["drain_idle_seconds"]),
+        ("shutdown_deadline_seconds", &default["shutdown_deadline_seconds"]),
+    ];
+    let example = text_of(EXAMPLE);
+    for (key, default) in times {
+        assert!(told.contains(&format!("`{key}` ({default})")), "{key} of {default} s");
+        assert!(example.contains(&format!("# {key} = {default}\n")), "{key} of {default} s in {EXAMPLE}");
+    }
+    for (name, text) in [("docs/install.md", &install), (EXAMPLE, &example)] {
+        assert!(!text.contains("without a lost connection"), "{name}: a restart ends connections in the end");
+    }
+}

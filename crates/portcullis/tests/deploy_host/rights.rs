@@ -56,11 +56,19 @@ fn allowed(lines: &[String]) -> BTreeSet<String> {
     allowed
 }
 
-/// The names in strace's table of counts: `% time seconds usecs/call calls errors syscall`.
-fn called(table: &str) -> BTreeSet<String> {
+/// The names in strace's table of counts, `% time seconds usecs/call calls errors syscall`, behind its lines of calls.
+fn called(trace: &str) -> BTreeSet<String> {
+    let (_, table) = trace.split_once("\n% time").expect("a table at the end");
     let rows = table.lines().filter(|line| line.trim_start().starts_with(|c: char| c.is_ascii_digit()));
     let names = rows.filter_map(|row| row.split_whitespace().last()).filter(|name| *name != "total");
     names.map(str::to_owned).collect()
+}
+
+/// Of which address families sockets were made: what stands in `socket(AF_INET, ` and `socketpair(AF_UNIX, `.
+fn families(trace: &str) -> BTreeSet<String> {
+    let calls =
+        trace.lines().filter_map(|line| line.split_once(" socket(").or_else(|| line.split_once(" socketpair(")));
+    calls.filter_map(|(_, arguments)| Some(arguments.split_once(',')?.0.to_owned())).collect()
 }
 
 /// For setpriv: `+net_raw,+net_admin`.
@@ -70,8 +78,9 @@ fn for_setpriv(capabilities: &str) -> String {
     format!("-all,{}", names.join(","))
 }
 
-/// Lives from start to end under those rights: clients, a reload, a restart, the end. Returns what was called.
-fn live(capabilities: &str, datapath: &str) -> BTreeSet<String> {
+/// Lives from start to end under those rights: clients, a reload, a restart, the end. Returns strace's lines of
+/// what was called, and its table of counts.
+fn live(capabilities: &str, datapath: &str) -> String {
     let lab = Lab::new();
     // Where anybody may go, whoever checked the repository out.
     let home = std::env::temp_dir().join(format!("portcullis-rights-{}-{datapath}", std::process::id()));
@@ -99,7 +108,7 @@ fn live(capabilities: &str, datapath: &str) -> BTreeSet<String> {
     for set in ["--inh-caps", "--ambient-caps", "--bounding-set"] {
         command.args([set, &capabilities]);
     }
-    command.args(["strace", "--follow-forks", "--summary-only", "--output"]).arg(home.0.join("counts")).arg(&program);
+    command.args(["strace", "--follow-forks", "--summary", "--output"]).arg(home.0.join("trace")).arg(&program);
     command.args(["run", "--config"]).arg(&config);
     command.env("STATE_DIRECTORY", &home.0).env("RUNTIME_DIRECTORY", &home.0).stdin(Stdio::null());
     let mut process = Process::spawn(command).expect("setpriv and strace (Debian packages util-linux, strace)");
@@ -130,7 +139,7 @@ fn live(capabilities: &str, datapath: &str) -> BTreeSet<String> {
     // strace ends with the last process that it follows.
     let status = process.wait(PATIENCE).expect("it ends");
     assert!(status.success(), "{status}");
-    called(&fs::read_to_string(home.0.join("counts")).expect("strace's table"))
+    fs::read_to_string(home.0.join("trace")).expect("strace's output")
 }
 
 fn is_ready(lab: &Lab) -> bool {
@@ -159,7 +168,11 @@ fn expect_within_filter(called: &BTreeSet<String>, lines: &[String], refused: &[
 fn raw_serves_reloads_restarts_and_ends_within_the_rights_of_the_unit() {
     isolated!(|| {
         let unit = text_of(SERVICE);
-        let called = live(&value(&unit, "AmbientCapabilities"), "raw");
+        let trace = live(&value(&unit, "AmbientCapabilities"), "raw");
+        let called = called(&trace);
+        let allowed = value(&unit, "RestrictAddressFamilies");
+        let allowed: BTreeSet<String> = allowed.split_whitespace().map(str::to_owned).collect();
+        assert_eq!(allowed, families(&trace), "sockets are made of these families, and of no other");
         assert_eq!(value(&unit, "SystemCallErrorNumber"), "EPERM", "else a refusal would kill it");
         expect_within_filter(&called, &values(&unit, "SystemCallFilter"), &REFUSED);
     });
@@ -171,7 +184,11 @@ fn bpf_serves_reloads_restarts_and_ends_within_the_rights_of_the_drop_in() {
         let (unit, drop_in) = (text_of(SERVICE), text_of(DROP_IN));
         let capabilities = [value(&unit, "AmbientCapabilities"), value(&drop_in, "AmbientCapabilities")].join(" ");
         let lines = [values(&unit, "SystemCallFilter"), values(&drop_in, "SystemCallFilter")].concat();
-        let called = live(&capabilities, "bpf");
+        let trace = live(&capabilities, "bpf");
+        let called = called(&trace);
+        let allowed = value(&unit, "RestrictAddressFamilies");
+        let beyond: Vec<_> = families(&trace).into_iter().filter(|family| !allowed.contains(family.as_str())).collect();
+        assert!(beyond.is_empty(), "sockets that the unit refuses: {beyond:?}");
         assert!(called.contains("bpf"), "{called:?}");
         expect_within_filter(&called, &lines, &[]);
     });

@@ -64,7 +64,15 @@ fn unit_exposure_is_at_most_2_5_with_the_drop_in_too() {
         let arguments = ["security", "--offline=true", "--threshold=25", "--no-pager", path.to_str().unwrap()];
         let report = said_by("systemd-analyze", "systemd", &arguments);
         let overall = report.lines().find(|line| line.contains("Overall exposure level"));
-        println!("drop-in {with_drop_in}: {}", overall.expect("the verdict"));
+        let score = overall
+            .and_then(|line| line.split_whitespace().rev().nth(2))
+            .expect("→ Overall exposure level for ...: 2.0 OK :-)");
+        let install = text_of("docs/install.md");
+        let told = if with_drop_in { format!("and {score} with the drop-in") } else { format!("rates it {score},") };
+        // Other versions of systemd weigh otherwise, and know more settings.
+        if said_by("systemd-analyze", "systemd", &["--version"]).starts_with("systemd 252 ") {
+            assert!(install.contains(&told), "{told}");
+        }
     }
 }
 
@@ -170,6 +178,116 @@ fn capabilities_are_those_of_the_table_in_the_docs() {
     let mut given: BTreeSet<String> = of_unit.union(&of_drop_in).cloned().collect();
     given.insert("CAP_SYS_NICE".to_owned());
     assert_eq!(given, named, "all that the table names");
+}
+
+/// What must stand in the unit, and what is lost without it. Other tests have derived the rest: capabilities, system calls, address families.
+const MUST_STAND: [(&str, &str, &str); 16] = [
+    ("Type", "notify", "active means that SYNs are answered"),
+    ("NotifyAccess", "main", "READY, WATCHDOG and MAINPID are heard, of the main process alone"),
+    ("LimitCORE", "0", "no key in a core file"),
+    ("UMask", "0077", "what it writes is its own"),
+    ("StateDirectoryMode", "0700", "nobody else sees the master key"),
+    ("RuntimeDirectoryMode", "0750", "nobody else reaches the control socket"),
+    ("LogsDirectoryMode", "0750", "addresses of clients are in the access log"),
+    ("NoNewPrivileges", "yes", "no program gives it more"),
+    ("ProtectSystem", "strict", "the system is read-only"),
+    ("ProtectHome", "yes", "homes are out of sight"),
+    ("PrivateTmp", "yes", "so is everybody's /tmp"),
+    ("PrivateDevices", "yes", "so are devices"),
+    ("ProtectProc", "invisible", "so are other processes"),
+    ("ProtectKernelTunables", "yes", "CAP_NET_ADMIN changes no sysctl"),
+    ("MemoryDenyWriteExecute", "yes", "no code is made of what comes in"),
+    ("RestrictNamespaces", "yes", "no other network is made"),
+];
+
+/// What must not, with the reason.
+const MUST_NOT_STAND: [(&str, &str); 4] = [
+    ("PrivateNetwork", "its network is the host's"),
+    ("PrivateUsers", "its capabilities count in the host's network"),
+    ("DynamicUser", "the key and the mount of bpf.conf belong to a user that stays"),
+    ("IPAddressDeny", "clients come from everywhere"),
+];
+
+#[test]
+fn unit_has_each_line_that_something_rests_on() {
+    let unit = text_of(SERVICE);
+    for (key, expected, reason) in MUST_STAND {
+        assert_eq!(value(&unit, key), expected, "{key}=: {reason}");
+    }
+    for (key, reason) in MUST_NOT_STAND {
+        assert!(values(&unit, key).is_empty() && values(&text_of(DROP_IN), key).is_empty(), "{key}=: {reason}");
+    }
+}
+
+/// The value of a key of this kind at which the program's default is.
+fn default(key: &str) -> u64 {
+    let defaults: toml::Table = stdout(&output(&["config", "--print-default"])).parse().unwrap();
+    let number = defaults.get(key).unwrap_or_else(|| &defaults["listener"][0][key]);
+    number.as_integer().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn times_and_limits_of_the_unit_fit_the_program() {
+    let unit = text_of(SERVICE);
+    let number = |key: &str| value(&unit, key).parse::<u64>().unwrap_or_else(|error| panic!("{key}=: {error}"));
+    // Two descriptors for each connection of a relay, and as much again for a second listener.
+    assert!(number("LimitNOFILE") >= 4 * default("connections_max"), "{}", default("connections_max"));
+    // The end takes the deadline and up to ten seconds, even for a process that asks for no more time.
+    assert!(number("TimeoutStopSec") >= default("shutdown_deadline_seconds") + 10);
+    // It is there, and leaves time to a process on a core that is flooded.
+    assert!((5..=30).contains(&number("WatchdogSec")));
+    // A minute of failures in a row, as the comment says: a crash now and then must not be the last.
+    assert_eq!(value(&unit, "RestartSec"), "500ms");
+    assert_eq!(number("StartLimitBurst"), 60 * 1000 / 500);
+    assert!(number("StartLimitIntervalSec") > 60);
+}
+
+#[test]
+fn install_md_says_what_the_unit_does() {
+    let (unit, install) = (text_of(SERVICE), text_of("docs/install.md"));
+    let codes = value(&unit, "RestartPreventExitStatus").replace(' ', " or ");
+    let minutes = value(&unit, "StartLimitIntervalSec");
+    assert_eq!(minutes, "300", "five minutes, below");
+    for said in [
+        format!("| exit code {codes} |"),
+        format!("after {} starts in five minutes", value(&unit, "StartLimitBurst")),
+        format!("its watchdog ends it after {} s", value(&unit, "WatchdogSec")),
+        format!("by `LimitRTPRIO={}`", value(&unit, "LimitRTPRIO")),
+        format!("`/var/lib/{}/master.key`", value(&unit, "StateDirectory")),
+        format!("`/run/{}/control.sock`", value(&unit, "RuntimeDirectory")),
+    ] {
+        assert!(install.contains(&said), "{said}");
+    }
+}
+
+#[test]
+fn the_drop_in_protects_by_name_what_it_takes_the_protection_of() {
+    let drop_in = text_of(DROP_IN);
+    let places = words(&values(&drop_in, "ReadOnlyPaths").join(" "));
+    let hidden = words(&value(&drop_in, "InaccessiblePaths"));
+    assert_eq!(value(&drop_in, "ProtectKernelTunables"), "no", "else the place is read-only");
+    // systemd's src/core/namespace.c, protect_kernel_tunables_proc_table and _sys_table.
+    for place in [
+        "acpi",
+        "apm",
+        "asound",
+        "bus",
+        "fs",
+        "irq",
+        "latency_stats",
+        "mtrr",
+        "scsi",
+        "sys",
+        "sysrq-trigger",
+        "timer_stats",
+    ] {
+        let place = format!("/proc/{place}");
+        assert!(places.contains(&place) || places.contains(&format!("-{place}")), "{place}");
+    }
+    assert!(places.contains("/sys"));
+    for place in ["-/proc/kallsyms", "-/proc/kcore"] {
+        assert!(hidden.contains(place), "{place}");
+    }
 }
 
 #[test]
