@@ -189,6 +189,13 @@ fn users_lose_by_lost_packets_full_queues_dead_servers_and_slow_or_missing_hands
             // A client that reuses a port is turned away with reason.
             ("judge({handshakes_refused: {tuple_busy: 1}}).title", json!("Calm")),
             ("judge({refused: {connection_limit: 1}}).title", alone.clone()),
+            (
+                "said(judge({refused: {rate_limit: 270}, handshakes: {queue: 300, cookie: 0}})).slice(1)",
+                json!([
+                    "No attack, but users are losing",
+                    "harm: 27 connections/s are reset at once: more come than limits.new_per_second allows"
+                ]),
+            ),
             ("judge({refused: {denied: 1}}).title", json!("Calm")),
             ("judge({open: 100}).title", alone.clone()),
             ("judge({upstreams: [{up: false, connects: 0, connect_failures: 0}]}).title", alone.clone()),

@@ -24,6 +24,18 @@ const SHARE_COUNT_MIN = 20;
 /** Handshakes per second before the attack that a fall is measured by, and points that their mean must rest on. */
 const BASE_RATE_MIN = 2, BASE_POINTS_MIN = 20;
 
+/**
+ * Clients who are turned away, though no list and no share of a prefix wants it so: where that is counted, and how it is said. The alert
+ * PortcullisClientsRefused has the same reasons, all but `other`, of which the log must say what it is.
+ */
+const REFUSED = [
+  ['refused', 'connection_limit', 'connections/s are closed at once, for all places are taken'],
+  ['refused', 'rate_limit', 'connections/s are reset at once: more come than limits.new_per_second allows'],
+  ['handshakes_refused', 'no_descriptors', 'finished handshakes/s are refused, for there are no file descriptors'],
+  ['handshakes_refused', 'no_memory', 'finished handshakes/s are refused, for there is no memory'],
+  ['handshakes_refused', 'other', 'finished handshakes/s are refused; the log says why'],
+];
+
 /** What is dropped in the ordinary way of things, or by intent. */
 const ORDINARY_DROPS = ['kernel_owns', 'not_guarded', 'not_our_frame', 'not_for_us', 'draining', 'denied', 'no_room'];
 
@@ -132,11 +144,7 @@ function facts(samples, name, base) {
     junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
     lossShare: ring > 0 ? ring / (ring + syns) : 0,
     overflows: per(l => l.accept_queue_overflows),
-    noDescriptors: per(l => l.handshakes_refused.no_descriptors || 0),
-    noMemory: per(l => l.handshakes_refused.no_memory || 0),
-    refusedOther: per(l => l.handshakes_refused.other || 0),
-    atLimit: per(l => l.refused.connection_limit || 0),
-    tooFast: per(l => l.refused.rate_limit || 0),
+    refused: REFUSED.map(([of, reason, text]) => ({ text, rate: per(l => l[of][reason] || 0) })),
     suppressed: per(l => l.replies_suppressed),
     open: now.open, openMax: now.connections_max,
     p50: grown && quantile(bounds, grown, 0.5),
@@ -171,11 +179,10 @@ function harmReasons(f, attacked) {
     reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
   if (f.overflows > 0)
     reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
-  if (f.noDescriptors > 0) reasons.push(`no file descriptors: ${compact(f.noDescriptors)} finished handshakes/s are refused`);
-  if (f.noMemory > 0) reasons.push(`no memory: ${compact(f.noMemory)} finished handshakes/s are refused`);
-  if (f.refusedOther > 0) reasons.push(`${compact(f.refusedOther)} finished handshakes/s are refused; the log says why`);
-  if (f.atLimit > 0) reasons.push(`${compact(f.atLimit)} connections/s are closed at once, for all places are taken`);
-  else if (f.openMax > 0 && f.open >= f.openMax) reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
+  const refused = f.refused.filter(({ rate }) => rate > 0);
+  refused.forEach(({ text, rate }) => reasons.push(`${compact(rate)} ${text}`));
+  if (f.openMax > 0 && f.open >= f.openMax && f.refused[0].rate === 0)
+    reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
   if (f.servers > 0 && f.serversDown === f.servers) reasons.push(f.servers === 1 ? 'the server behind it is down' : `all ${f.servers} servers behind it are down`);
   else if (f.connectsFailed > 0 && f.connectsFailed >= f.connects / 2) reasons.push('most connects to the servers behind it fail');
   if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
@@ -190,7 +197,6 @@ function notes(f) {
   if (f.serversDown > 0 && f.serversDown < f.servers) notes.push(`${f.serversDown} of ${f.servers} servers behind it are down`);
   if (f.tier === 'raw' && f.ring > 0 && f.lossShare < LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
   if (f.suppressed > 0) notes.push(`${compact(f.suppressed)} replies/s are held back: a prefix asks for more than its budget`);
-  if (f.tooFast > 0) notes.push(`${compact(f.tooFast)} connections/s are over the configured rate`);
   if (!f.counted) notes.push('the kernel’s sockets could not be counted: the states below are missing');
   return notes;
 }
