@@ -96,7 +96,7 @@ fn forged_syn(random: &mut XorShift) -> Segment {
 }
 
 #[test]
-fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_metrics() {
+fn a_flood_is_told_as_an_attack_that_some_survive_and_every_number_is_that_of_metrics() {
     let _turn = take_turns();
     isolated!(|| {
         let (lab, scratch, stop) = (Lab::new(), Scratch::new(), AtomicBool::new(false));
@@ -108,7 +108,8 @@ fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_m
         thread::scope(|scope| {
             let _attack = attack(scope, &lab, &stop, 2000);
             let _until = clients.come(scope, &lab.client, [V4]);
-            wait_for_title(&tab, "Under attack: users get in");
+            // The calm before was too short to know how many are usual.
+            wait_for_title(&tab, "Under attack: some get in");
             for _ in 0..3 {
                 let before = door.metrics();
                 wait_for_samples(&tab, 2);
@@ -119,7 +120,7 @@ fn a_flood_is_told_as_an_attack_that_users_survive_and_every_number_is_that_of_m
                 );
             }
             assert_eq!(tab.evaluate("document.getElementById('listeners').hidden"), json!(true), "one needs no tabs");
-            wait_for_title(&tab, "Under attack: users get in");
+            wait_for_title(&tab, "Under attack: some get in");
             assert!(clients.served() > 0);
         });
         wait_for_title(&tab, "Calm");

@@ -143,7 +143,9 @@ fn an_attack_is_told_by_the_mode_the_syns_the_cookies_or_the_noise() {
         let served = "handshakes: {queue: 0, cookie: 30}";
         expect([
             (
-                &format!("said(judge({{mode: 'cookies', switches: [{{to: 'cookies', unix_seconds: 7}}], {served}}}))"),
+                &format!(
+                    "said(judge({{mode: 'cookies', switches: [{{to: 'cookies', unix_seconds: 7}}], {served}}}, {{base: 6}}))"
+                ),
                 json!([
                     "attack",
                     "Under attack: users get in",
@@ -152,16 +154,62 @@ fn an_attack_is_told_by_the_mode_the_syns_the_cookies_or_the_noise() {
                 ]),
             ),
             (
-                &format!("said(judge({{syns: 9000, {served}}})).slice(1, 3)"),
+                &format!("said(judge({{syns: 9000, {served}}}, {{base: 6}})).slice(1, 3)"),
                 json!(["Under attack: users get in", "attack: 900 SYN/s come in, and 3/s become a connection"]),
             ),
-            (&format!("judge({{cookies_bad: 1000, {served}}}).title"), json!("Under attack: users get in")),
-            (&format!("judge({{dropped: {{reset: 10000}}, {served}}}).title"), json!("Under attack: users get in")),
+            (
+                &format!("judge({{cookies_bad: 1000, {served}}}, {{base: 6}}).title"),
+                json!("Under attack: users get in"),
+            ),
+            (
+                &format!("judge({{dropped: {{reset: 10000}}, {served}}}, {{base: 6}}).title"),
+                json!("Under attack: users get in"),
+            ),
             // The traffic of open connections passes the tap too.
             ("judge({dropped: {kernel_owns: 100000}}).title", json!("Calm")),
             // Nobody comes: that may be the hour, or the attack. It is said as it is.
             ("judge({mode: 'cookies'}).title", json!("Under attack: no users seen")),
             ("judge({mode: 'cookies'}).levels", json!({"web": "attack"})),
+        ]);
+    });
+}
+
+#[test]
+fn that_users_get_in_is_said_only_by_what_is_usual() {
+    isolated!(|| {
+        let attacked = "mode: 'cookies', syns: 80000, handshakes: {queue: 0, cookie: 3}";
+        let reasons = |reason: &str| {
+            json!([
+                "attack: the half-open queue was about to fill: SYNs are answered with cookies alone",
+                "attack: 8.0k SYN/s come in, and 0.3/s become a connection",
+                reason
+            ])
+        };
+        let said = |base: &str| format!("said(judge({{{attacked}}}, {{base: {base}}})).slice(2)");
+        let title = |base: &str| format!("judge({{{attacked}}}, {{base: {base}}}).title");
+        let kinds = ["null", "0.6", "0.7"];
+        let [unknown, half, less] = kinds.map(said);
+        let [unknown_title, half_title, less_title] = kinds.map(title);
+        expect([
+            // The page was opened after the flood had begun: whether 0.3 a second are all or few, nobody knows here.
+            (&unknown_title, json!("Under attack: some get in")),
+            (&unknown, {
+                reasons(
+                    "note: 0.3 handshakes/s complete. What is usual is not known, for this page has not seen enough calm",
+                )
+            }),
+            (&half_title, json!("Under attack: users get in")),
+            (&half, reasons("calm: 0.3 handshakes/s complete")),
+            // Fewer than half, of so few that chance may do it.
+            (&less_title, json!("Under attack: some get in")),
+            (&less, reasons("note: 0.3 handshakes/s complete. Usual are 0.7/s: too few to tell")),
+            // Of two listeners one lets its users in, and at the other nobody is seen.
+            (
+                "(() => { const two = (seconds, cookie) => ({ ...status(seconds), listeners: [listener({ mode: 'cookies', \
+                 handshakes: { queue: 0, cookie } }), listener({ name: 'b', mode: 'cookies' })] }); const looks = [two(0, 0), two(10, 50)]; \
+                 return verdict([facts(looks, 'web', 5), facts(looks, 'b', null)], false, String).title; })()",
+                json!("Under attack: some get in"),
+            ),
         ]);
     });
 }
@@ -174,10 +222,13 @@ fn users_lose_by_lost_packets_full_queues_dead_servers_and_slow_or_missing_hands
         let alone = json!("No attack, but users are losing");
         expect([
             (&format!("judge({{{attacked}, ring_dropped: 100}}).title"), losing.clone()),
-            (&format!("judge({{{attacked}, ring_dropped: 10}}).title"), json!("Under attack: users get in")),
+            (
+                &format!("judge({{{attacked}, ring_dropped: 10}}, {{base: 5}}).title"),
+                json!("Under attack: users get in"),
+            ),
             // The bpf tier's ring has reports; a lost one costs no client.
             (
-                &format!("judge({{{attacked}, tier: 'bpf', ring_dropped: 100}}).title"),
+                &format!("judge({{{attacked}, tier: 'bpf', ring_dropped: 100}}, {{base: 5}}).title"),
                 json!("Under attack: users get in"),
             ),
             (&format!("judge({{{attacked}}}, {{base: 10}}).title"), losing.clone()),

@@ -187,7 +187,7 @@ function harmReasons(f, attacked) {
   else if (f.connectsFailed > 0 && f.connectsFailed >= f.connects / 2) reasons.push('most connects to the servers behind it fail');
   if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
   if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
-    reasons.push(`${compact(f.done)} handshakes/s complete; before the attack it were ${compact(f.base)}/s`);
+    reasons.push(`${compact(f.done)} handshakes/s complete; ${compact(f.base)}/s were usual before the attack`);
   return reasons;
 }
 
@@ -202,6 +202,18 @@ function notes(f) {
 }
 
 /**
+ * Who gets in during an attack, and how that is said: `users` where at least half of the usual handshakes complete, `none`, or `some`,
+ * which is all that can be said where the usual is not known, or is too little for a share to be taken of it.
+ */
+function entryOf(f) {
+  const done = `${compact(f.done)} handshakes/s complete${within(f)}`;
+  if (!(f.done > 0)) return { who: 'none' };
+  if (f.base === null)
+    return { who: 'some', text: `${done}. What is usual is not known, for this page has not seen enough calm` };
+  return f.done < f.base / 2 ? { who: 'some', text: `${done}. Usual are ${compact(f.base)}/s: too few to tell` } : { who: 'users', text: done };
+}
+
+/**
  * The verdict over all listeners of which there are two looks: { level, title, reasons: [{ level, name, text }], levels: { name: level } }.
  * Levels: wait (too early to tell), calm, blind (the kernel answers SYNs, and we do not see them), drain, attack, harm.
  */
@@ -210,16 +222,17 @@ function verdict(all, draining, clock) {
   if (!all.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
   const reasons = [], levels = {}, add = (level, f) => text => reasons.push({ level, name: f.name, text });
   const watched = all.filter(f => f.tier !== 'kernel');
-  let attacked = false, harmed = false, done = 0;
+  let attacked = false, harmed = false;
+  const entries = [];
   for (const f of all) {
-    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0);
-    if (attack.length) done += f.done;
-    levels[f.name] = harm.length ? 'harm' : attack.length ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
-    attacked ||= attack.length > 0;
+    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0), entry = attack.length ? entryOf(f) : null;
+    if (entry) entries.push(entry);
+    levels[f.name] = harm.length ? 'harm' : entry ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
+    attacked ||= entry !== null;
     harmed ||= harm.length > 0;
     harm.forEach(add('harm', f));
     attack.forEach(add('attack', f));
-    if (attack.length && !harm.length && f.done > 0) add('calm', f)(`${compact(f.done)} handshakes/s complete${within(f)}`);
+    if (entry && !harm.length && entry.who !== 'none') add(entry.who === 'users' ? 'calm' : 'note', f)(entry.text);
     notes(f).forEach(add('note', f));
   }
   if (!attacked && !harmed) {
@@ -232,7 +245,9 @@ function verdict(all, draining, clock) {
     : attacked && harmed ? ['harm', 'Under attack: users are losing']
     : harmed ? ['harm', 'No attack, but users are losing']
     : !attacked ? calm
-    : done > 0 ? ['attack', 'Under attack: users get in'] : ['attack', 'Under attack: no users seen'];
+    : entries.every(({ who }) => who === 'users') ? ['attack', 'Under attack: users get in']
+    : entries.every(({ who }) => who === 'none') ? ['attack', 'Under attack: no users seen']
+    : ['attack', 'Under attack: some get in'];
   return { level, title, reasons, levels };
 }
 

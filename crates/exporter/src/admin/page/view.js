@@ -144,7 +144,7 @@ function modeCard(parent) {
 
 function handshakeCard(parent) {
   const counts = countTable('Handshakes'), bars = element('div', { class: 'bars', role: 'img' }), axis = element('div', { class: 'axis', 'aria-hidden': 'true' }), caption = element('p', { class: 'sub' });
-  card(parent, 'Handshakes of legitimate clients', counts.table, caption, bars, axis);
+  card(parent, 'Handshakes that completed', counts.table, caption, bars, axis);
   const refused = byReason(l => l.handshakes_refused, 'portcullis_handshakes_refused_total', HANDSHAKE_REFUSED_WORDS, 'refused: ');
   return (back, status, wide) => {
     const l = back.now, grown = growth(wide), most = grown ? Math.max(1, ...grown) : 1;
