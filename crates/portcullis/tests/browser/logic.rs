@@ -13,6 +13,7 @@ const MAKERS: &str = r#"
         handshakes: { queue: 0, cookie: 0 }, handshakes_refused: {}, cookies_bad: 0, accept_queue_overflows: 0, replies_suppressed: 0,
         handshake_seconds: { bounds: [0.001, 0.01, 1, 3], counts: [0, 0, 0, 0, 0], sum: 0 }, switches: [], upstreams: [], states: {},
         open: 0, connections_max: 100, ...more });
+    const server = (connects, connect_failures, more) => ({ up: true, connects, connect_failures, check_failures: 0, ...more });
     const status = (seconds, more, pid = 1) => ({ pid, clock_seconds: seconds, listeners: [listener(more)] });
     /** What is said ten seconds after a beginning at zero. */
     const judge = (more, { base = null, draining = false, before = {} } = {}) =>
@@ -98,6 +99,7 @@ fn numbers_and_times_are_short_and_counts_are_whole() {
                 json!(["0", "7.3", "12", "312", "999", "1.0k", "48.1k", "1.5M", "0"])
             }),
             ("compact(null)", json!("–")),
+            ("[0.04, 0.05].map(compact)", json!(["< 0.1", "0.1"])),
             ("[0, 999, 1000, 11697190359].map(grouped)", json!(["0", "999", "1,000", "11,697,190,359"])),
             (
                 "[0, 59, 60, 3700, 86400, 90061].map(span)",
@@ -128,10 +130,9 @@ fn without_an_attack_and_with_nobody_harmed_it_is_calm() {
             // Of the kernel's own listener nothing is seen.
             ("judge({tier: 'kernel', mode: 'kernel'}).level", json!("blind")),
             // What has no part in it: a server of several is down, some packets are lost.
-            (
-                "said(judge({upstreams: [{up: true, connects: 0, connect_failures: 0}, {up: false, connects: 0, connect_failures: 0}]})).slice(1)",
-                { json!(["Calm", "note: 1 of 2 servers behind it are down", "calm: 0 SYN/s, 0 handshakes/s"]) },
-            ),
+            ("said(judge({upstreams: [server(0, 0), server(0, 0, {up: false})]})).slice(1)", {
+                json!(["Calm", "note: 1 of 2 servers behind it is down", "calm: 0 SYN/s, 0 handshakes/s"])
+            }),
             ("judge({}, {draining: true}).title", json!("Draining: no new connections are taken")),
         ]);
     });
@@ -233,13 +234,13 @@ fn users_lose_by_lost_packets_full_queues_dead_servers_and_slow_or_missing_hands
             ),
             (&format!("judge({{{attacked}}}, {{base: 10}}).title"), losing.clone()),
             (&format!("judge({{{attacked}}}, {{base: 5}}).title"), json!("Under attack: users get in")),
-            ("judge({accept_queue_overflows: 1}).title", alone.clone()),
-            ("judge({accept_queue_overflows: 1}, {before: {accept_queue_overflows: 1}}).title", json!("Calm")),
-            ("judge({handshakes_refused: {no_descriptors: 1}}).title", alone.clone()),
-            ("judge({handshakes_refused: {no_memory: 1}}).title", alone.clone()),
+            ("judge({accept_queue_overflows: 2}).title", alone.clone()),
+            ("judge({accept_queue_overflows: 9}, {before: {accept_queue_overflows: 9}}).title", json!("Calm")),
+            ("judge({handshakes_refused: {no_descriptors: 2}}).title", alone.clone()),
+            ("judge({handshakes_refused: {no_memory: 2}}).title", alone.clone()),
             // A client that reuses a port is turned away with reason.
             ("judge({handshakes_refused: {tuple_busy: 1}}).title", json!("Calm")),
-            ("judge({refused: {connection_limit: 1}}).title", alone.clone()),
+            ("judge({refused: {connection_limit: 2}}).title", alone.clone()),
             (
                 "said(judge({refused: {rate_limit: 270}, handshakes: {queue: 300, cookie: 0}})).slice(1)",
                 json!([
@@ -249,14 +250,63 @@ fn users_lose_by_lost_packets_full_queues_dead_servers_and_slow_or_missing_hands
             ),
             ("judge({refused: {denied: 1}}).title", json!("Calm")),
             ("judge({open: 100}).title", alone.clone()),
-            ("judge({upstreams: [{up: false, connects: 0, connect_failures: 0}]}).title", alone.clone()),
-            (
-                "judge({upstreams: [{up: true, connects: 10, connect_failures: 5}]}, {before: {upstreams: [{up: true, connects: 0, connect_failures: 0}]}}).title",
-                alone.clone(),
-            ),
+            ("judge({upstreams: [server(0, 0, {up: false, check_failures: 1})]}).title", alone.clone()),
+            ("judge({upstreams: [server(10, 10)]}, {before: {upstreams: [server(0, 0)]}}).title", alone.clone()),
             ("judge({handshake_seconds: {bounds: [0.001, 0.01, 1, 3], counts: [19, 0, 0, 1, 0]}}).title", alone),
             // Of three handshakes one slow one says nothing.
             ("judge({handshake_seconds: {bounds: [0.001, 0.01, 1, 3], counts: [2, 0, 0, 1, 0]}}).title", json!("Calm")),
+        ]);
+    });
+}
+
+#[test]
+fn an_accident_is_a_note_and_harm_begins_where_the_alerts_begin() {
+    isolated!(|| {
+        let connects = |connects, failures, up| {
+            format!(
+                "judge({{upstreams: [server({connects}, {failures}, {{up: {up}}}), server(9, 0, {{up: {up}}})]}}, {{before: {{upstreams: [server(0, 0), server(9, 0)]}}}})"
+            )
+        };
+        let failing = |count, of, up| format!("said({}).slice(1, 3)", connects(of, count, up));
+        let [retried, none_served, one_failed, both_down] =
+            [failing(10, 20, true), failing(10, 10, true), failing(1, 1, true), failing(1, 1, false)];
+        let harmed = "No attack, but users are losing";
+        expect([
+            // More than one in a hundred, and more than one in ten seconds.
+            ("judge({accept_queue_overflows: 1}).title", json!("Calm")),
+            ("judge({accept_queue_overflows: 9, handshakes: {queue: 1000, cookie: 0}}).title", json!("Calm")),
+            ("judge({accept_queue_overflows: 11, handshakes: {queue: 1000, cookie: 0}}).title", json!(harmed)),
+            (
+                "said(judge({accept_queue_overflows: 9, handshakes: {queue: 1000, cookie: 0}}))[2]",
+                json!("note: the accept queue was full for 0.9 finished handshakes/s"),
+            ),
+            // All reasons together.
+            (
+                "said(judge({refused: {rate_limit: 1}})).slice(1, 3)",
+                json!([
+                    "Calm",
+                    "note: 0.1 connections/s are reset at once: more come than limits.new_per_second allows"
+                ]),
+            ),
+            ("judge({refused: {rate_limit: 1}, handshakes_refused: {no_memory: 1}}).title", json!(harmed)),
+            // One is one, also for a page that has looked on for a second only.
+            (
+                "verdict([facts([status(0, {}), status(1, {refused: {rate_limit: 1}})], 'web', null)], false, String).title",
+                json!("Calm"),
+            ),
+            // Another server was tried, and served everyone.
+            (&retried, json!(["Calm", "note: 1 connects/s to a server behind it fail, and others succeed"])),
+            (&none_served, json!([harmed, "harm: every connect to the servers behind it fails"])),
+            (&one_failed, json!(["Calm", "calm: 0 SYN/s, 0 handshakes/s"])),
+            (&both_down, json!([harmed, "harm: both servers behind it are down"])),
+            // Without checks and without clients nobody knows whether they have come back.
+            (
+                "said(judge({upstreams: [1, 2, 3].map(() => server(7, 7, {up: false}))}, {before: {upstreams: [1, 2, 3].map(() => server(7, 7))}})).slice(1, 3)",
+                json!([
+                    "Calm",
+                    "note: all 3 servers behind it are marked down since connects failed; none was tried lately"
+                ]),
+            ),
         ]);
     });
 }

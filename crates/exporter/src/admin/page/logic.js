@@ -19,6 +19,10 @@ const ATTACK_RATE = 100;
 const JUNK_RATE = 1000;
 /** A lost SYN costs its user a second. One in twenty is where that is noticed. */
 const LOSS_SHARE = 0.05;
+/** Of anything that harms, more than this is no accident: one in ten seconds is. Per second, as the alerts have it. */
+const HARM_RATE = 0.1;
+/** The share of finished handshakes that find the accept queue full from which on it is harm, as the alerts have it. */
+const OVERFLOW_SHARE = 0.01;
 /** Handshakes that a share must rest on. */
 const SHARE_COUNT_MIN = 20;
 /** Handshakes per second before the attack that a fall is measured by, and points that their mean must rest on. */
@@ -64,6 +68,12 @@ function rate(back, count) {
   return more >= 0 ? more / back.seconds : null;
 }
 
+/** A rate that is compared with HARM_RATE: over a window that is shorter than the verdict's, one event must not be many a second. */
+const harmRate = (back, count) => {
+  const per = rate(back, count);
+  return per === null ? 0 : per * back.seconds / Math.max(back.seconds, VERDICT_SECONDS);
+};
+
 /** What each part of a histogram has grown by; null as for a rate. */
 function growth(back) {
   if (!(back.seconds > 0)) return null;
@@ -93,9 +103,10 @@ function quantile(bounds, counts, q) {
 /** A quantile as a number to draw: the nearest that is known of it. */
 const asSeconds = quantile => quantile && (quantile.seconds ?? quantile.below ?? quantile.above);
 
-/** A rate with three digits or so, as `portcullis top` writes it: 7.2, 312, 48.1k. */
+/** A rate with three digits or so, as `portcullis top` writes it: 7.2, 312, 48.1k. What is not nothing is never written as if it were. */
 function compact(value) {
   if (value === null || value === undefined) return '–';
+  if (value > 0 && value < 0.05) return '< 0.1';
   const units = ['', 'k', 'M', 'G', 'T'];
   let unit = 0;
   for (value = Math.max(value, 0); value >= 999.5 && unit + 1 < units.length; unit++) value /= 1000;
@@ -133,18 +144,23 @@ function facts(samples, name, base) {
   const per = count => rate(back, count);
   const grown = growth(back), { bounds } = now.handshake_seconds;
   const ring = per(l => l.ring_dropped), syns = per(l => l.syns);
+  const overflows = per(l => l.accept_queue_overflows), done = per(l => l.handshakes.queue + l.handshakes.cookie);
+  const servers = count => l => l.upstreams.reduce((all, server) => all + server[count], 0);
+  const failed = per(servers('connect_failures'));
   const slowFrom = bounds.indexOf(1) + 1;
   const lastSwitch = now.switches[now.switches.length - 1];
   return {
     name, base, tier: now.tier, mode: now.mode, syns, ring,
     ready: syns !== null,
     since: lastSwitch && lastSwitch.to === now.mode ? lastSwitch.unix_seconds : null,
-    done: per(l => l.handshakes.queue + l.handshakes.cookie),
+    done,
     bad: per(l => l.cookies_bad),
     junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
     lossShare: ring > 0 ? ring / (ring + syns) : 0,
-    overflows: per(l => l.accept_queue_overflows),
+    overflows,
+    overflowing: harmRate(back, l => l.accept_queue_overflows) > HARM_RATE && overflows > OVERFLOW_SHARE * (overflows + done),
     refused: REFUSED.map(([of, reason, text]) => ({ text, rate: per(l => l[of][reason] || 0) })),
+    refusing: harmRate(back, l => sum(REFUSED.map(([of, reason]) => l[of][reason] || 0))) > HARM_RATE,
     suppressed: per(l => l.replies_suppressed),
     open: now.open, openMax: now.connections_max,
     p50: grown && quantile(bounds, grown, 0.5),
@@ -152,8 +168,10 @@ function facts(samples, name, base) {
     slowShare: grown && slowFrom && sum(grown) >= SHARE_COUNT_MIN ? sum(grown.slice(slowFrom)) / sum(grown) : 0,
     servers: now.upstreams.length,
     serversDown: now.upstreams.filter(server => !server.up).length,
-    connects: per(l => l.upstreams.reduce((all, server) => all + server.connects, 0)),
-    connectsFailed: per(l => l.upstreams.reduce((all, server) => all + server.connect_failures, 0)),
+    connects: per(servers('connects')), failed,
+    unserved: harmRate(back, servers('connect_failures')) > HARM_RATE,
+    // Checks that fail would tell of a server's return. Without them only a client's connect does, and there may be no clients.
+    downForSure: failed > 0 || now.upstreams.some(server => server.check_failures > 0),
     counted: now.states !== null,
   };
 }
@@ -172,19 +190,23 @@ function attackReasons(f, clock) {
   return reasons;
 }
 
+const refusals = f => f.refused.filter(({ rate }) => rate > 0).map(({ text, rate }) => `${compact(rate)} ${text}`);
+const allDown = f => f.servers > 0 && f.serversDown === f.servers;
+const allServers = ({ servers }) => servers === 1 ? 'the server behind it is'
+  : servers === 2 ? 'both servers behind it are' : `all ${servers} servers behind it are`;
+
 /** How users of this listener come to harm. Empty: they do not, as far as can be seen from here. */
 function harmReasons(f, attacked) {
   const reasons = [];
   if (f.tier === 'raw' && f.lossShare >= LOSS_SHARE)
     reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
-  if (f.overflows > 0)
+  if (f.overflowing)
     reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
-  const refused = f.refused.filter(({ rate }) => rate > 0);
-  refused.forEach(({ text, rate }) => reasons.push(`${compact(rate)} ${text}`));
+  if (f.refusing) reasons.push(...refusals(f));
   if (f.openMax > 0 && f.open >= f.openMax && f.refused[0].rate === 0)
     reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
-  if (f.servers > 0 && f.serversDown === f.servers) reasons.push(f.servers === 1 ? 'the server behind it is down' : `all ${f.servers} servers behind it are down`);
-  else if (f.connectsFailed > 0 && f.connectsFailed >= f.connects / 2) reasons.push('most connects to the servers behind it fail');
+  if (allDown(f) && f.downForSure) reasons.push(`${allServers(f)} down`);
+  else if (f.unserved && f.failed >= f.connects) reasons.push('every connect to the servers behind it fails');
   if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
   if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
     reasons.push(`${compact(f.done)} handshakes/s complete; ${compact(f.base)}/s were usual before the attack`);
@@ -194,7 +216,12 @@ function harmReasons(f, attacked) {
 /** What is worth knowing and changes no verdict. */
 function notes(f) {
   const notes = [];
-  if (f.serversDown > 0 && f.serversDown < f.servers) notes.push(`${f.serversDown} of ${f.servers} servers behind it are down`);
+  if (allDown(f)) {
+    if (!f.downForSure) notes.push(`${allServers(f)} marked down since connects failed; none was tried lately`);
+  } else if (f.serversDown > 0) notes.push(`${f.serversDown} of ${f.servers} servers behind it ${f.serversDown === 1 ? 'is' : 'are'} down`);
+  if (f.failed > 0 && f.failed < f.connects) notes.push(`${compact(f.failed)} connects/s to a server behind it fail, and others succeed`);
+  if (f.overflows > 0 && !f.overflowing) notes.push(`the accept queue was full for ${compact(f.overflows)} finished handshakes/s`);
+  if (!f.refusing) notes.push(...refusals(f));
   if (f.tier === 'raw' && f.ring > 0 && f.lossShare < LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
   if (f.suppressed > 0) notes.push(`${compact(f.suppressed)} replies/s are held back: a prefix asks for more than its budget`);
   if (!f.counted) notes.push('the kernel’s sockets could not be counted: the states below are missing');
