@@ -212,9 +212,16 @@ fn a_page_that_nobody_sees_has_no_stream_and_goes_on_when_it_is_seen() {
         other.show();
         tab.wait_for("another tab in front", "document.hidden");
         eventually("no stream of a hidden page", PATIENCE, || streams(&lab) == 0);
+        // As after a long time. What is shown is told to be old before anything new is there.
+        tab.evaluate(
+            "lastData -= 60000; var titles = []; const set = setText; \
+             setText = (node, text) => { if (node.id === 'title') titles.push([text, document.body.classList.contains('lost')]); set(node, text); }; 0",
+        );
         tab.show();
         let clock = tab.evaluate("samples[samples.length - 1].clock_seconds");
         tab.wait_for("the page goes on", &format!("samples[samples.length - 1].clock_seconds > {clock}"));
+        assert_eq!(tab.evaluate("titles[0]"), json!(["Looking …", true]));
+        tab.wait_for("what is new", "!document.body.classList.contains('lost')");
         assert_clean(&tab);
         tab.close();
         eventually("no stream of a closed page", PATIENCE, || streams(&lab) == 0);

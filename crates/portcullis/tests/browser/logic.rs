@@ -61,10 +61,18 @@ fn what_is_remembered_is_of_one_process_and_bounded() {
             ("remember([status(1, {})], status(2, {}, 99)).length", json!(1)),
             ("remember([status(9, {})], status(2, {})).length", json!(1)),
             (
-                "Array.from({length: 99}, (_, at) => status(at, {})).reduce(remember, []).length === SAMPLES_MAX",
+                "Array.from({length: 99}, (_, at) => status(at / 2, {})).reduce(remember, []).length === SAMPLES_MAX",
                 json!(true),
             ),
-            ("Array.from({length: 999}, (_, at) => at).reduce(extend, []).length === HISTORY_MAX", json!(true)),
+            // A tab was hidden: what was before is not compared with, so an old harm is no news.
+            ("[0, 1, 3600].map(at => status(at, {})).reduce(remember, []).length", json!(1)),
+            ("[0, 1, 2, 12, 13].map(at => status(at, {})).reduce(remember, []).length", json!(4)),
+            ("[0, 5, 10].map(at => status(at, {})).reduce(remember, []).length", json!(3)),
+            ("[1, 2, 299, 302].map(at => ({at})).reduce(extend, []).map(point => point.at)", json!([2, 299, 302])),
+            (
+                "Array.from({length: 999}, (_, at) => ({at: at / 2})).reduce(extend, []).length === HISTORY_MAX",
+                json!(true),
+            ),
         ]);
     });
 }
@@ -105,7 +113,17 @@ fn numbers_and_times_are_short_and_counts_are_whole() {
                 "[0, 59, 60, 3700, 86400, 90061].map(span)",
                 json!(["0 s", "59 s", "1 min", "1 h 1 min", "1 d", "1 d 1 h"]),
             ),
-            ("sparkPath([1, null, 2, 2], 2, 59, 10)", json!("M56.0 5.0M58.0 0.0L59.0 0.0")),
+            // By time, and not by turn: what was not seen is a gap, and is not shaded either.
+            (
+                "sparkPath([[0, 1], [1, null], [2, 2], [3, 2], [57, 2], [60, 1]].map(([at, v]) => ({at, v})), 'v', 2, 60, 10)",
+                json!("M0.0 5.0M2.0 0.0L3.0 0.0M57.0 0.0L60.0 5.0"),
+            ),
+            ("sparkSeconds([{at: 5}, {at: 6}])", json!(60)),
+            ("[sparkSeconds([]), sparkXs([], 60), sparkXs([{at: 100}, {at: 220}], 60)]", json!([60, [], [0, 60]])),
+            (
+                "shadePath([[0, true], [50, true], [55, true], [60, false]].map(([at, pressure]) => ({at, pressure})), 60, 9)",
+                json!("M50.0 0H55.0V9H50.0z"),
+            ),
             ("[0, 9, 99999, 1e12].map(arrowWidth)", json!([1.5, 2.7, 7.5, 7.5])),
         ]);
     });

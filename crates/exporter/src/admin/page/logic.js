@@ -6,10 +6,10 @@
 const RATE_SECONDS = 3;
 /** Seconds that the verdict and the quantiles look back. */
 const VERDICT_SECONDS = 10;
-/** Status objects kept: a window for the verdict at one a second, and some to spare. */
-const SAMPLES_MAX = 16;
-/** Points of a sparkline: five minutes. */
-const HISTORY_MAX = 300;
+/** How old a status object may be to be compared with: the verdict's window and some to spare; and how many are kept. */
+const SAMPLES_SECONDS = VERDICT_SECONDS + 2.5, SAMPLES_MAX = 16;
+/** A sparkline: five minutes, a point a second. Where more than so many seconds lie between two, nothing is known of them. */
+const HISTORY_SECONDS = 300, HISTORY_MAX = 301, GAP_SECONDS = 7;
 /** No data for this long, of a stream that brings some every second: it is lost. */
 const STALE_MS = 4000;
 
@@ -45,11 +45,15 @@ const ORDINARY_DROPS = ['kernel_owns', 'not_guarded', 'not_our_frame', 'not_for_
 
 const sum = object => Object.values(object || {}).reduce((total, count) => total + count, 0);
 
-/** Adds a status to those before. Another process counts anew, so nothing before it is kept. */
+/**
+ * Adds a status to those before. Another process counts anew, so nothing before it is kept; nor is what was before a pause, for a tab that
+ * was hidden for an hour would tell of that hour as if it were now.
+ */
 function remember(samples, status) {
   const last = samples[samples.length - 1];
   const same = last && last.pid === status.pid && last.clock_seconds < status.clock_seconds;
-  return (same ? samples : []).concat([status]).slice(-SAMPLES_MAX);
+  const young = same ? samples.filter(one => status.clock_seconds - one.clock_seconds <= SAMPLES_SECONDS) : [];
+  return young.concat([status]).slice(-SAMPLES_MAX);
 }
 
 /** One listener now and some seconds ago: the youngest look that is old enough, else the oldest there is. */
@@ -285,9 +289,9 @@ function within(f) {
   return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;
 }
 
-/** Adds a point to a sparkline's, and to what is known of calm times. */
+/** Adds a point to a sparkline's, and to what is known of calm times. `at`: its time, in seconds. */
 function extend(points, point) {
-  return points.concat([point]).slice(-HISTORY_MAX);
+  return points.filter(one => point.at - one.at <= HISTORY_SECONDS).concat([point]).slice(-HISTORY_MAX);
 }
 
 /** Handshakes per second in calm times, or null where too few were seen. */
@@ -296,21 +300,30 @@ function baseRate(points) {
   return calm.length >= BASE_POINTS_MIN ? sum(calm) / calm.length : null;
 }
 
-/** A sparkline's path in a box of this size, gaps where there is no value; newest at the right edge, a minute wide at least. */
-function sparkPath(values, max, width, height) {
-  const x = i => width - (values.length - 1 - i) * width / sparkSteps(values);
-  const y = value => height - (max > 0 ? value / max : 0) * height;
-  let path = '', open = false;
-  values.forEach((value, i) => {
-    if (value === null) { open = false; return; }
-    path += `${open ? 'L' : 'M'}${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
-    open = true;
+/** Where a sparkline's points stand in a box of this width, by their time: the newest at the right edge. */
+const sparkXs = (points, width) => points.map(({ at }) => width - (points[points.length - 1].at - at) * width / sparkSeconds(points));
+
+/** Seconds that a sparkline is wide: a minute at least. */
+const sparkSeconds = points => Math.max(60, ...points.slice(0, 1).map(first => points[points.length - 1].at - first.at));
+
+/** A sparkline's path in a box of this size; a gap where there is no value, or no point for a while. */
+function sparkPath(points, key, max, width, height) {
+  const xs = sparkXs(points, width), y = value => height - (max > 0 ? value / max : 0) * height;
+  let path = '', last = null;
+  points.forEach(({ at, [key]: value }, i) => {
+    if (value === null) { last = null; return; }
+    path += `${last !== null && at - last <= GAP_SECONDS ? 'L' : 'M'}${xs[i].toFixed(1)} ${y(value).toFixed(1)}`;
+    last = at;
   });
   return path;
 }
 
-/** Steps from one point to the next that a sparkline is wide. */
-const sparkSteps = values => Math.max(values.length, 60) - 1;
+/** The parts of a sparkline in which cookies alone were sent, as a path: from each such point to the next, unless there is a gap. */
+function shadePath(points, width, height) {
+  const xs = sparkXs(points, width);
+  return points.map(({ at, pressure }, i) => pressure && i > 0 && at - points[i - 1].at <= GAP_SECONDS
+    ? `M${xs[i - 1].toFixed(1)} 0H${xs[i].toFixed(1)}V${height}H${xs[i - 1].toFixed(1)}z` : '').join('');
+}
 
 /** An arrow's width by its flow: a line's at none, six times that at 100,000 a second. */
 const arrowWidth = flow => flow > 0 ? Math.min(1.5 + Math.log10(1 + flow) * 1.2, 7.5) : 1.5;

@@ -17,14 +17,14 @@ function take(status) {
     return facts(samples, l.name, track.base);
   });
   const found = verdict(all, status.draining, clockOf);
-  all.forEach(f => note(history.get(f.name), f, found.level));
+  all.forEach(f => note(history.get(f.name), f, found.level, status.clock_seconds));
   render(status, found);
 }
 
 /** One more point, a second's, for a listener's sparklines. */
-function note(track, f, level) {
+function note(track, f, level, at) {
   const second = lookBack(samples, f.name, 1), per = count => rate(second, count), calm = level === 'calm';
-  track.points = extend(track.points, { calm, pressure: f.mode === 'cookies', done: per(l => l.handshakes.queue + l.handshakes.cookie),
+  track.points = extend(track.points, { at, calm, pressure: f.mode === 'cookies', done: per(l => l.handshakes.queue + l.handshakes.cookie),
     syns: per(l => l.syns), queue: per(l => l.handshakes.queue), cookie: per(l => l.handshakes.cookie), bad: per(l => l.cookies_bad),
     ring: per(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null });
   // While an attack lasts, the calm before it stays the measure, however long ago it was.
@@ -135,8 +135,19 @@ function lose() {
     { level: 'note', text: 'This page keeps trying. Is the process running, and the admin address reachable?' }] }, false);
 }
 
+/** Says, of what a page that comes back shows until the first word of the server, that it is old. */
+function recall() {
+  const status = samples[samples.length - 1];
+  document.body.classList.add('lost');
+  renderVerdict({ level: 'wait', title: 'Looking …', reasons: status
+    ? [{ level: 'note', text: `The numbers below are of ${clockOf(status.unix_seconds)}` }] : [] }, false);
+}
+
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) return connect();
+  if (!document.hidden) {
+    if (stale()) recall();
+    return connect();
+  }
   disconnect();
   clearInterval(watch);
   watch = null;

@@ -273,11 +273,10 @@ function tile(title, lines, format) {
   const chart = svg('svg', { viewBox: '0 0 300 34', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, shade, svg('path', { class: 'ground', d: 'M0 34H300' }), ...paths);
   $('tiles').append(element('div', { class: 'tile' }, element('h3', {}, title), big, sub, chart, element('div', { class: 'scale', 'aria-hidden': 'true' }, left, top)));
   return { big, sub, draw(points) {
-    const series = lines.map(([key]) => points.map(point => point[key])), max = Math.max(0, ...series.flat());
-    paths.forEach((path, i) => path.setAttribute('d', sparkPath(series[i], max, 300, 34)));
-    const width = 300 / sparkSteps(points);
-    shade.setAttribute('d', points.map((point, i) => point.pressure ? `M${(300 - (points.length - i) * width).toFixed(1)} 0h${(width + 0.05).toFixed(2)}v34h-${(width + 0.05).toFixed(2)}z` : '').join(''));
-    setText(left, span(sparkSteps(points) + 1));
+    const max = Math.max(0, ...lines.flatMap(([key]) => points.map(point => point[key])));
+    paths.forEach((path, i) => path.setAttribute('d', sparkPath(points, lines[i][0], max, 300, 34)));
+    shade.setAttribute('d', shadePath(points, 300, 34));
+    setText(left, span(Math.round(sparkSeconds(points))));
     setText(top, max > 0 ? `most ${format(max)}` : '');
   } };
 }
