@@ -12,7 +12,7 @@ const MAKERS: &str = r#"
     const listener = more => ({ name: 'web', tier: 'raw', mode: 'queue', syns: 0, ring_dropped: 0, dropped: {}, refused: {},
         handshakes: { queue: 0, cookie: 0 }, handshakes_refused: {}, cookies_bad: 0, accept_queue_overflows: 0, replies_suppressed: 0,
         handshake_seconds: { bounds: [0.001, 0.01, 1, 3], counts: [0, 0, 0, 0, 0], sum: 0 }, switches: [], upstreams: [], states: {},
-        open: 0, connections_max: 100, ...more });
+        open: 0, accepted: 0, cookies_sent: 0, transitions: { complete: false, counts: [] }, connections_max: 100, ...more });
     const server = (connects, connect_failures, more) => ({ up: true, connects, connect_failures, check_failures: 0, ...more });
     const status = (seconds, more, pid = 1) => ({ pid, clock_seconds: seconds, listeners: [listener(more)] });
     /** What is said ten seconds after a beginning at zero. */
@@ -324,6 +324,47 @@ fn an_accident_is_a_note_and_harm_begins_where_the_alerts_begin() {
                     "Calm",
                     "note: all 3 servers behind it are marked down since connects failed; none was tried lately"
                 ]),
+            ),
+        ]);
+    });
+}
+
+#[test]
+fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
+    isolated!(|| {
+        let counts = "{tier, transitions: {complete, counts: [['LISTEN', 'SYN-RECEIVED'], ['SYN-RECEIVED', 'CLOSED'], \
+                      ['SYN-RECEIVED', 'ESTABLISHED'], ['ESTABLISHED', 'CLOSE-WAIT']].map(([from, to], i) => ({from, to, count: i + 1}))}}";
+        let steps = "[['LISTEN', 'LISTEN'], ['LISTEN', 'SYN-RECEIVED'], ['SYN-RECEIVED', 'CLOSED'], ['SYN-RECEIVED', 'ESTABLISHED'], \
+                     ['ESTABLISHED', 'CLOSE-WAIT'], ['CLOSING', 'TIME-WAIT']]";
+        let flows = |tier, complete| {
+            format!(
+                "((tier, complete) => {steps}.map(([from, to]) => flowCount(listener({counts}), from, to)))('{tier}', {complete})"
+            )
+        };
+        let point = |tier| {
+            format!(
+                "(({{syns, done, queue, cookie, bad, ring, p99}}) => [syns, done, queue, cookie, bad, ring, p99])((looks => pointOf(looks, facts(looks, 'web', null), true))([status(0, {{tier: '{tier}'}}), status(1, {{tier: '{tier}', accepted: 7}})]))"
+            )
+        };
+        let cookies = |tier| {
+            format!(
+                "judge({{tier: '{tier}', mode: 'cookies', handshakes: {{queue: 0, cookie: 30}}, handshake_seconds: {{bounds: [1, 3], counts: [1, 40, 0]}}}}, {{base: 3, before: {{handshake_seconds: {{bounds: [1, 3], counts: [1, 0, 0]}}}}}}).reasons.map(reason => reason.text).filter(text => text.includes('handshakes'))[0]"
+            )
+        };
+        expect([
+            (&flows("raw", true), json!([0, 1, 2, 3, 4, null])),
+            (&flows("raw", false), json!([0, 1, 2, 3, null, null])),
+            // Of the kernel's own, what comes out of the accept queue is seen; SYNs and what came to nothing are not.
+            (&flows("kernel", true), json!([null, null, null, 3, 4, null])),
+            (&flows("kernel", false), json!([null, null, null, null, null, null])),
+            (&point("raw"), json!([0, 0, 0, 0, 0, 0, null])),
+            (&point("kernel"), json!([null, 7, 7, null, null, null, null])),
+            // By bpf, under cookies alone, the histogram stands still: what it has grown by is of before.
+            (&cookies("raw"), json!("100 % of the handshakes take longer than a second")),
+            (&cookies("bpf"), json!("3 handshakes/s complete; how long they take is not measured")),
+            (
+                "['raw', 'bpf', 'kernel'].map(tier => ['queue', 'cookies'].map(mode => unmeasured({tier, mode}) !== ''))",
+                json!([[false, false], [false, true], [true, true]]),
             ),
         ]);
     });

@@ -142,13 +142,42 @@ function span(seconds) {
   }).filter(Boolean).join(' ');
 }
 
+/** Why it is not known how long this listener's handshakes take now; empty where it is. */
+function unmeasured(listener) {
+  if (listener.tier === 'kernel') return 'not measured: the kernel does the handshakes';
+  return listener.tier === 'bpf' && listener.mode === 'cookies'
+    ? 'not measured: by bpf, under cookies alone nothing is kept to measure by' : '';
+}
+
+/** How often a listener's connections went from one state to another; null where that is not seen. From LISTEN to itself: by a cookie. */
+function flowCount(listener, from, to) {
+  // The kernel tells of what it accepts alone: not of SYNs, of cookies, or of half-open connections that come to nothing.
+  if (listener.tier === 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED' && to === 'CLOSED')) return null;
+  if (from === to) return listener.cookies_sent;
+  const ours = listener.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED');
+  if (!listener.transitions.complete && !ours) return null;
+  return listener.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? null;
+}
+
+/** Handshakes that completed, as far as they are seen: of the kernel's own, those that were accepted. */
+const completed = l => l.tier === 'kernel' ? l.accepted : l.handshakes.queue + l.handshakes.cookie;
+
+/** A point of a listener's sparklines: its last second. What is not seen is null. */
+function pointOf(samples, f, calm) {
+  const back = lookBack(samples, f.name, 1), per = count => rate(back, count), kernel = f.tier === 'kernel';
+  const own = count => kernel ? null : per(count);
+  return { at: samples[samples.length - 1].clock_seconds, calm, pressure: f.mode === 'cookies', done: per(completed),
+    syns: own(l => l.syns), queue: kernel ? per(completed) : per(l => l.handshakes.queue), cookie: own(l => l.handshakes.cookie),
+    bad: own(l => l.cookies_bad), ring: own(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null };
+}
+
 /** What the verdict on one listener rests on. `base` is its handshakes per second before the attack, or null. */
 function facts(samples, name, base) {
   const back = lookBack(samples, name, VERDICT_SECONDS), { now } = back;
   const per = count => rate(back, count);
-  const grown = growth(back), { bounds } = now.handshake_seconds;
+  const measured = !unmeasured(now), grown = measured ? growth(back) : null, { bounds } = now.handshake_seconds;
   const ring = per(l => l.ring_dropped), syns = per(l => l.syns);
-  const overflows = per(l => l.accept_queue_overflows), done = per(l => l.handshakes.queue + l.handshakes.cookie);
+  const overflows = per(l => l.accept_queue_overflows), done = per(completed);
   const servers = count => l => l.upstreams.reduce((all, server) => all + server[count], 0);
   const failed = per(servers('connect_failures'));
   const slowFrom = bounds.indexOf(1) + 1;
@@ -157,7 +186,7 @@ function facts(samples, name, base) {
     name, base, tier: now.tier, mode: now.mode, syns, ring,
     ready: syns !== null,
     since: lastSwitch && lastSwitch.to === now.mode ? lastSwitch.unix_seconds : null,
-    done,
+    done, measured,
     bad: per(l => l.cookies_bad),
     junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
     lossShare: ring > 0 ? ring / (ring + syns) : 0,
@@ -269,7 +298,8 @@ function verdict(all, draining, clock) {
   if (!attacked && !harmed) {
     for (const f of watched) add('calm', f)(`${compact(f.syns)} SYN/s, ${compact(f.done)} handshakes/s${within(f)}`);
     for (const f of all) if (f.tier === 'kernel')
-      add('note', f)('the kernel answers SYNs here: a flood shows in its own counters, not on this page');
+      add('note', f)('the kernel answers SYNs here, and counts them elsewhere: a flood shows in its counters. What is seen '
+        + 'on this page are the connections in each state, those in SYN-RECEIVED among them, and what becomes of the accepted ones');
   }
   const calm = watched.length ? ['calm', 'Calm'] : ['blind', 'Datapath kernel: a flood would not be seen here'];
   const [level, title] = draining ? ['drain', 'Draining: no new connections are taken']
@@ -284,6 +314,7 @@ function verdict(all, draining, clock) {
 
 /** How long a listener's handshakes take, as a part of a sentence. */
 function within(f) {
+  if (!f.measured && f.done > 0) return '; how long they take is not measured';
   if (!f.p50) return '';
   const [half, most] = [f.p50, f.p99].map(quantile => quantile.above ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
   return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;

@@ -17,16 +17,14 @@ function take(status) {
     return facts(samples, l.name, track.base);
   });
   const found = verdict(all, status.draining, clockOf);
-  all.forEach(f => note(history.get(f.name), f, found.level, status.clock_seconds));
+  all.forEach(f => note(history.get(f.name), f, found.level));
   render(status, found);
 }
 
 /** One more point, a second's, for a listener's sparklines. */
-function note(track, f, level, at) {
-  const second = lookBack(samples, f.name, 1), per = count => rate(second, count), calm = level === 'calm';
-  track.points = extend(track.points, { at, calm, pressure: f.mode === 'cookies', done: per(l => l.handshakes.queue + l.handshakes.cookie),
-    syns: per(l => l.syns), queue: per(l => l.handshakes.queue), cookie: per(l => l.handshakes.cookie), bad: per(l => l.cookies_bad),
-    ring: per(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null });
+function note(track, f, level) {
+  const calm = level === 'calm';
+  track.points = extend(track.points, pointOf(samples, f, calm));
   // While an attack lasts, the calm before it stays the measure, however long ago it was.
   if (calm) track.base = baseRate(track.points);
 }

@@ -144,10 +144,13 @@ function modeCard(parent) {
 
 function handshakeCard(parent) {
   const counts = countTable('Handshakes'), bars = element('div', { class: 'bars', role: 'img' }), axis = element('div', { class: 'axis', 'aria-hidden': 'true' }), caption = element('p', { class: 'sub' });
-  card(parent, 'Handshakes that completed', counts.table, caption, bars, axis);
+  const made = card(parent, 'Handshakes that completed', counts.table, caption, bars, axis);
   const refused = byReason(l => l.handshakes_refused, 'portcullis_handshakes_refused_total', HANDSHAKE_REFUSED_WORDS, 'refused: ');
   return (back, status, wide) => {
-    const l = back.now, grown = growth(wide), most = grown ? Math.max(1, ...grown) : 1;
+    const l = back.now, unknown = unmeasured(l);
+    made.hidden = l.tier === 'kernel';
+    if (made.hidden) return;
+    const grown = growth(wide), most = grown ? Math.max(1, ...grown) : 1;
     const via = (text, name) => single(text, 'portcullis_handshakes_completed_total', x => x.handshakes[name], { via: name });
     counts.update(back, [via('by a half-open entry', 'queue'), via('by a cookie', 'cookie'),
       single('timed', 'portcullis_handshake_duration_seconds_count', x => sum(x.handshake_seconds.counts)),
@@ -159,7 +162,8 @@ function handshakeCard(parent) {
       bar.title = `${range}: ${grouped(count)} in ${Math.round(wide.seconds)} s`;
     });
     keyed(axis, [...bounds, null], bound => bound, () => element('span'), (label, bound) => setText(label, bound === null ? 'more' : bound < 1 ? `${bound * 1e3}`.replace('0.', '.') : `${bound} s`));
-    setText(caption, 'How long they took, in ms; of the last 10 seconds:');
+    bars.hidden = axis.hidden = Boolean(unknown);
+    setText(caption, unknown ? `How long they take is ${unknown}.` : 'How long they took, in ms; of the last 10 seconds:');
     bars.setAttribute('aria-label', `Durations in the last ten seconds: half within ${duration(grown && quantile(bounds, grown, 0.5))}, 99 of 100 within ${duration(grown && quantile(bounds, grown, 0.99))}`);
   };
 }
@@ -286,27 +290,30 @@ function tiles() {
   const syns = tile('SYNs', [['syns', '']], perSecond), done = tile('Handshakes completed', [['queue', ''], ['cookie', 'second']], perSecond);
   const took = tile('Handshake time, p99', [['p99', '']], time), bad = tile('Bad cookies', [['bad', 'bad']], perSecond);
   const lost = tile('Lost unread', [['ring', 'bad']], perSecond), open = tile('Open connections', [['open', '']], grouped => compact(grouped));
-  const shown = (one, value, unit, back, metric, count, labels) => {
-    setText(one.big, '');
-    one.big.append(compact(value), element('small', {}, ` ${unit}`));
-    if (metric) tell(one.big, count(back.now), metric, { listener: back.now.name, ...labels });
+  /** Puts a number into a tile; of what is not seen here, count is null. */
+  const shown = (one, value, unit, back, metric, count) => {
+    const text = count === null ? '?' : compact(value);
+    one.big.replaceChildren(text, ...(count === null ? [] : [element('small', {}, ` ${unit}`)]));
+    if (metric && count) tell(one.big, count(back.now), metric, { listener: back.now.name });
   };
   const sub = (one, ...parts) => { one.sub.replaceChildren(...parts); };
   return (back, wide, points) => {
-    const l = back.now, per = count => rate(back, count), seenHere = l.tier !== 'kernel';
-    shown(syns, seenHere ? per(x => x.syns) : null, 'per second', back, seenHere && 'portcullis_syns_received_total', x => x.syns);
-    sub(syns, seenHere ? `${compact(per(x => x.cookies_sent))}/s by cookie alone` : 'the kernel’s, not seen here');
-    const all = x => x.handshakes.queue + x.handshakes.cookie;
-    shown(done, seenHere ? per(all) : per(x => x.accepted), 'per second', back, seenHere && 'portcullis_handshakes_completed_total', all);
-    if (seenHere) sub(done, element('span', { class: 'key queue' }, 'queue'), ` ${compact(per(x => x.handshakes.queue))} · `, element('span', { class: 'key cookie' }, 'cookie'), ` ${compact(per(x => x.handshakes.cookie))}`);
-    else sub(done, 'accepted from the kernel');
-    const grown = growth(wide), { bounds } = l.handshake_seconds, q = share => grown && quantile(bounds, grown, share);
-    setText(took.big, duration(q(0.99)));
-    sub(took, `p50 ${duration(q(0.5))}`);
-    shown(bad, seenHere ? per(x => x.cookies_bad) : null, 'per second', back, seenHere && 'portcullis_syncookies_invalid_total', x => x.cookies_bad);
-    sub(bad, `${compact(per(x => x.cookies_valid))}/s valid`);
-    shown(lost, seenHere ? per(x => x.ring_dropped) : null, 'per second', back, seenHere && 'portcullis_ring_dropped_packets_total', x => x.ring_dropped);
-    sub(lost, l.tier === 'bpf' ? 'reports: costs no client' : 'packets, as the ring was full');
+    const l = back.now, per = count => rate(back, count), kernel = l.tier === 'kernel';
+    const own = (one, metric, count, ...below) => {
+      shown(one, per(count), 'per second', back, metric, kernel ? null : count);
+      sub(one, ...(kernel ? ['the kernel’s, not seen here'] : below));
+    };
+    own(syns, 'portcullis_syns_received_total', x => x.syns, `${compact(per(x => x.cookies_sent))}/s by cookie alone`);
+    shown(done, per(completed), 'per second', back, kernel ? 'portcullis_connections_accepted_total' : 'portcullis_handshakes_completed_total', completed);
+    if (kernel) sub(done, 'accepted from the kernel');
+    else sub(done, element('span', { class: 'key queue' }, 'queue'), ` ${compact(per(x => x.handshakes.queue))} · `,
+      element('span', { class: 'key cookie' }, 'cookie'), ` ${compact(per(x => x.handshakes.cookie))}`);
+    const unknown = unmeasured(l), grown = growth(wide), { bounds } = l.handshake_seconds, q = share => grown && quantile(bounds, grown, share);
+    setText(took.big, unknown ? '?' : duration(q(0.99)));
+    sub(took, unknown || `p50 ${duration(q(0.5))}`);
+    own(bad, 'portcullis_syncookies_invalid_total', x => x.cookies_bad, `${compact(per(x => x.cookies_valid))}/s valid`);
+    own(lost, 'portcullis_ring_dropped_packets_total', x => x.ring_dropped, l.tier === 'bpf' ? 'reports: costs no client' : 'packets, as the ring was full');
+    if (kernel) sub(lost, 'nothing is read here');
     shown(open, l.open, l.connections_max === null ? 'no limit' : `of ${compact(l.connections_max)}`, back);
     sub(open, `${compact(per(x => x.traffic.received_bytes))}B/s in · ${compact(per(x => x.traffic.sent_bytes))}B/s out`);
     for (const one of [syns, done, took, bad, lost, open]) one.draw(points);
@@ -317,7 +324,6 @@ function tiles() {
 
 function updateDiagram(parts, back) {
   const l = back.now, { states, transitions } = l, listener = l.name;
-  const count = (of, from, to) => from === to ? of.cookies_sent : of.transitions.counts.find(one => one.from === from && one.to === to)?.count;
   for (const [state, text] of Object.entries(parts.counts)) {
     setText(text, states ? grouped(states[state] ?? 0) : '–');
     if (states) tell(text, states[state] ?? 0, 'portcullis_connections', { listener, state: STATES[state].label });
@@ -325,20 +331,22 @@ function updateDiagram(parts, back) {
   }
   for (const [step, { arrow, text, cookie, prefix = '' }] of Object.entries(parts.flows)) {
     const [from, to] = step.split('>');
-    const known = count(l, from, to) !== undefined && (transitions.complete || l.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED'));
-    const flow = known ? rate(back, x => count(x, from, to)) : null;
+    const now = flowCount(l, from, to), known = now !== null, flow = known ? rate(back, x => flowCount(x, from, to)) : null;
     setText(text, `${prefix}${known ? `${compact(flow)}/s` : '?'}`);
     text.classList.toggle('unknown', !known);
-    if (from === to) tell(text, l.cookies_sent, 'portcullis_syncookies_sent_total', { listener });
-    else if (known) tell(text, count(l, from, to), 'portcullis_state_transitions_total', { listener, from: STATES[from].label, to: STATES[to].label });
+    const labels = { listener, from: STATES[from].label, to: STATES[to].label };
+    if (known && from === to) tell(text, now, 'portcullis_syncookies_sent_total', { listener });
+    else if (known) tell(text, now, 'portcullis_state_transitions_total', labels);
     if (!arrow) continue;
     arrow.classList.toggle('unknown', !known);
     arrow.classList.toggle('live', flow > 0);
     arrow.style.strokeWidth = arrowWidth(flow);
     arrow.setAttribute('marker-end', `url(#${!known ? 'tip-dim' : cookie && flow > 0 ? 'tip-cookie' : flow > 0 ? 'tip-live' : 'tip'})`);
   }
+  const kernel = l.tier === 'kernel', { complete } = l.transitions;
   setText($('legend'), [
-    transitions.complete ? '' : `The kernel does not let us see the arrows marked “?”: those ${l.tier === 'kernel' ? 'of its connections' : 'behind the handshake'}.`,
-    l.tier === 'kernel' ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leaves no trace in LISTEN; only its ACK makes a connection.',
+    kernel ? `The arrows marked “?” are not seen: SYNs and cookies are the kernel’s${complete ? '' : ', and it does not tell of its connections’ ways'}.`
+      : complete ? '' : 'The kernel does not let us see the arrows marked “?”: those behind the handshake.',
+    kernel ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leads back to LISTEN; only its ACK makes a connection.',
     'Faint: what a server, or Linux, never does.'].filter(Boolean).join(' '));
 }
