@@ -230,26 +230,29 @@ function connectionCard(parent) {
 }
 
 function upstreamCard(parent) {
-  const body = element('tbody'), heads = ['Server', '', 'open', 'connects', 'failed', 'checks failed', 'last error'];
-  const made = card(parent, 'Servers behind it', element('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Servers behind it' }, element('table', {},
-    element('thead', {}, element('tr', {}, ...heads.map(head => element('th', { scope: 'col', class: head === 'last error' ? 'words' : '' }, head)))), body)));
+  const body = element('tbody'), heads = ['Server', '', 'open', 'connects', 'failed', 'checks failed'];
+  const columns = heads.map(head => element('th', { scope: 'col' }, head));
+  const made = card(parent, 'Servers behind it', element('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Servers behind it' },
+    element('table', {}, element('thead', {}, element('tr', {}, ...columns)), body)));
   made.classList.add('whole');
+  const shown = [['connections', 'portcullis_upstream_connections'], ['connects', 'portcullis_upstream_connects_total'],
+    ['connect_failures', 'portcullis_upstream_connect_failures_total'], ['check_failures', 'portcullis_upstream_check_failures_total']];
+  // What went wrong last is a sentence: it has a line of its own, below the server's numbers.
+  const make = ({ server, error }) => error === undefined
+    ? element('tr', {}, element('th', { scope: 'row' }, server.server), ...heads.slice(1).map(() => element('td')))
+    : element('tr', { class: 'error' }, element('td', { colspan: heads.length }));
   return back => {
     const l = back.now;
     made.hidden = !l.upstreams.length;
-    keyed(body, l.upstreams, server => server.server,
-      server => element('tr', {}, element('th', { scope: 'row' }, server.server), ...heads.slice(1).map(() => element('td'))),
-      (line, server) => {
-        const [, up, ...cells] = line.children, labels = { listener: l.name, server: server.server };
-        setText(up, server.up ? '✓ up' : '✕ down');
-        up.className = server.up ? '' : 'key bad';
-        tell(up, server.up ? 1 : 0, 'portcullis_upstream_up', labels);
-        const shown = [['connections', 'portcullis_upstream_connections'], ['connects', 'portcullis_upstream_connects_total'],
-          ['connect_failures', 'portcullis_upstream_connect_failures_total'], ['check_failures', 'portcullis_upstream_check_failures_total']];
-        shown.forEach(([key, metric], i) => { setText(cells[i], grouped(server[key])); tell(cells[i], server[key], metric, labels); });
-        cells[4].className = 'words';
-        setText(cells[4], server.last_error || '–');
-      });
+    const lines = l.upstreams.flatMap(server => [{ server }, ...(server.last_error ? [{ server, error: server.last_error }] : [])]);
+    keyed(body, lines, ({ server, error }) => `${error === undefined ? 'numbers' : 'error'} ${server.server}`, make, (line, { server, error }) => {
+      if (error !== undefined) return setText(line.firstChild, `last error: ${error}`);
+      const [, up, ...cells] = line.children, labels = { listener: l.name, server: server.server };
+      setText(up, server.up ? '✓ up' : '✕ down');
+      up.className = server.up ? '' : 'key bad';
+      tell(up, server.up ? 1 : 0, 'portcullis_upstream_up', labels);
+      shown.forEach(([key, metric], i) => { setText(cells[i], grouped(server[key])); tell(cells[i], server[key], metric, labels); });
+    });
   };
 }
 
@@ -279,6 +282,7 @@ function tile(title, lines, format) {
   return { big, sub, draw(points) {
     const max = Math.max(0, ...lines.flatMap(([key]) => points.map(point => point[key])));
     paths.forEach((path, i) => path.setAttribute('d', sparkPath(points, lines[i][0], max, 300, 34)));
+    chart.classList.toggle('idle', max === 0);
     shade.setAttribute('d', shadePath(points, 300, 34));
     setText(left, span(Math.round(sparkSeconds(points))));
     setText(top, max > 0 ? `most ${format(max)}` : '');
