@@ -4,7 +4,7 @@ mod browser;
 mod support;
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use browser::numbers::{Number, assert_between, expect_equal, numbers, wait_for_s
 use browser::{Browser, Tab};
 use serde_json::json;
 use support::clients::Clients;
-use support::{Door, Lab, PATIENCE, Scratch, V4, exchange};
+use support::{Door, Lab, PATIENCE, Scratch, V4, connect_from, exchange};
 use testnet::{Flags, Segment, XorShift, eventually, isolated, options, states, take_turns};
 
 const ADMIN_PORT: u16 = 9464;
@@ -225,6 +225,38 @@ fn a_page_that_nobody_sees_has_no_stream_and_goes_on_when_it_is_seen() {
         assert_clean(&tab);
         tab.close();
         eventually("no stream of a closed page", PATIENCE, || streams(&lab) == 0);
+    });
+}
+
+/// Streams that there may be at once.
+const STREAMS_MAX: usize = 8;
+
+#[test]
+fn one_viewer_too_many_is_told_so_and_looks_now_and_then() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let lab = Lab::new();
+        let _door = Door::open(&lab, "echo");
+        let admin = SocketAddr::new([127, 0, 0, 1].into(), ADMIN_PORT);
+        let others: Vec<_> = (0..STREAMS_MAX)
+            .map(|_| {
+                let mut stream = connect_from(&lab.server, admin).expect("the admin server");
+                stream.write_all(b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\n\r\n").expect("a request");
+                assert_ne!(stream.read(&mut [0; 512]).expect("an answer"), 0);
+                stream
+            })
+            .collect();
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        let said = "document.getElementById('link-text').textContent";
+        assert!(tab.text(said).starts_with("eight others are looking"), "{}", tab.text(said));
+        wait_for_title(&tab, "Calm");
+        let first = tab.evaluate("samples.length");
+        tab.wait_for("a further look", &format!("samples.length > {first}"));
+        assert_eq!(tab.text(TITLE), "Calm");
+        // Places come free at the next event. The page would try for one within half a minute; here it is told to.
+        drop(others);
+        tab.wait_for("the stream", &format!("(stream || clearTimeout(poll), connect(), {said} === 'live')"));
     });
 }
 

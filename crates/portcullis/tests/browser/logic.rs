@@ -371,6 +371,31 @@ fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
 }
 
 #[test]
+fn silence_after_a_drain_is_the_end_and_any_other_is_a_loss() {
+    isolated!(|| {
+        let clock = "unix => `T${unix}`";
+        expect([
+            (&format!("said(loss({{unix_seconds: 7, draining: true}}, {clock}))"), {
+                json!([
+                    "drain",
+                    "The process has ended",
+                    "note: No word from the server since T7: the numbers below are of then",
+                    "note: It was draining. This page goes on with the next process"
+                ])
+            }),
+            (&format!("said(loss({{unix_seconds: 7, draining: false}}, {clock})).slice(0, 3)"), {
+                json!([
+                    "lost",
+                    "Connection lost",
+                    "harm: No word from the server since T7: the numbers below are of then"
+                ])
+            }),
+            ("said(loss(undefined, String))[2]", json!("harm: The server does not answer")),
+        ]);
+    });
+}
+
+#[test]
 fn the_calm_before_is_the_mean_of_enough_calm_points() {
     isolated!(|| {
         expect([

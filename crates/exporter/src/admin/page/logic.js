@@ -312,6 +312,16 @@ function verdict(all, draining, clock) {
   return { level, title, reasons, levels };
 }
 
+/** What is said when nothing comes from the server any more, by the last status that came, or none. */
+function loss(status, clock) {
+  const then = status && `No word from the server since ${clock(status.unix_seconds)}: the numbers below are of then`;
+  const [title, level, text, hint] = status && status.draining
+    ? ['The process has ended', 'drain', then, 'It was draining. This page goes on with the next process']
+    : ['Connection lost', 'lost', then || 'The server does not answer',
+      'This page keeps trying. Is the process running, and the admin address reachable?'];
+  return { level, title, reasons: [{ level: level === 'lost' ? 'harm' : 'note', text }, { level: 'note', text: hint }] };
+}
+
 /** How long a listener's handshakes take, as a part of a sentence. */
 function within(f) {
   if (!f.measured && f.done > 0) return '; how long they take is not measured';

@@ -31,8 +31,11 @@ function note(track, f, level) {
 
 function render(status, found) {
   renderVerdict(found, status.listeners.length > 1);
-  setText($('process'), `${status.version} · process ${status.pid} · up ${span(status.uptime_seconds)} · ${clockOf(status.unix_seconds)}`);
-  link('●', 'live');
+  // A line breaks between these, and not within.
+  setText($('process'), [status.version, `process ${status.pid}`, `up ${span(status.uptime_seconds)}`, clockOf(status.unix_seconds)]
+    .map(part => part.replaceAll(' ', '\u00a0')).join(' · '));
+  if (polling) link('◐', 'eight others are looking: one look every 5 seconds');
+  else link('●', 'live');
   document.body.classList.remove('lost');
   const names = status.listeners.map(l => l.name);
   if (!names.length) return;
@@ -93,11 +96,15 @@ function again() {
   if (stale()) lose();
 }
 
-// -- The stream. Open while somebody looks, and only then. --
+// -- The stream. Open while somebody looks, and only then; a look now and then where all places at it are taken. --
 
-let stream = null, watch = null;
+/** Between two looks, and looks after which a place at the stream is tried for again. */
+const POLL_MS = 5000, POLLS = 6;
 
-const stale = () => performance.now() - lastData > STALE_MS;
+/** `poll`: the timer of what is tried next. `polling`: the last answer was a look's. */
+let stream = null, watch = null, poll = null, polling = false;
+
+const stale = () => performance.now() - lastData > (polling ? 2 * POLL_MS + STALE_MS : STALE_MS);
 
 function link(mark, text) {
   setText($('link-mark'), mark);
@@ -106,31 +113,49 @@ function link(mark, text) {
 
 function connect() {
   if (stream || document.hidden) return;
-  link('○', 'connecting');
-  lastData = performance.now();
+  if (!polling) {
+    link('○', 'connecting');
+    lastData = performance.now();
+  }
   stream = new EventSource('/api/v1/events');
-  stream.addEventListener('status', event => take(JSON.parse(event.data)));
+  stream.addEventListener('status', event => {
+    polling = false;
+    take(JSON.parse(event.data));
+  });
   stream.addEventListener('error', () => {
-    link('○', 'connection lost; trying again');
+    if (!polling) link('○', 'connection lost; trying again');
     // After an answer that is no stream, as 503 for one reader too many, the browser does not try again by itself.
-    if (stream && stream.readyState === EventSource.CLOSED) disconnect(), setTimeout(connect, STALE_MS);
+    if (stream && stream.readyState === EventSource.CLOSED) disconnect(), look(POLLS);
   });
   watch ||= setInterval(() => { if (stale()) lose(); }, 1000);
+}
+
+/** Looks once at the status, and so many times in all, before the stream is tried again. */
+async function look(times) {
+  const status = await fetch('/api/v1/status').then(answer => answer.ok ? answer.json() : null).catch(() => null);
+  if (stream || document.hidden) return;
+  if (status) {
+    polling = true;
+    take(status);
+  }
+  // Two looks make the first rates: the second is not long in coming.
+  const next = () => status && times > 1 ? look(times - 1) : connect();
+  poll = setTimeout(next, samples.length > 1 ? POLL_MS : 1000);
 }
 
 function disconnect() {
   if (stream) stream.close();
   stream = null;
+  clearTimeout(poll);
 }
 
 /** Says that what is shown is old, and how old. */
 function lose() {
   document.body.classList.add('lost');
   const status = samples[samples.length - 1];
-  link('✕', 'connection lost; trying again');
-  renderVerdict({ level: 'lost', title: 'Connection lost', reasons: [{ level: 'harm',
-    text: status ? `No word from the server since ${clockOf(status.unix_seconds)}: the numbers below are of then` : 'The server does not answer' },
-    { level: 'note', text: 'This page keeps trying. Is the process running, and the admin address reachable?' }] }, false);
+  const found = loss(status, clockOf);
+  link('✕', `${found.title.toLowerCase()}; trying again`);
+  renderVerdict(found, false);
 }
 
 /** Says, of what a page that comes back shows until the first word of the server, that it is old. */
