@@ -270,7 +270,8 @@ function entryOf(f) {
   if (!(f.done > 0)) return { who: 'none' };
   if (f.base === null)
     return { who: 'some', text: `${done}. What is usual is not known, for this page has not seen enough calm` };
-  return f.done < f.base / 2 ? { who: 'some', text: `${done}. Usual are ${compact(f.base)}/s: too few to tell` } : { who: 'users', text: done };
+  return f.done < f.base / 2
+    ? { who: 'some', text: `${done}. Usual are ${compact(f.base)}/s: too few to tell` } : { who: 'users', text: done };
 }
 
 /**
@@ -326,7 +327,8 @@ function loss(status, clock) {
 function within(f) {
   if (!f.measured && f.done > 0) return '; how long they take is not measured';
   if (!f.p50) return '';
-  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
+  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above
+    ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
   return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;
 }
 

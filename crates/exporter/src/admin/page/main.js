@@ -47,12 +47,14 @@ function render(status, found) {
   built.update.forEach(update => update(back, status, wide));
 }
 
+const makeReason = () => element('li', {}, element('b'), element('span'));
+
 function renderVerdict({ level, title, reasons }, several) {
   $('verdict').dataset.level = level;
   setText($('mark'), MARKS[level]);
   setText($('title'), title);
   document.title = level === 'calm' || level === 'wait' ? 'Portcullis' : `${MARKS[level]} ${title} – Portcullis`;
-  keyed($('reasons'), reasons.map((reason, i) => ({ ...reason, i })), reason => reason.i, () => element('li', {}, element('b'), element('span')), (line, reason) => {
+  keyed($('reasons'), reasons.map((reason, i) => ({ ...reason, i })), reason => reason.i, makeReason, (line, reason) => {
     line.dataset.level = reason.level;
     line.dataset.mark = MARKS[reason.level];
     setText(line.firstChild, several && reason.name ? `${reason.name}: ` : '');
@@ -76,7 +78,8 @@ function renderListeners(names, levels) {
 /** Makes everything that shows one listener. */
 function build(name) {
   for (const id of ['tiles', 'diagram', 'side', 'more']) $(id).replaceChildren();
-  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles(), diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
+  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles();
+  const diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
   $('diagram').append(diagram.root);
   update.push((back, _, wide) => shown(back, wide, history.get(name).points));
   update.push(back => updateDiagram(diagram, back));

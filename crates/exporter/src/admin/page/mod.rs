@@ -19,6 +19,7 @@ const SOURCE: &str = concat!(
     include_str!("logic.js"),
     include_str!("diagram.js"),
     include_str!("view.js"),
+    include_str!("cards.js"),
     include_str!("main.js"),
     include_str!("tail.html"),
 );
