@@ -228,6 +228,32 @@ fn a_page_that_nobody_sees_has_no_stream_and_goes_on_when_it_is_seen() {
     });
 }
 
+/// What the tiles say, by their titles.
+const TILES: &str = "Object.fromEntries([...document.querySelectorAll('.tile')].map(tile => [tile.querySelector('h3').textContent, \
+                     tile.querySelector('.big').textContent]))";
+
+#[test]
+fn of_the_kernels_own_listener_what_is_not_seen_is_a_question_mark() {
+    let _turn = take_turns();
+    isolated!(|| {
+        let lab = Lab::new();
+        let _door = Door::with(&lab, &["--service", "echo", "--datapath", "kernel"]);
+        let browser = Browser::start(&lab.server);
+        let tab = page(&browser);
+        wait_for_title(&tab, "Datapath kernel: a flood would not be seen here");
+        for title in ["SYNs", "Handshake time, p99", "Bad cookies", "Lost unread"] {
+            assert_eq!(tab.evaluate(TILES)[title], json!("?"), "{title}");
+        }
+        assert_eq!(tab.evaluate(TILES)["Handshakes completed"], json!("0 per second"));
+        let cards = tab.text(
+            "[...document.querySelectorAll('.card:not([hidden]) h3')].map(title => title.textContent).join(', ')",
+        );
+        assert_eq!(cards, "TCP states, Mode, Process, Connections");
+        assert_eq!(tab.evaluate("[...document.querySelectorAll('#tiles .spark')][0].getAttribute('d')"), json!(""));
+        assert_clean(&tab);
+    });
+}
+
 /// Streams that there may be at once.
 const STREAMS_MAX: usize = 8;
 
