@@ -364,6 +364,17 @@ fn on_a_phone_nothing_scrolls_sideways_and_text_stands_out_in_light_and_dark() {
         assert_eq!(tab.evaluate(layout), json!(false));
         tab.size(360, 800);
         tab.wait_for("the narrow diagram", layout);
+        // A server's last error can be read, and what the verdict says comes first.
+        let error = tab.evaluate(
+            "(() => { const forged = structuredClone(samples[samples.length - 1]); forged.clock_seconds += 0.01; \
+             for (const server of forged.listeners[0].upstreams) server.last_error = 'connect: Connection refused (os error 111)'; \
+             take(forged); const line = document.querySelector('tr.error').getBoundingClientRect(); \
+             return [line.width > 250, line.height < 60, document.querySelectorAll('tr.error').length]; })()",
+        );
+        assert_eq!(error, json!([true, true, 2]));
+        let top =
+            |id: &str| tab.evaluate(&format!("document.querySelector('{id}').getBoundingClientRect().top")).as_f64();
+        assert!(top("#verdict") < top("header"));
         // The system's choice can be overruled, by the keyboard.
         tab.evaluate("document.getElementById('theme').focus()");
         tab.press_enter();
