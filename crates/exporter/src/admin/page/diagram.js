@@ -23,12 +23,12 @@ const FLOWS = [
   ['LISTEN', 'LISTEN', 'SYN, cookie', 'M292 98C214 78 214 150 287 128', [225, 112, 'end'], 'M118 98C66 82 66 142 113 124', [72, 106, 'end']],
   ['LISTEN', 'SYN-RECEIVED', 'SYN', 'M300 139L186 174', [216, 146, 'end'], 'M132 136L78 187', [92, 154, 'end']],
   ['LISTEN', 'ESTABLISHED', 'cookie’s ACK', 'M360 140L360 268', [368, 212, 'start'], 'M170 136L170 296', [176, 190, 'start']],
-  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', 'M186 232L290 282', [262, 245, 'start'], 'M78 257L132 297', [103, 278]],
-  ['ESTABLISHED', 'FIN-WAIT-1', 'we close', 'M290 330L188 378', [226, 340, 'end'], 'M132 368L78 407', [97, 387]],
-  ['ESTABLISHED', 'CLOSE-WAIT', 'client’s FIN', 'M430 330L532 378', [494, 340, 'start'], 'M208 368L262 407', [243, 387]],
+  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', 'M186 232L290 282', [262, 245, 'start'], 'M78 257L132 297', [116, 266, 'start']],
+  ['ESTABLISHED', 'FIN-WAIT-1', 'we close', 'M290 330L188 378', [226, 340, 'end'], 'M132 368L78 407', [94, 380, 'end']],
+  ['ESTABLISHED', 'CLOSE-WAIT', 'client’s FIN', 'M430 330L532 378', [494, 340, 'start'], 'M208 368L262 407', [246, 380, 'start']],
   ['FIN-WAIT-1', 'FIN-WAIT-2', 'ACK', 'M84 440L84 489', [78, 464, 'end'], 'M30 480L30 615', [36, 548, 'start']],
-  ['FIN-WAIT-1', 'CLOSING', 'FIN', 'M186 426L288 454', [244, 418], 'M84 480L134 515', [121, 494]],
-  ['FIN-WAIT-2', 'TIME-WAIT', 'FIN', 'M186 546L288 580', [226, 576, 'end'], 'M74 689L122 727', [88, 712]],
+  ['FIN-WAIT-1', 'CLOSING', 'FIN', 'M186 426L288 454', [244, 418], 'M84 480L134 515', [118, 488, 'start']],
+  ['FIN-WAIT-2', 'TIME-WAIT', 'FIN', 'M186 546L288 580', [226, 576, 'end'], 'M74 689L122 727', [80, 712, 'end']],
   ['CLOSING', 'TIME-WAIT', 'ACK', 'M360 504L360 562', [368, 532, 'start'], 'M170 589L170 725', [176, 660, 'start']],
   ['CLOSE-WAIT', 'LAST-ACK', 'we close', 'M602 444L602 488', [610, 466, 'start'], 'M282 482L282 569', [288, 524, 'start']],
   ['LAST-ACK', 'CLOSED', 'ACK', 'M602 553L602 588', [610, 568, 'start'], 'M282 627L282 731', [288, 678, 'start']],
@@ -68,17 +68,21 @@ const svg = (tag, attributes, ...children) => {
 /** Draws the diagram in this layout, and returns what changes in it: counts by state, arrows and labels by 'FROM>TO'. */
 function drawDiagram(layout) {
   const { size, box, tall, end } = LAYOUTS[layout], wide = layout === 'wide';
-  const root = svg('svg', { viewBox: `0 0 ${size[0]} ${size[1]}`, class: `diagram ${layout}`, role: 'group', 'aria-labelledby': 'diagram-h' });
-  const marker = (id, tint) => svg('marker', { id, class: tint, viewBox: '0 0 10 10', refX: 8, refY: 5, markerWidth: 11, markerHeight: 11, orient: 'auto', markerUnits: 'userSpaceOnUse' },
+  const root = svg('svg', { viewBox: `0 0 ${size.join(' ')}`, class: `diagram ${layout}`, role: 'group',
+    'aria-labelledby': 'diagram-h' });
+  const marker = (id, tint) => svg('marker', { id, class: tint, viewBox: '0 0 10 10', refX: 8, refY: 5, markerWidth: 11, markerHeight: 11,
+    orient: 'auto', markerUnits: 'userSpaceOnUse' },
     svg('path', { d: 'M0 0.5L10 5L0 9.5z' }));
-  root.append(svg('defs', null, marker('tip', 'tip'), marker('tip-dim', 'tip dim'), marker('tip-live', 'tip live'), marker('tip-cookie', 'tip cookie')));
+  root.append(svg('defs', null, marker('tip', 'tip'),
+    marker('tip-dim', 'tip dim'), marker('tip-live', 'tip live'), marker('tip-cookie', 'tip cookie')));
   const parts = { root, counts: {}, flows: {}, boxes: {} };
 
   for (const [a, b, dim] of UNCOUNTED)
     root.append(svg('path', { d: wide ? a : b, class: dim ? 'arrow never' : 'arrow', 'marker-end': `url(#${dim ? 'tip-dim' : 'tip'})` }));
   for (const [from, to, , a, , b] of FLOWS) {
     const cookie = from === 'LISTEN' && to !== 'SYN-RECEIVED';
-    const arrow = svg('path', { d: wide ? a : b, class: cookie ? 'arrow cookie' : 'arrow', 'marker-end': `url(#${cookie ? 'tip-cookie' : 'tip'})` });
+    const arrow = svg('path', { d: wide ? a : b, class: cookie ? 'arrow cookie' : 'arrow',
+      'marker-end': `url(#${cookie ? 'tip-cookie' : 'tip'})` });
     parts.flows[`${from}>${to}`] = { arrow, cookie };
     root.append(arrow);
   }

@@ -6,10 +6,10 @@
 const RATE_SECONDS = 3;
 /** Seconds that the verdict and the quantiles look back. */
 const VERDICT_SECONDS = 10;
-/** Status objects kept: a window for the verdict at one a second, and some to spare. */
-const SAMPLES_MAX = 16;
-/** Points of a sparkline: five minutes. */
-const HISTORY_MAX = 300;
+/** How old a status object may be to be compared with: the verdict's window and some to spare; and how many are kept. */
+const SAMPLES_SECONDS = VERDICT_SECONDS + 2.5, SAMPLES_MAX = 16;
+/** A sparkline: five minutes, a point a second. Where more than so many seconds lie between two, nothing is known of them. */
+const HISTORY_SECONDS = 300, HISTORY_MAX = 301, GAP_SECONDS = 7;
 /** No data for this long, of a stream that brings some every second: it is lost. */
 const STALE_MS = 4000;
 
@@ -19,21 +19,41 @@ const ATTACK_RATE = 100;
 const JUNK_RATE = 1000;
 /** A lost SYN costs its user a second. One in twenty is where that is noticed. */
 const LOSS_SHARE = 0.05;
+/** Of anything that harms, more than this is no accident: one in ten seconds is. Per second, as the alerts have it. */
+const HARM_RATE = 0.1;
+/** The share of finished handshakes that find the accept queue full from which on it is harm, as the alerts have it. */
+const OVERFLOW_SHARE = 0.01;
 /** Handshakes that a share must rest on. */
 const SHARE_COUNT_MIN = 20;
 /** Handshakes per second before the attack that a fall is measured by, and points that their mean must rest on. */
 const BASE_RATE_MIN = 2, BASE_POINTS_MIN = 20;
+
+/**
+ * Clients who are turned away, though no list and no share of a prefix wants it so: where that is counted, and how it is said. The alert
+ * PortcullisClientsRefused has the same reasons, all but `other`, of which the log must say what it is.
+ */
+const REFUSED = [
+  ['refused', 'connection_limit', 'connections/s are closed at once, for all places are taken'],
+  ['refused', 'rate_limit', 'connections/s are reset at once: more come than limits.new_per_second allows'],
+  ['handshakes_refused', 'no_descriptors', 'finished handshakes/s are refused, for there are no file descriptors'],
+  ['handshakes_refused', 'no_memory', 'finished handshakes/s are refused, for there is no memory'],
+  ['handshakes_refused', 'other', 'finished handshakes/s are refused; the log says why'],
+];
 
 /** What is dropped in the ordinary way of things, or by intent. */
 const ORDINARY_DROPS = ['kernel_owns', 'not_guarded', 'not_our_frame', 'not_for_us', 'draining', 'denied', 'no_room'];
 
 const sum = object => Object.values(object || {}).reduce((total, count) => total + count, 0);
 
-/** Adds a status to those before. Another process counts anew, so nothing before it is kept. */
+/**
+ * Adds a status to those before. Another process counts anew, so nothing before it is kept; nor is what was before a pause, for a tab that
+ * was hidden for an hour would tell of that hour as if it were now.
+ */
 function remember(samples, status) {
   const last = samples[samples.length - 1];
   const same = last && last.pid === status.pid && last.clock_seconds < status.clock_seconds;
-  return (same ? samples : []).concat([status]).slice(-SAMPLES_MAX);
+  const young = same ? samples.filter(one => status.clock_seconds - one.clock_seconds <= SAMPLES_SECONDS) : [];
+  return young.concat([status]).slice(-SAMPLES_MAX);
 }
 
 /** One listener now and some seconds ago: the youngest look that is old enough, else the oldest there is. */
@@ -51,6 +71,12 @@ function rate(back, count) {
   const more = count(back.now) - count(back.then);
   return more >= 0 ? more / back.seconds : null;
 }
+
+/** A rate that is compared with HARM_RATE: over a window that is shorter than the verdict's, one event must not be many a second. */
+const harmRate = (back, count) => {
+  const per = rate(back, count);
+  return per === null ? 0 : per * back.seconds / Math.max(back.seconds, VERDICT_SECONDS);
+};
 
 /** What each part of a histogram has grown by; null as for a rate. */
 function growth(back) {
@@ -81,9 +107,10 @@ function quantile(bounds, counts, q) {
 /** A quantile as a number to draw: the nearest that is known of it. */
 const asSeconds = quantile => quantile && (quantile.seconds ?? quantile.below ?? quantile.above);
 
-/** A rate with three digits or so, as `portcullis top` writes it: 7.2, 312, 48.1k. */
+/** A rate with three digits or so, as `portcullis top` writes it: 7.2, 312, 48.1k. What is not nothing is never written as if it were. */
 function compact(value) {
   if (value === null || value === undefined) return '–';
+  if (value > 0 && value < 0.05) return '< 0.1';
   const units = ['', 'k', 'M', 'G', 'T'];
   let unit = 0;
   for (value = Math.max(value, 0); value >= 999.5 && unit + 1 < units.length; unit++) value /= 1000;
@@ -115,28 +142,58 @@ function span(seconds) {
   }).filter(Boolean).join(' ');
 }
 
+/** Why it is not known how long this listener's handshakes take now; empty where it is. */
+function unmeasured(listener) {
+  if (listener.tier === 'kernel') return 'not measured: the kernel does the handshakes';
+  return listener.tier === 'bpf' && listener.mode === 'cookies'
+    ? 'not measured: by bpf, under cookies alone nothing is kept to measure by' : '';
+}
+
+/** How often a listener's connections went from one state to another; null where that is not seen. From LISTEN to itself: by a cookie. */
+function flowCount(listener, from, to) {
+  // The kernel tells of what it accepts alone: not of SYNs, of cookies, or of half-open connections that come to nothing.
+  if (listener.tier === 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED' && to === 'CLOSED')) return null;
+  if (from === to) return listener.cookies_sent;
+  const ours = listener.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED');
+  if (!listener.transitions.complete && !ours) return null;
+  return listener.transitions.counts.find(one => one.from === from && one.to === to)?.count ?? null;
+}
+
+/** Handshakes that completed, as far as they are seen: of the kernel's own, those that were accepted. */
+const completed = l => l.tier === 'kernel' ? l.accepted : l.handshakes.queue + l.handshakes.cookie;
+
+/** A point of a listener's sparklines: its last second. What is not seen is null. */
+function pointOf(samples, f, calm) {
+  const back = lookBack(samples, f.name, 1), per = count => rate(back, count), kernel = f.tier === 'kernel';
+  const own = count => kernel ? null : per(count);
+  return { at: samples[samples.length - 1].clock_seconds, calm, pressure: f.mode === 'cookies', done: per(completed),
+    syns: own(l => l.syns), queue: kernel ? per(completed) : per(l => l.handshakes.queue), cookie: own(l => l.handshakes.cookie),
+    bad: own(l => l.cookies_bad), ring: own(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null };
+}
+
 /** What the verdict on one listener rests on. `base` is its handshakes per second before the attack, or null. */
 function facts(samples, name, base) {
   const back = lookBack(samples, name, VERDICT_SECONDS), { now } = back;
   const per = count => rate(back, count);
-  const grown = growth(back), { bounds } = now.handshake_seconds;
+  const measured = !unmeasured(now), grown = measured ? growth(back) : null, { bounds } = now.handshake_seconds;
   const ring = per(l => l.ring_dropped), syns = per(l => l.syns);
+  const overflows = per(l => l.accept_queue_overflows), done = per(completed);
+  const servers = count => l => l.upstreams.reduce((all, server) => all + server[count], 0);
+  const failed = per(servers('connect_failures'));
   const slowFrom = bounds.indexOf(1) + 1;
   const lastSwitch = now.switches[now.switches.length - 1];
   return {
     name, base, tier: now.tier, mode: now.mode, syns, ring,
     ready: syns !== null,
     since: lastSwitch && lastSwitch.to === now.mode ? lastSwitch.unix_seconds : null,
-    done: per(l => l.handshakes.queue + l.handshakes.cookie),
+    done, measured,
     bad: per(l => l.cookies_bad),
     junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
     lossShare: ring > 0 ? ring / (ring + syns) : 0,
-    overflows: per(l => l.accept_queue_overflows),
-    noDescriptors: per(l => l.handshakes_refused.no_descriptors || 0),
-    noMemory: per(l => l.handshakes_refused.no_memory || 0),
-    refusedOther: per(l => l.handshakes_refused.other || 0),
-    atLimit: per(l => l.refused.connection_limit || 0),
-    tooFast: per(l => l.refused.rate_limit || 0),
+    overflows,
+    overflowing: harmRate(back, l => l.accept_queue_overflows) > HARM_RATE && overflows > OVERFLOW_SHARE * (overflows + done),
+    refused: REFUSED.map(([of, reason, text]) => ({ text, rate: per(l => l[of][reason] || 0) })),
+    refusing: harmRate(back, l => sum(REFUSED.map(([of, reason]) => l[of][reason] || 0))) > HARM_RATE,
     suppressed: per(l => l.replies_suppressed),
     open: now.open, openMax: now.connections_max,
     p50: grown && quantile(bounds, grown, 0.5),
@@ -144,8 +201,10 @@ function facts(samples, name, base) {
     slowShare: grown && slowFrom && sum(grown) >= SHARE_COUNT_MIN ? sum(grown.slice(slowFrom)) / sum(grown) : 0,
     servers: now.upstreams.length,
     serversDown: now.upstreams.filter(server => !server.up).length,
-    connects: per(l => l.upstreams.reduce((all, server) => all + server.connects, 0)),
-    connectsFailed: per(l => l.upstreams.reduce((all, server) => all + server.connect_failures, 0)),
+    connects: per(servers('connects')), failed,
+    unserved: harmRate(back, servers('connect_failures')) > HARM_RATE,
+    // Checks that fail would tell of a server's return. Without them only a client's connect does, and there may be no clients.
+    downForSure: failed > 0 || now.upstreams.some(server => server.check_failures > 0),
     counted: now.states !== null,
   };
 }
@@ -164,35 +223,55 @@ function attackReasons(f, clock) {
   return reasons;
 }
 
+const refusals = f => f.refused.filter(({ rate }) => rate > 0).map(({ text, rate }) => `${compact(rate)} ${text}`);
+const allDown = f => f.servers > 0 && f.serversDown === f.servers;
+const allServers = ({ servers }) => servers === 1 ? 'the server behind it is'
+  : servers === 2 ? 'both servers behind it are' : `all ${servers} servers behind it are`;
+
 /** How users of this listener come to harm. Empty: they do not, as far as can be seen from here. */
 function harmReasons(f, attacked) {
   const reasons = [];
   if (f.tier === 'raw' && f.lossShare >= LOSS_SHARE)
     reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
-  if (f.overflows > 0)
+  if (f.overflowing)
     reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
-  if (f.noDescriptors > 0) reasons.push(`no file descriptors: ${compact(f.noDescriptors)} finished handshakes/s are refused`);
-  if (f.noMemory > 0) reasons.push(`no memory: ${compact(f.noMemory)} finished handshakes/s are refused`);
-  if (f.refusedOther > 0) reasons.push(`${compact(f.refusedOther)} finished handshakes/s are refused; the log says why`);
-  if (f.atLimit > 0) reasons.push(`${compact(f.atLimit)} connections/s are closed at once, for all places are taken`);
-  else if (f.openMax > 0 && f.open >= f.openMax) reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
-  if (f.servers > 0 && f.serversDown === f.servers) reasons.push(f.servers === 1 ? 'the server behind it is down' : `all ${f.servers} servers behind it are down`);
-  else if (f.connectsFailed > 0 && f.connectsFailed >= f.connects / 2) reasons.push('most connects to the servers behind it fail');
+  if (f.refusing) reasons.push(...refusals(f));
+  if (f.openMax > 0 && f.open >= f.openMax && f.refused[0].rate === 0)
+    reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
+  if (allDown(f) && f.downForSure) reasons.push(`${allServers(f)} down`);
+  else if (f.unserved && f.failed >= f.connects) reasons.push('every connect to the servers behind it fails');
   if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
   if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
-    reasons.push(`${compact(f.done)} handshakes/s complete; before the attack it were ${compact(f.base)}/s`);
+    reasons.push(`${compact(f.done)} handshakes/s complete; ${compact(f.base)}/s were usual before the attack`);
   return reasons;
 }
 
 /** What is worth knowing and changes no verdict. */
 function notes(f) {
   const notes = [];
-  if (f.serversDown > 0 && f.serversDown < f.servers) notes.push(`${f.serversDown} of ${f.servers} servers behind it are down`);
+  if (allDown(f)) {
+    if (!f.downForSure) notes.push(`${allServers(f)} marked down since connects failed; none was tried lately`);
+  } else if (f.serversDown > 0) notes.push(`${f.serversDown} of ${f.servers} servers behind it ${f.serversDown === 1 ? 'is' : 'are'} down`);
+  if (f.failed > 0 && f.failed < f.connects) notes.push(`${compact(f.failed)} connects/s to a server behind it fail, and others succeed`);
+  if (f.overflows > 0 && !f.overflowing) notes.push(`the accept queue was full for ${compact(f.overflows)} finished handshakes/s`);
+  if (!f.refusing) notes.push(...refusals(f));
   if (f.tier === 'raw' && f.ring > 0 && f.lossShare < LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
   if (f.suppressed > 0) notes.push(`${compact(f.suppressed)} replies/s are held back: a prefix asks for more than its budget`);
-  if (f.tooFast > 0) notes.push(`${compact(f.tooFast)} connections/s are over the configured rate`);
   if (!f.counted) notes.push('the kernel’s sockets could not be counted: the states below are missing');
   return notes;
+}
+
+/**
+ * Who gets in during an attack, and how that is said: `users` where at least half of the usual handshakes complete, `none`, or `some`,
+ * which is all that can be said where the usual is not known, or is too little for a share to be taken of it.
+ */
+function entryOf(f) {
+  const done = `${compact(f.done)} handshakes/s complete${within(f)}`;
+  if (!(f.done > 0)) return { who: 'none' };
+  if (f.base === null)
+    return { who: 'some', text: `${done}. What is usual is not known, for this page has not seen enough calm` };
+  return f.done < f.base / 2
+    ? { who: 'some', text: `${done}. Usual are ${compact(f.base)}/s: too few to tell` } : { who: 'users', text: done };
 }
 
 /**
@@ -204,42 +283,58 @@ function verdict(all, draining, clock) {
   if (!all.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
   const reasons = [], levels = {}, add = (level, f) => text => reasons.push({ level, name: f.name, text });
   const watched = all.filter(f => f.tier !== 'kernel');
-  let attacked = false, harmed = false, done = 0;
+  let attacked = false, harmed = false;
+  const entries = [];
   for (const f of all) {
-    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0);
-    if (attack.length) done += f.done;
-    levels[f.name] = harm.length ? 'harm' : attack.length ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
-    attacked ||= attack.length > 0;
+    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0), entry = attack.length ? entryOf(f) : null;
+    if (entry) entries.push(entry);
+    levels[f.name] = harm.length ? 'harm' : entry ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
+    attacked ||= entry !== null;
     harmed ||= harm.length > 0;
     harm.forEach(add('harm', f));
     attack.forEach(add('attack', f));
-    if (attack.length && !harm.length && f.done > 0) add('calm', f)(`${compact(f.done)} handshakes/s complete${within(f)}`);
+    if (entry && !harm.length && entry.who !== 'none') add(entry.who === 'users' ? 'calm' : 'note', f)(entry.text);
     notes(f).forEach(add('note', f));
   }
   if (!attacked && !harmed) {
     for (const f of watched) add('calm', f)(`${compact(f.syns)} SYN/s, ${compact(f.done)} handshakes/s${within(f)}`);
     for (const f of all) if (f.tier === 'kernel')
-      add('note', f)('the kernel answers SYNs here: a flood shows in its own counters, not on this page');
+      add('note', f)('the kernel answers SYNs here, and counts them elsewhere: a flood shows in its counters. What is seen '
+        + 'on this page are the connections in each state, those in SYN-RECEIVED among them, and what becomes of the accepted ones');
   }
   const calm = watched.length ? ['calm', 'Calm'] : ['blind', 'Datapath kernel: a flood would not be seen here'];
   const [level, title] = draining ? ['drain', 'Draining: no new connections are taken']
     : attacked && harmed ? ['harm', 'Under attack: users are losing']
     : harmed ? ['harm', 'No attack, but users are losing']
     : !attacked ? calm
-    : done > 0 ? ['attack', 'Under attack: users get in'] : ['attack', 'Under attack: no users seen'];
+    : entries.every(({ who }) => who === 'users') ? ['attack', 'Under attack: users get in']
+    : entries.every(({ who }) => who === 'none') ? ['attack', 'Under attack: no users seen']
+    : ['attack', 'Under attack: some get in'];
   return { level, title, reasons, levels };
+}
+
+/** What is said when nothing comes from the server any more, by the last status that came, or none. */
+function loss(status, clock) {
+  const then = status && `No word from the server since ${clock(status.unix_seconds)}: the numbers below are of then`;
+  const [title, level, text, hint] = status && status.draining
+    ? ['The process has ended', 'drain', then, 'It was draining. This page goes on with the next process']
+    : ['Connection lost', 'lost', then || 'The server does not answer',
+      'This page keeps trying. Is the process running, and the admin address reachable?'];
+  return { level, title, reasons: [{ level: level === 'lost' ? 'harm' : 'note', text }, { level: 'note', text: hint }] };
 }
 
 /** How long a listener's handshakes take, as a part of a sentence. */
 function within(f) {
+  if (!f.measured && f.done > 0) return '; how long they take is not measured';
   if (!f.p50) return '';
-  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
+  const [half, most] = [f.p50, f.p99].map(quantile => quantile.above
+    ? `more than ${duration({ seconds: quantile.above })}` : `within ${duration(quantile).replace('< ', '')}`);
   return half === most ? `; 99 of 100 of them ${most}` : `; half of them ${half}, 99 of 100 ${most}`;
 }
 
-/** Adds a point to a sparkline's, and to what is known of calm times. */
+/** Adds a point to a sparkline's, and to what is known of calm times. `at`: its time, in seconds. */
 function extend(points, point) {
-  return points.concat([point]).slice(-HISTORY_MAX);
+  return points.filter(one => point.at - one.at <= HISTORY_SECONDS).concat([point]).slice(-HISTORY_MAX);
 }
 
 /** Handshakes per second in calm times, or null where too few were seen. */
@@ -248,21 +343,30 @@ function baseRate(points) {
   return calm.length >= BASE_POINTS_MIN ? sum(calm) / calm.length : null;
 }
 
-/** A sparkline's path in a box of this size, gaps where there is no value; newest at the right edge, a minute wide at least. */
-function sparkPath(values, max, width, height) {
-  const x = i => width - (values.length - 1 - i) * width / sparkSteps(values);
-  const y = value => height - (max > 0 ? value / max : 0) * height;
-  let path = '', open = false;
-  values.forEach((value, i) => {
-    if (value === null) { open = false; return; }
-    path += `${open ? 'L' : 'M'}${x(i).toFixed(1)} ${y(value).toFixed(1)}`;
-    open = true;
+/** Where a sparkline's points stand in a box of this width, by their time: the newest at the right edge. */
+const sparkXs = (points, width) => points.map(({ at }) => width - (points[points.length - 1].at - at) * width / sparkSeconds(points));
+
+/** Seconds that a sparkline is wide: a minute at least. */
+const sparkSeconds = points => Math.max(60, ...points.slice(0, 1).map(first => points[points.length - 1].at - first.at));
+
+/** A sparkline's path in a box of this size; a gap where there is no value, or no point for a while. */
+function sparkPath(points, key, max, width, height) {
+  const xs = sparkXs(points, width), y = value => height - (max > 0 ? value / max : 0) * height;
+  let path = '', last = null;
+  points.forEach(({ at, [key]: value }, i) => {
+    if (value === null) { last = null; return; }
+    path += `${last !== null && at - last <= GAP_SECONDS ? 'L' : 'M'}${xs[i].toFixed(1)} ${y(value).toFixed(1)}`;
+    last = at;
   });
   return path;
 }
 
-/** Steps from one point to the next that a sparkline is wide. */
-const sparkSteps = values => Math.max(values.length, 60) - 1;
+/** The parts of a sparkline in which cookies alone were sent, as a path: from each such point to the next, unless there is a gap. */
+function shadePath(points, width, height) {
+  const xs = sparkXs(points, width);
+  return points.map(({ at, pressure }, i) => pressure && i > 0 && at - points[i - 1].at <= GAP_SECONDS
+    ? `M${xs[i - 1].toFixed(1)} 0H${xs[i].toFixed(1)}V${height}H${xs[i - 1].toFixed(1)}z` : '').join('');
+}
 
 /** An arrow's width by its flow: a line's at none, six times that at 100,000 a second. */
 const arrowWidth = flow => flow > 0 ? Math.min(1.5 + Math.log10(1 + flow) * 1.2, 7.5) : 1.5;

@@ -23,18 +23,19 @@ function take(status) {
 
 /** One more point, a second's, for a listener's sparklines. */
 function note(track, f, level) {
-  const second = lookBack(samples, f.name, 1), per = count => rate(second, count), calm = level === 'calm';
-  track.points = extend(track.points, { calm, pressure: f.mode === 'cookies', done: per(l => l.handshakes.queue + l.handshakes.cookie),
-    syns: per(l => l.syns), queue: per(l => l.handshakes.queue), cookie: per(l => l.handshakes.cookie), bad: per(l => l.cookies_bad),
-    ring: per(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null });
+  const calm = level === 'calm';
+  track.points = extend(track.points, pointOf(samples, f, calm));
   // While an attack lasts, the calm before it stays the measure, however long ago it was.
   if (calm) track.base = baseRate(track.points);
 }
 
 function render(status, found) {
   renderVerdict(found, status.listeners.length > 1);
-  setText($('process'), `${status.version} · process ${status.pid} · up ${span(status.uptime_seconds)} · ${clockOf(status.unix_seconds)}`);
-  link('●', 'live');
+  // A line breaks between these, and not within.
+  setText($('process'), [status.version, `process ${status.pid}`, `up ${span(status.uptime_seconds)}`, clockOf(status.unix_seconds)]
+    .map(part => part.replaceAll(' ', '\u00a0')).join(' · '));
+  if (polling) link('◐', 'eight others are looking: one look every 5 seconds');
+  else link('●', 'live');
   document.body.classList.remove('lost');
   const names = status.listeners.map(l => l.name);
   if (!names.length) return;
@@ -46,12 +47,14 @@ function render(status, found) {
   built.update.forEach(update => update(back, status, wide));
 }
 
+const makeReason = () => element('li', {}, element('b'), element('span'));
+
 function renderVerdict({ level, title, reasons }, several) {
   $('verdict').dataset.level = level;
   setText($('mark'), MARKS[level]);
   setText($('title'), title);
   document.title = level === 'calm' || level === 'wait' ? 'Portcullis' : `${MARKS[level]} ${title} – Portcullis`;
-  keyed($('reasons'), reasons.map((reason, i) => ({ ...reason, i })), reason => reason.i, () => element('li', {}, element('b'), element('span')), (line, reason) => {
+  keyed($('reasons'), reasons.map((reason, i) => ({ ...reason, i })), reason => reason.i, makeReason, (line, reason) => {
     line.dataset.level = reason.level;
     line.dataset.mark = MARKS[reason.level];
     setText(line.firstChild, several && reason.name ? `${reason.name}: ` : '');
@@ -75,7 +78,8 @@ function renderListeners(names, levels) {
 /** Makes everything that shows one listener. */
 function build(name) {
   for (const id of ['tiles', 'diagram', 'side', 'more']) $(id).replaceChildren();
-  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles(), diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
+  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles();
+  const diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
   $('diagram').append(diagram.root);
   update.push((back, _, wide) => shown(back, wide, history.get(name).points));
   update.push(back => updateDiagram(diagram, back));
@@ -95,11 +99,15 @@ function again() {
   if (stale()) lose();
 }
 
-// -- The stream. Open while somebody looks, and only then. --
+// -- The stream. Open while somebody looks, and only then; a look now and then where all places at it are taken. --
 
-let stream = null, watch = null;
+/** Between two looks, and looks after which a place at the stream is tried for again. */
+const POLL_MS = 5000, POLLS = 6;
 
-const stale = () => performance.now() - lastData > STALE_MS;
+/** `poll`: the timer of what is tried next. `polling`: the last answer was a look's. */
+let stream = null, watch = null, poll = null, polling = false;
+
+const stale = () => performance.now() - lastData > (polling ? 2 * POLL_MS + STALE_MS : STALE_MS);
 
 function link(mark, text) {
   setText($('link-mark'), mark);
@@ -108,35 +116,64 @@ function link(mark, text) {
 
 function connect() {
   if (stream || document.hidden) return;
-  link('○', 'connecting');
-  lastData = performance.now();
+  if (!polling) {
+    link('○', 'connecting');
+    lastData = performance.now();
+  }
   stream = new EventSource('/api/v1/events');
-  stream.addEventListener('status', event => take(JSON.parse(event.data)));
+  stream.addEventListener('status', event => {
+    polling = false;
+    take(JSON.parse(event.data));
+  });
   stream.addEventListener('error', () => {
-    link('○', 'connection lost; trying again');
+    if (!polling) link('○', 'connection lost; trying again');
     // After an answer that is no stream, as 503 for one reader too many, the browser does not try again by itself.
-    if (stream && stream.readyState === EventSource.CLOSED) disconnect(), setTimeout(connect, STALE_MS);
+    if (stream && stream.readyState === EventSource.CLOSED) disconnect(), look(POLLS);
   });
   watch ||= setInterval(() => { if (stale()) lose(); }, 1000);
+}
+
+/** Looks once at the status, and so many times in all, before the stream is tried again. */
+async function look(times) {
+  const status = await fetch('/api/v1/status').then(answer => answer.ok ? answer.json() : null).catch(() => null);
+  if (stream || document.hidden) return;
+  if (status) {
+    polling = true;
+    take(status);
+  }
+  // Two looks make the first rates: the second is not long in coming.
+  const next = () => status && times > 1 ? look(times - 1) : connect();
+  poll = setTimeout(next, samples.length > 1 ? POLL_MS : 1000);
 }
 
 function disconnect() {
   if (stream) stream.close();
   stream = null;
+  clearTimeout(poll);
 }
 
 /** Says that what is shown is old, and how old. */
 function lose() {
   document.body.classList.add('lost');
   const status = samples[samples.length - 1];
-  link('✕', 'connection lost; trying again');
-  renderVerdict({ level: 'lost', title: 'Connection lost', reasons: [{ level: 'harm',
-    text: status ? `No word from the server since ${clockOf(status.unix_seconds)}: the numbers below are of then` : 'The server does not answer' },
-    { level: 'note', text: 'This page keeps trying. Is the process running, and the admin address reachable?' }] }, false);
+  const found = loss(status, clockOf);
+  link('✕', `${found.title.toLowerCase()}; trying again`);
+  renderVerdict(found, false);
+}
+
+/** Says, of what a page that comes back shows until the first word of the server, that it is old. */
+function recall() {
+  const status = samples[samples.length - 1];
+  document.body.classList.add('lost');
+  renderVerdict({ level: 'wait', title: 'Looking …', reasons: status
+    ? [{ level: 'note', text: `The numbers below are of ${clockOf(status.unix_seconds)}` }] : [] }, false);
 }
 
 document.addEventListener('visibilitychange', () => {
-  if (!document.hidden) return connect();
+  if (!document.hidden) {
+    if (stale()) recall();
+    return connect();
+  }
   disconnect();
   clearInterval(watch);
   watch = null;

@@ -28,7 +28,10 @@ function keyed(parent, items, keyOf, make, update) {
   items.forEach((item, i) => {
     const key = String(keyOf(item));
     let child = had.get(key);
-    if (!child) { child = make(item); child.dataset.key = key; }
+    if (!child) {
+      child = make(item);
+      child.dataset.key = key;
+    }
     had.delete(key);
     if (parent.children[i] !== child) parent.insertBefore(child, parent.children[i] || null);
     update(child, item);
@@ -38,276 +41,112 @@ function keyed(parent, items, keyOf, make, update) {
 
 const clockOf = unix => new Date(unix * 1000).toLocaleTimeString('en-GB');
 
-// -- Cards: each is made once for a listener, and gives a function that brings it up to date. --
-
-function card(parent, title, ...children) {
-  const made = element('section', { class: 'card' }, element('h3', {}, title), ...children);
-  parent.append(made);
-  return made;
-}
-
-/** A table of counts: a reason or subject, its rate, and its total since the start. */
-function countTable(first) {
-  const body = element('tbody');
-  const table = element('table', {}, element('thead', {}, element('tr', {},
-    element('th', { scope: 'col' }, first), element('th', { scope: 'col' }, 'per second'), element('th', { scope: 'col' }, 'since the start'))), body);
-  /** Rows: { key, words, count: listener => number, metric, labels, quiet }. */
-  const update = (back, rows) => keyed(body, rows, row => row.key,
-    row => {
-      const made = element('tr', row.quiet ? { class: 'quiet' } : {}, element('th', { scope: 'row' }, row.words), element('td'), element('td'));
-      if (row.title) made.title = row.title;
-      return made;
-    },
-    (line, row) => {
-      const total = row.count(back.now), cell = line.children[2];
-      setText(line.children[1], compact(rate(back, row.count)));
-      setText(cell, grouped(total));
-      if (row.metric) tell(cell, total, row.metric, { listener: back.now.name, ...row.labels });
-    });
-  return { table, update };
-}
-
-/** A filled bar with its bound, and marks on the way. */
-function gauge() {
-  const fill = element('i'), bar = element('div', { class: 'gauge' }, fill), marks = element('div', { class: 'marks' });
-  const update = (value, max, over, points) => {
-    const at = of => `${max > 0 ? Math.min(100, of / max * 100) : 0}%`;
-    fill.style.width = at(value);
-    bar.classList.toggle('over', over);
-    while (bar.children.length - 1 < points.length) bar.append(element('b'));
-    points.forEach(([point], i) => { bar.children[i + 1].style.left = at(point); });
-    while (marks.children.length < points.length) marks.append(element('span'));
-    points.forEach(([point, text], i) => { marks.children[i].style.left = at(point); setText(marks.children[i], text); });
-  };
-  return { bar, marks, update };
-}
-
-const DROP_WORDS = {
-  malformed: 'malformed', bad_checksum: 'wrong checksum', not_for_us: 'fragment or unknown header: the kernel’s', not_our_frame: 'another host’s frame',
-  not_guarded: 'not a guarded address', martian: 'impossible source', land: 'source is destination', port_zero: 'port 0', bad_flags: 'impossible flags',
-  reset: 'RST of no handshake', unknown_flow: 'of no known connection', bad_cookie: 'ACK with a bad cookie', kernel_owns: 'an open connection’s: the kernel’s',
-  over_budget: 'prefix over its reply budget', draining: 'SYN while draining', denied: 'source denied by a list', no_room: 'handshake that has to wait',
-};
-const COOKIE_WORDS = { bad_mac: 'bad: wrong MAC', expired: 'bad: expired', not_expected: 'bad: none can be outstanding', over_budget: 'bad: prefix over its budget' };
-const REFUSED_WORDS = { denied: 'by a list', prefix_limit: 'prefix has its share', connection_limit: 'all places taken', rate_limit: 'over the rate' };
-const HANDSHAKE_REFUSED_WORDS = { no_descriptors: 'no descriptors', no_memory: 'no memory', tuple_busy: '4-tuple in use', other: 'other' };
-const words = (table, reason) => table[reason] || reason.replaceAll('_', ' ');
-
-/** Rows of a family whose parts are reasons. */
-const byReason = (of, metric, table, prefix = '') => listener => Object.keys(of(listener)).sort().map(reason => ({
-  key: metric + reason, words: prefix + words(table, reason), title: reason, count: l => of(l)[reason] || 0, metric, labels: { reason },
-}));
-const single = (text, metric, count, labels = {}) => ({ key: metric + JSON.stringify(labels), words: text, count, metric, labels });
-/** Those that ever counted, the most frequent first. */
-const seen = (rows, listener) => rows.filter(row => row.count(listener) > 0).sort((a, b) => b.count(listener) - a.count(listener));
-
-function halfOpenCard(parent) {
-  const { bar, marks, update } = gauge(), head = element('p', { class: 'line' }), now = element('span', { class: 'value' }), share = element('span', { class: 'dim' });
-  head.append(now, share);
-  const counts = countTable('Entries');
-  const made = card(parent, 'Half-open queue', head, bar, marks, counts.table);
-  const removed = byReason(l => l.half_open_removed, 'portcullis_half_open_removed_total', { completed: 'completed', timeout: 'timed out', reset: 'reset by the client' });
-  const bypassed = byReason(l => l.half_open_bypassed, 'portcullis_half_open_bypassed_total', { queue_full: 'full, or under pressure', prefix_share: 'prefix has its share' }, 'SYN without one: ');
-  return back => {
-    const l = back.now;
-    made.hidden = l.tier === 'kernel';
-    if (made.hidden) return;
-    setText(now, `${grouped(l.half_open)} half-open`);
-    tell(now, l.half_open, 'portcullis_half_open', { listener: l.name });
-    setText(share, `${Math.round(l.half_open / Math.max(1, l.half_open_max) * 100)} % of ${grouped(l.half_open_max)}`);
-    tell(share, l.half_open_max, 'portcullis_half_open_limit', { listener: l.name });
-    bar.title = 'At the high mark the listener turns to cookies alone; at or below the low one it may turn back.';
-    update(l.half_open, l.half_open_max, l.mode === 'cookies', [[l.half_open_low, `low ${grouped(l.half_open_low)}`], [l.half_open_high, `high ${grouped(l.half_open_high)}`]]);
-    [['low', l.half_open_low], ['high', l.half_open_high]].forEach(([which, mark], i) => tell(marks.children[i], mark, `portcullis_half_open_${which}_watermark`, { listener: l.name }));
-    counts.update(back, [single('inserted', 'portcullis_half_open_inserted_total', x => x.half_open_inserted), ...removed(l), ...bypassed(l)]);
-  };
-}
-
-function modeCard(parent) {
-  const mode = element('p', { class: 'value' }), list = element('tbody');
-  const table = element('table', {}, element('thead', {}, element('tr', {}, element('th', { scope: 'col' }, 'Switched to'), element('th', { scope: 'col' }, 'at'), element('th', { scope: 'col' }, 'for'))), list);
-  const none = element('p', { class: 'sub' }, 'No switch since the start.');
-  card(parent, 'Mode', mode, table, none);
-  const text = { queue: 'half-open queue', cookies: 'cookies alone' };
-  return (back, status) => {
-    const l = back.now, switches = l.switches.slice(-8);
-    setText(mode, { queue: 'Keeps half-open entries', cookies: 'Under pressure: answers with cookies alone', kernel: 'The kernel answers SYNs' }[l.mode] || l.mode);
-    if (l.tier !== 'kernel') tell(mode, l.mode === 'cookies' ? 1 : 0, 'portcullis_syncookies_active', { listener: l.name });
-    table.hidden = !switches.length;
-    none.hidden = !table.hidden;
-    const rows = switches.map((one, i) => ({ ...one, i, until: switches[i + 1] ? switches[i + 1].unix_seconds : null })).reverse();
-    keyed(list, rows, row => `${row.unix_seconds}.${row.to}.${row.i}`,
-      row => element('tr', {}, element('th', { scope: 'row' }, text[row.to] || row.to), element('td', {}, clockOf(row.unix_seconds)), element('td')),
-      (line, row) => setText(line.children[2], span((row.until ?? status.unix_seconds) - row.unix_seconds) + (row.until === null ? ' so far' : '')));
-  };
-}
-
-function handshakeCard(parent) {
-  const counts = countTable('Handshakes'), bars = element('div', { class: 'bars', role: 'img' }), axis = element('div', { class: 'axis', 'aria-hidden': 'true' }), caption = element('p', { class: 'sub' });
-  card(parent, 'Handshakes of legitimate clients', counts.table, caption, bars, axis);
-  const refused = byReason(l => l.handshakes_refused, 'portcullis_handshakes_refused_total', HANDSHAKE_REFUSED_WORDS, 'refused: ');
-  return (back, status, wide) => {
-    const l = back.now, grown = growth(wide), most = grown ? Math.max(1, ...grown) : 1;
-    const via = (text, name) => single(text, 'portcullis_handshakes_completed_total', x => x.handshakes[name], { via: name });
-    counts.update(back, [via('by a half-open entry', 'queue'), via('by a cookie', 'cookie'),
-      single('timed', 'portcullis_handshake_duration_seconds_count', x => sum(x.handshake_seconds.counts)),
-      single('had to wait: accept queue full', 'portcullis_accept_queue_overflows_total', x => x.accept_queue_overflows), ...refused(l)]);
-    const { bounds } = l.handshake_seconds;
-    keyed(bars, l.handshake_seconds.counts.map((_, i) => i), i => i, () => element('i'), (bar, i) => {
-      const count = grown ? grown[i] : 0, range = i < bounds.length ? `up to ${duration({ seconds: bounds[i] })}` : `over ${duration({ seconds: bounds[i - 1] })}`;
-      bar.style.height = `${count / most * 100}%`;
-      bar.title = `${range}: ${grouped(count)} in ${Math.round(wide.seconds)} s`;
-    });
-    keyed(axis, [...bounds, null], bound => bound, () => element('span'), (label, bound) => setText(label, bound === null ? 'more' : bound < 1 ? `${bound * 1e3}`.replace('0.', '.') : `${bound} s`));
-    setText(caption, 'How long they took, in ms; of the last 10 seconds:');
-    bars.setAttribute('aria-label', `Durations in the last ten seconds: half within ${duration(grown && quantile(bounds, grown, 0.5))}, 99 of 100 within ${duration(grown && quantile(bounds, grown, 0.99))}`);
-  };
-}
-
-function cookieCard(parent) {
-  const counts = countTable('Cookies');
-  const made = card(parent, 'SYN cookies', counts.table);
-  const bad = byReason(l => l.cookies_invalid, 'portcullis_syncookies_invalid_total', COOKIE_WORDS);
-  return back => {
-    made.hidden = back.now.tier === 'kernel';
-    if (!made.hidden) counts.update(back, [single('SYNs', 'portcullis_syns_received_total', l => l.syns),
-      single('SYN-ACKs sent', 'portcullis_synacks_sent_total', l => l.synacks_sent),
-      single('SYN-ACKs by cookie alone', 'portcullis_syncookies_sent_total', l => l.cookies_sent),
-      single('valid cookies', 'portcullis_syncookies_valid_total', l => l.cookies_valid), ...bad(back.now)]);
-  };
-}
-
-function dropCard(parent) {
-  const counts = countTable('Reason'), others = element('p', { class: 'sub' }), replies = countTable('Replies');
-  const made = card(parent, 'Dropped without an answer', counts.table, others, replies.table);
-  return back => {
-    const l = back.now;
-    made.hidden = l.tier === 'kernel';
-    if (made.hidden) return;
-    const reasons = [...new Set([...Object.keys(DROP_WORDS), ...Object.keys(l.dropped)])].map(reason => ({
-      key: reason, words: words(DROP_WORDS, reason), title: reason, count: x => x.dropped[reason] || 0,
-      metric: 'portcullis_packets_dropped_total', labels: { reason }, quiet: ORDINARY_DROPS.includes(reason) }));
-    const shown = seen(reasons, l);
-    counts.update(back, [single('lost unread: the ring was full', 'portcullis_ring_dropped_packets_total', x => x.ring_dropped), ...shown]);
-    const unseen = reasons.length - shown.length;
-    setText(others, `${unseen} other reason${unseen === 1 ? '' : 's'}: none.`);
-    others.hidden = unseen === 0;
-    replies.update(back, [single('RSTs sent', 'portcullis_resets_sent_total', x => x.resets_sent),
-      single('challenge ACKs sent', 'portcullis_challenge_acks_sent_total', x => x.challenge_acks_sent),
-      single('held back: prefix over its budget', 'portcullis_replies_suppressed_total', x => x.replies_suppressed),
-      single('SYNs denied by the lists', 'portcullis_syns_denied_total', x => x.syns_denied)]);
-  };
-}
-
-function connectionCard(parent) {
-  const open = gauge(), queue = gauge(), counts = countTable('Connections'), openNow = element('p', { class: 'line' }), queueNow = element('p', { class: 'line' }), openMax = element('span', { class: 'dim' }), openCount = element('span');
-  const waiting = element('span'), limit = element('span', { class: 'dim' });
-  queueNow.append(waiting, limit);
-  openNow.append(openCount, openMax);
-  card(parent, 'Connections', openNow, open.bar, queueNow, queue.bar, counts.table);
-  const refused = byReason(l => l.refused, 'portcullis_connections_refused_total', REFUSED_WORDS, 'refused ');
-  const closed = byReason(l => l.closed, 'portcullis_connections_closed_total', {}, 'closed: ');
-  return back => {
-    const l = back.now;
-    setText(openCount, `${grouped(l.open)} open`);
-    const limited = l.connections_max !== null;
-    setText(openMax, limited ? `of ${grouped(l.connections_max)}` : 'no limit');
-    if (limited) tell(openMax, l.connections_max, 'portcullis_connections_limit', { listener: l.name });
-    open.bar.hidden = !limited;
-    open.update(l.open, l.connections_max, limited && l.open >= l.connections_max, []);
-    setText(waiting, `${grouped(l.accept_queue)} in the accept queue`);
-    tell(waiting, l.accept_queue, 'portcullis_accept_queue', { listener: l.name });
-    setText(limit, `of ${grouped(l.accept_queue_max)}`);
-    tell(limit, l.accept_queue_max, 'portcullis_accept_queue_limit', { listener: l.name });
-    queue.update(l.accept_queue, l.accept_queue_max, l.accept_queue >= l.accept_queue_max, []);
-    counts.update(back, [single('accepted', 'portcullis_connections_accepted_total', x => x.accepted), ...seen(refused(l), l), ...seen(closed(l), l),
-      single('bytes received', 'portcullis_received_bytes_total', x => x.traffic.received_bytes), single('bytes sent', 'portcullis_sent_bytes_total', x => x.traffic.sent_bytes)]);
-  };
-}
-
-function upstreamCard(parent) {
-  const body = element('tbody'), heads = ['Server', '', 'open', 'connects', 'failed', 'checks failed', 'last error'];
-  const made = card(parent, 'Servers behind it', element('div', { class: 'scroll', tabindex: 0, role: 'region', 'aria-label': 'Servers behind it' }, element('table', {},
-    element('thead', {}, element('tr', {}, ...heads.map(head => element('th', { scope: 'col', class: head === 'last error' ? 'words' : '' }, head)))), body)));
-  made.classList.add('whole');
-  return back => {
-    const l = back.now;
-    made.hidden = !l.upstreams.length;
-    keyed(body, l.upstreams, server => server.server,
-      server => element('tr', {}, element('th', { scope: 'row' }, server.server), ...heads.slice(1).map(() => element('td'))),
-      (line, server) => {
-        const [, up, ...cells] = line.children, labels = { listener: l.name, server: server.server };
-        setText(up, server.up ? '✓ up' : '✕ down');
-        up.className = server.up ? '' : 'key bad';
-        tell(up, server.up ? 1 : 0, 'portcullis_upstream_up', labels);
-        const shown = [['connections', 'portcullis_upstream_connections'], ['connects', 'portcullis_upstream_connects_total'],
-          ['connect_failures', 'portcullis_upstream_connect_failures_total'], ['check_failures', 'portcullis_upstream_check_failures_total']];
-        shown.forEach(([key, metric], i) => { setText(cells[i], grouped(server[key])); tell(cells[i], server[key], metric, labels); });
-        cells[4].className = 'words';
-        setText(cells[4], server.last_error || '–');
-      });
-  };
-}
-
-function processCard(parent) {
-  const body = element('tbody');
-  card(parent, 'Process', element('table', {}, body));
-  return (_, status) => {
-    const { keys, access_log: log } = status, rows = [['version', status.version], ['process', status.pid], ['up for', span(status.uptime_seconds)], ['log level', status.log_level]];
-    rows.push(['master key rotations', keys ? grouped(keys.rotations) : 'no key: datapath kernel', keys && ['portcullis_key_rotations_total', keys.rotations]]);
-    if (keys && keys.from_unix_seconds) rows.push(['latest key since', new Date(keys.from_unix_seconds * 1000).toLocaleString('en-GB')]);
-    rows.push(['access log', log ? `${grouped(log.written)} lines` : 'none', log && ['portcullis_access_log_lines_total', log.written]]);
-    if (log) rows.push(['access log, lost', grouped(log.dropped), ['portcullis_access_log_dropped_total', log.dropped]]);
-    keyed(body, rows, row => row[0], row => element('tr', {}, element('th', { scope: 'row' }, row[0]), element('td')), (line, [, text, metric]) => {
-      setText(line.children[1], String(text));
-      if (metric) tell(line.children[1], metric[1], metric[0], {});
-    });
-  };
-}
-
 // -- Tiles: a number, what belongs to it, and its last five minutes. --
 
 function tile(title, lines, format) {
-  const big = element('p', { class: 'big' }), sub = element('p', { class: 'sub' }), top = element('span'), left = element('span');
-  const shade = svg('path', { class: 'pressure' }), paths = lines.map(([, tint]) => svg('path', { class: `spark ${tint}` }));
-  const chart = svg('svg', { viewBox: '0 0 300 34', preserveAspectRatio: 'none', 'aria-hidden': 'true' }, shade, svg('path', { class: 'ground', d: 'M0 34H300' }), ...paths);
-  $('tiles').append(element('div', { class: 'tile' }, element('h3', {}, title), big, sub, chart, element('div', { class: 'scale', 'aria-hidden': 'true' }, left, top)));
-  return { big, sub, draw(points) {
-    const series = lines.map(([key]) => points.map(point => point[key])), max = Math.max(0, ...series.flat());
-    paths.forEach((path, i) => path.setAttribute('d', sparkPath(series[i], max, 300, 34)));
-    const width = 300 / sparkSteps(points);
-    shade.setAttribute('d', points.map((point, i) => point.pressure ? `M${(300 - (points.length - i) * width).toFixed(1)} 0h${(width + 0.05).toFixed(2)}v34h-${(width + 0.05).toFixed(2)}z` : '').join(''));
-    setText(left, span(sparkSteps(points) + 1));
-    setText(top, max > 0 ? `most ${format(max)}` : '');
-  } };
+  const big = element('p', { class: 'big' }),
+    sub = element('p', { class: 'sub' }),
+    top = element('span'),
+    left = element('span');
+  const shade = svg('path', { class: 'pressure' }),
+    paths = lines.map(([, tint]) => svg('path', { class: `spark ${tint}` }));
+  const chart = svg(
+    'svg',
+    { viewBox: '0 0 300 34', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+    shade,
+    svg('path', { class: 'ground', d: 'M0 34H300' }),
+    ...paths,
+  );
+  $('tiles').append(
+    element(
+      'div',
+      { class: 'tile' },
+      element('h3', {}, title),
+      big,
+      sub,
+      chart,
+      element('div', { class: 'scale', 'aria-hidden': 'true' }, left, top),
+    ),
+  );
+  return {
+    big,
+    sub,
+    draw(points) {
+      const max = Math.max(0, ...lines.flatMap(([key]) => points.map(point => point[key])));
+      paths.forEach((path, i) => path.setAttribute('d', sparkPath(points, lines[i][0], max, 300, 34)));
+      chart.classList.toggle('idle', max === 0);
+      shade.setAttribute('d', shadePath(points, 300, 34));
+      setText(left, span(Math.round(sparkSeconds(points))));
+      setText(top, max > 0 ? `most ${format(max)}` : '');
+    },
+  };
 }
 
 function tiles() {
-  const perSecond = value => `${compact(value)}/s`, time = seconds => duration({ seconds });
-  const syns = tile('SYNs', [['syns', '']], perSecond), done = tile('Handshakes completed', [['queue', ''], ['cookie', 'second']], perSecond);
-  const took = tile('Handshake time, p99', [['p99', '']], time), bad = tile('Bad cookies', [['bad', 'bad']], perSecond);
-  const lost = tile('Lost unread', [['ring', 'bad']], perSecond), open = tile('Open connections', [['open', '']], grouped => compact(grouped));
-  const shown = (one, value, unit, back, metric, count, labels) => {
-    setText(one.big, '');
-    one.big.append(compact(value), element('small', {}, ` ${unit}`));
-    if (metric) tell(one.big, count(back.now), metric, { listener: back.now.name, ...labels });
+  const perSecond = value => `${compact(value)}/s`,
+    time = seconds => duration({ seconds });
+  const syns = tile('SYNs', [['syns', '']], perSecond),
+    done = tile(
+      'Handshakes completed',
+      [
+        ['queue', ''],
+        ['cookie', 'second'],
+      ],
+      perSecond,
+    );
+  const took = tile('Handshake time, p99', [['p99', '']], time),
+    bad = tile('Bad cookies', [['bad', 'bad']], perSecond);
+  const lost = tile('Lost unread', [['ring', 'bad']], perSecond),
+    open = tile('Open connections', [['open', '']], grouped => compact(grouped));
+  /** Puts a number into a tile; of what is not seen here, count is null. */
+  const shown = (one, value, unit, back, metric, count) => {
+    const text = count === null ? '?' : compact(value);
+    one.big.replaceChildren(text, ...(count === null ? [] : [element('small', {}, ` ${unit}`)]));
+    if (metric && count) tell(one.big, count(back.now), metric, { listener: back.now.name });
   };
-  const sub = (one, ...parts) => { one.sub.replaceChildren(...parts); };
+  const sub = (one, ...parts) => {
+    one.sub.replaceChildren(...parts);
+  };
   return (back, wide, points) => {
-    const l = back.now, per = count => rate(back, count), seenHere = l.tier !== 'kernel';
-    shown(syns, seenHere ? per(x => x.syns) : null, 'per second', back, seenHere && 'portcullis_syns_received_total', x => x.syns);
-    sub(syns, seenHere ? `${compact(per(x => x.cookies_sent))}/s by cookie alone` : 'the kernel’s, not seen here');
-    const all = x => x.handshakes.queue + x.handshakes.cookie;
-    shown(done, seenHere ? per(all) : per(x => x.accepted), 'per second', back, seenHere && 'portcullis_handshakes_completed_total', all);
-    if (seenHere) sub(done, element('span', { class: 'key queue' }, 'queue'), ` ${compact(per(x => x.handshakes.queue))} · `, element('span', { class: 'key cookie' }, 'cookie'), ` ${compact(per(x => x.handshakes.cookie))}`);
-    else sub(done, 'accepted from the kernel');
-    const grown = growth(wide), { bounds } = l.handshake_seconds, q = share => grown && quantile(bounds, grown, share);
-    setText(took.big, duration(q(0.99)));
-    sub(took, `p50 ${duration(q(0.5))}`);
-    shown(bad, seenHere ? per(x => x.cookies_bad) : null, 'per second', back, seenHere && 'portcullis_syncookies_invalid_total', x => x.cookies_bad);
-    sub(bad, `${compact(per(x => x.cookies_valid))}/s valid`);
-    shown(lost, seenHere ? per(x => x.ring_dropped) : null, 'per second', back, seenHere && 'portcullis_ring_dropped_packets_total', x => x.ring_dropped);
-    sub(lost, l.tier === 'bpf' ? 'reports: costs no client' : 'packets, as the ring was full');
+    const l = back.now,
+      per = count => rate(back, count),
+      kernel = l.tier === 'kernel';
+    const own = (one, metric, count, ...below) => {
+      shown(one, per(count), 'per second', back, metric, kernel ? null : count);
+      sub(one, ...(kernel ? ['the kernel’s, not seen here'] : below));
+    };
+    own(syns, 'portcullis_syns_received_total', x => x.syns, `${compact(per(x => x.cookies_sent))}/s by cookie alone`);
+    shown(
+      done,
+      per(completed),
+      'per second',
+      back,
+      kernel ? 'portcullis_connections_accepted_total' : 'portcullis_handshakes_completed_total',
+      completed,
+    );
+    if (kernel) sub(done, 'accepted from the kernel');
+    else
+      sub(
+        done,
+        element('span', { class: 'key queue' }, 'queue'),
+        ` ${compact(per(x => x.handshakes.queue))} · `,
+        element('span', { class: 'key cookie' }, 'cookie'),
+        ` ${compact(per(x => x.handshakes.cookie))}`,
+      );
+    const unknown = unmeasured(l),
+      grown = growth(wide),
+      { bounds } = l.handshake_seconds,
+      q = share => grown && quantile(bounds, grown, share);
+    setText(took.big, unknown ? '?' : duration(q(0.99)));
+    sub(took, unknown || `p50 ${duration(q(0.5))}`);
+    own(bad, 'portcullis_syncookies_invalid_total', x => x.cookies_bad, `${compact(per(x => x.cookies_valid))}/s valid`);
+    own(
+      lost,
+      'portcullis_ring_dropped_packets_total',
+      x => x.ring_dropped,
+      l.tier === 'bpf' ? 'reports: costs no client' : 'packets, as the ring was full',
+    );
+    if (kernel) sub(lost, 'nothing is read here');
     shown(open, l.open, l.connections_max === null ? 'no limit' : `of ${compact(l.connections_max)}`, back);
     sub(open, `${compact(per(x => x.traffic.received_bytes))}B/s in · ${compact(per(x => x.traffic.sent_bytes))}B/s out`);
     for (const one of [syns, done, took, bad, lost, open]) one.draw(points);
@@ -317,8 +156,9 @@ function tiles() {
 // -- The diagram. --
 
 function updateDiagram(parts, back) {
-  const l = back.now, { states, transitions } = l, listener = l.name;
-  const count = (of, from, to) => from === to ? of.cookies_sent : of.transitions.counts.find(one => one.from === from && one.to === to)?.count;
+  const l = back.now,
+    { states, transitions } = l,
+    listener = l.name;
   for (const [state, text] of Object.entries(parts.counts)) {
     setText(text, states ? grouped(states[state] ?? 0) : '–');
     if (states) tell(text, states[state] ?? 0, 'portcullis_connections', { listener, state: STATES[state].label });
@@ -326,20 +166,34 @@ function updateDiagram(parts, back) {
   }
   for (const [step, { arrow, text, cookie, prefix = '' }] of Object.entries(parts.flows)) {
     const [from, to] = step.split('>');
-    const known = count(l, from, to) !== undefined && (transitions.complete || l.tier !== 'kernel' && (from === 'LISTEN' || from === 'SYN-RECEIVED'));
-    const flow = known ? rate(back, x => count(x, from, to)) : null;
+    const now = flowCount(l, from, to),
+      known = now !== null,
+      flow = known ? rate(back, x => flowCount(x, from, to)) : null;
     setText(text, `${prefix}${known ? `${compact(flow)}/s` : '?'}`);
     text.classList.toggle('unknown', !known);
-    if (from === to) tell(text, l.cookies_sent, 'portcullis_syncookies_sent_total', { listener });
-    else if (known) tell(text, count(l, from, to), 'portcullis_state_transitions_total', { listener, from: STATES[from].label, to: STATES[to].label });
+    const labels = { listener, from: STATES[from].label, to: STATES[to].label };
+    if (known && from === to) tell(text, now, 'portcullis_syncookies_sent_total', { listener });
+    else if (known) tell(text, now, 'portcullis_state_transitions_total', labels);
     if (!arrow) continue;
     arrow.classList.toggle('unknown', !known);
     arrow.classList.toggle('live', flow > 0);
     arrow.style.strokeWidth = arrowWidth(flow);
     arrow.setAttribute('marker-end', `url(#${!known ? 'tip-dim' : cookie && flow > 0 ? 'tip-cookie' : flow > 0 ? 'tip-live' : 'tip'})`);
   }
-  setText($('legend'), [
-    transitions.complete ? '' : `The kernel does not let us see the arrows marked “?”: those ${l.tier === 'kernel' ? 'of its connections' : 'behind the handshake'}.`,
-    l.tier === 'kernel' ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leaves no trace in LISTEN; only its ACK makes a connection.',
-    'Faint: what a server, or Linux, never does.'].filter(Boolean).join(' '));
+  const kernel = l.tier === 'kernel',
+    { complete } = l.transitions;
+  setText(
+    $('legend'),
+    [
+      kernel
+        ? `The arrows marked “?” are not seen: SYNs and cookies are the kernel’s${complete ? '' : ', and it does not tell of its connections’ ways'}.`
+        : complete
+          ? ''
+          : 'The kernel does not let us see the arrows marked “?”: those behind the handshake.',
+      kernel ? '' : 'Dashed: the way of a cookie. A SYN answered with it alone leads back to LISTEN; only its ACK makes a connection.',
+      'Faint: what a server, or Linux, never does.',
+    ]
+      .filter(Boolean)
+      .join(' '),
+  );
 }
