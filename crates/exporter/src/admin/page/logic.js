@@ -17,8 +17,10 @@ const STALE_MS = 4000;
 const ATTACK_RATE = 100;
 /** Segments of no connection that are an attack, per second. A restart of a busy peer brings some hundred at once. */
 const JUNK_RATE = 1000;
-/** A lost SYN costs its user a second. One in twenty is where that is noticed. */
-const LOSS_SHARE = 0.05;
+/** A lost SYN costs its user a second, so one packet in a hundred is felt. As PortcullisPacketRingDropping has it. */
+const LOSS_SHARE = 0.01;
+/** Handshakes that take longer than a second. As PortcullisHandshakesSlow has it. */
+const SLOW_SHARE = 0.1;
 /** Of anything that harms, more than this is no accident: one in ten seconds is. Per second, as the alerts have it. */
 const HARM_RATE = 0.1;
 /** The share of finished handshakes that find the accept queue full from which on it is harm, as the alerts have it. */
@@ -231,7 +233,7 @@ const allServers = ({ servers }) => servers === 1 ? 'the server behind it is'
 /** How users of this listener come to harm. Empty: they do not, as far as can be seen from here. */
 function harmReasons(f, attacked) {
   const reasons = [];
-  if (f.tier === 'raw' && f.lossShare >= LOSS_SHARE)
+  if (f.tier === 'raw' && f.lossShare > LOSS_SHARE)
     reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
   if (f.overflowing)
     reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
@@ -240,7 +242,7 @@ function harmReasons(f, attacked) {
     reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
   if (allDown(f) && f.downForSure) reasons.push(`${allServers(f)} down`);
   else if (f.unserved && f.failed >= f.connects) reasons.push('every connect to the servers behind it fails');
-  if (f.slowShare >= LOSS_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
+  if (f.slowShare > SLOW_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
   if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
     reasons.push(`${compact(f.done)} handshakes/s complete; ${compact(f.base)}/s were usual before the attack`);
   return reasons;
@@ -255,7 +257,7 @@ function notes(f) {
   if (f.failed > 0 && f.failed < f.connects) notes.push(`${compact(f.failed)} connects/s to a server behind it fail, and others succeed`);
   if (f.overflows > 0 && !f.overflowing) notes.push(`the accept queue was full for ${compact(f.overflows)} finished handshakes/s`);
   if (!f.refusing) notes.push(...refusals(f));
-  if (f.tier === 'raw' && f.ring > 0 && f.lossShare < LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
+  if (f.tier === 'raw' && f.ring > 0 && f.lossShare <= LOSS_SHARE) notes.push(`${compact(f.ring)} packets/s are lost unread`);
   if (f.suppressed > 0) notes.push(`${compact(f.suppressed)} replies/s are held back: a prefix asks for more than its budget`);
   if (!f.counted) notes.push('the kernel’s sockets could not be counted: the states below are missing');
   return notes;
