@@ -13,8 +13,10 @@ use testnet::{Namespace, eventually, isolated, veth};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// As a shell starts it in the foreground: what runs in the background of a script ignores SIGINT, and so do its children.
 fn loadtest(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+    let mut command = Command::new("env");
+    command.args(["--default-signal=INT", env!("CARGO_BIN_EXE_loadtest")]);
     command.args(arguments).stdin(Stdio::null());
     command
 }
