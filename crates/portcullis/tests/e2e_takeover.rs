@@ -17,7 +17,7 @@ use support::clients::Clients;
 use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, is_raw};
 use testnet::{FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
 
-/// Restarts in a row. The programs of the bpf tier take a second to load.
+/// Restarts in a row. A program of the bpf tier takes part of a second to load, on two busy cores seconds.
 fn restarts() -> usize {
     if is_raw() { 100 } else { 25 }
 }

@@ -116,7 +116,7 @@ impl Attached {
         only: &[String],
         hook: BpfHook,
     ) -> io::Result<()> {
-        let wanted = |link: &&Link| link.up && link.master.is_none() && (only.is_empty() || only.contains(&link.name));
+        let wanted = |link: &&Link| is_wanted(link, only);
         self.by_device.retain(|index, device| {
             let stands =
                 |link: &Link| device.mac.is_none() || hook != BpfHook::Auto || may_have_driver(link, interfaces);
@@ -152,16 +152,8 @@ impl Attached {
         link: &Link,
         hook: BpfHook,
     ) -> io::Result<Device> {
-        let layer = if link.has_link_header() { LinkLayer::Ethernet } else { LinkLayer::None };
-        let tc = self.behind_driver(programs.behind_driver(layer)?, link)?;
-        let in_driver = layer == LinkLayer::Ethernet
-            && !link.loopback
-            && match hook {
-                BpfHook::Tc => false,
-                BpfHook::Xdp => true,
-                BpfHook::Auto => may_have_driver(link, interfaces),
-            };
-        let Some(mac) = link.mac.filter(|_| in_driver) else {
+        let tc = self.behind_driver(programs.behind_driver(layer_of(link))?, link)?;
+        let Some(mac) = driver_address(link, interfaces, hook) else {
             // A predecessor may have been told otherwise.
             self.pins.iter().for_each(|pins| pins.remove(Kind::Xdp, link.index));
             return Ok(Device { mac: None, tc, xdp: None });
@@ -172,7 +164,7 @@ impl Attached {
                 "no hardware below it: if it is a veth, answers get lost unless its other end has an XDP program too"
             );
         }
-        match self.at_driver(programs.at_driver()?, link) {
+        match programs.at_driver().and_then(|program| self.at_driver(program, link)) {
             Ok(xdp) => Ok(Device { mac: Some(mac), tc, xdp: Some(xdp) }),
             Err(error) if hook == BpfHook::Auto => {
                 tracing::info!(interface = link.name, %error, "no program in this driver: SYNs are answered behind it");
@@ -238,6 +230,46 @@ impl Attached {
     pub(super) fn macs(&self) -> Vec<[u8; 6]> {
         self.by_device.values().filter_map(|device| device.mac).collect()
     }
+}
+
+/// Loads what the devices that are there need, and attaches nothing.
+///
+/// # Errors
+/// Of loading: the verifier's, or for want of rights. What a driver is to run and cannot be loaded is an error only where that is asked for.
+pub(super) fn load_needed(
+    programs: &mut Programs,
+    interfaces: &Interfaces,
+    only: &[String],
+    hook: BpfHook,
+) -> io::Result<()> {
+    for link in interfaces.links().filter(|link| is_wanted(link, only)) {
+        programs.behind_driver(layer_of(link))?;
+        if driver_address(link, interfaces, hook).is_some() {
+            let loaded = programs.at_driver().map(drop);
+            if hook == BpfHook::Xdp {
+                loaded?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_wanted(link: &Link, only: &[String]) -> bool {
+    link.up && link.master.is_none() && (only.is_empty() || only.contains(&link.name))
+}
+
+fn layer_of(link: &Link) -> LinkLayer {
+    if link.has_link_header() { LinkLayer::Ethernet } else { LinkLayer::None }
+}
+
+/// The address of a device whose driver is to have the program.
+fn driver_address(link: &Link, interfaces: &Interfaces, hook: BpfHook) -> Option<[u8; 6]> {
+    let in_driver = match hook {
+        BpfHook::Tc => false,
+        BpfHook::Xdp => true,
+        BpfHook::Auto => may_have_driver(link, interfaces),
+    };
+    link.mac.filter(|_| in_driver && layer_of(link) == LinkLayer::Ethernet && !link.loopback)
 }
 
 /// Devices without hardware, such as veth, lose more by a program in their driver than they gain.

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::attach::{Attached, BpfHook};
+use super::attach::{Attached, BpfHook, load_needed};
 use super::keeper::{Duties, Keeper, Orders, Remains};
 use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::lists::{ListsInForce, PreparedLists};
@@ -121,7 +121,7 @@ impl BpfEngine {
         BpfEngine::prepare(config, None)?.start(&[], token)
     }
 
-    /// Whether this kernel lets this process do all that: the programs are loaded, which takes it a second, and nothing is attached.
+    /// Whether this kernel lets this process do all that: the programs are loaded, which takes it part of a second, and nothing is attached.
     ///
     /// # Errors
     /// As [`start`](BpfEngine::start).
@@ -174,8 +174,12 @@ impl BpfEngine {
         let Places { passing, pins, replaces_reports } =
             Places::of(left, config.pins.as_deref(), &name).map_err(EngineError::Pins)?;
         let reports = pins.as_ref().map(|pins| if replaces_reports { pins.reports_to_come() } else { pins.reports() });
-        let programs = Programs::load(&constants, reports.as_deref()).map_err(rights::in_words);
-        let mut programs = programs.map_err(system("loading the eBPF programs"))?;
+        let load = || {
+            let mut programs = Programs::load(&constants, reports.as_deref())?;
+            load_needed(&mut programs, &snapshot, &config.interfaces, config.hook)?;
+            Ok(programs)
+        };
+        let mut programs = load().map_err(rights::in_words).map_err(system("loading the eBPF programs"))?;
         // Our clock first, and a jiffy has begun already when it is read: so the programs' time never runs ahead of ours.
         let before = clock().as_nanos();
         let jiffies = programs.jiffies().map_err(system("reading the kernel's clock"))?;

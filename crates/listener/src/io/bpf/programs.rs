@@ -37,7 +37,8 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Loads the programs; they are attached nowhere yet. Their reports go into the ring that is pinned there, if one is to be.
+    /// Loads the program that every host needs; it is attached nowhere yet. The others are loaded when they are first asked for: each keeps
+    /// the kernel's verifier busy for a third of a second. Their reports go into the ring that is pinned there, if one is to be.
     pub(super) fn load(constants: &Constants, reports: Option<&Path>) -> io::Result<Programs> {
         let object = object::for_this_kernel()?;
         let Constants { target_bits, target_factors, budget_factors, ns_per_jiffy } = constants;
@@ -66,38 +67,43 @@ impl Programs {
             lists: Arc::new(ListsInForce::new(sources)),
             ebpf,
         };
-        programs.at_driver()?.load().map_err(in_full)?;
-        for link in [Link::Ethernet, Link::None] {
-            programs.behind_driver(link)?.load().map_err(in_full)?;
-        }
+        programs.behind_driver(Link::Ethernet)?;
         Ok(programs)
     }
 
     /// The program that answers SYNs in the driver.
     pub(super) fn at_driver(&mut self) -> io::Result<&mut Xdp> {
-        self.program("guard_xdp")?.try_into().map_err(in_full)
+        let program: &mut Xdp = self.program("guard_xdp")?.try_into().map_err(in_full)?;
+        if program.fd().is_err() {
+            program.load().map_err(in_full)?;
+        }
+        Ok(program)
     }
 
     /// The program that does so behind it, and makes connections.
     pub(super) fn behind_driver(&mut self, link: Link) -> io::Result<&mut SchedClassifier> {
-        let name = match link {
+        self.classifier(match link {
             Link::Ethernet => "guard_tc",
             Link::None => "guard_tc_ip",
-        };
-        self.program(name)?.try_into().map_err(in_full)
+        })
     }
 
     /// The kernel's clock of jiffies, read by a program.
     pub(super) fn jiffies(&mut self) -> io::Result<u64> {
-        let reader: &mut SchedClassifier = self.program("read_jiffies")?.try_into().map_err(in_full)?;
-        if reader.fd().is_err() {
-            reader.load().map_err(in_full)?;
-        }
+        let reader = self.classifier("read_jiffies")?;
         let frame = [0; 64];
         reader.test_run(TestRunOptions { data_in: Some(&frame), ..TestRunOptions::default() }).map_err(in_full)?;
         let map = self.ebpf.map("jiffies").ok_or_else(|| io::Error::other("no map jiffies"))?;
         let map: Array<_, u64> = Array::try_from(map).map_err(in_full)?;
         map.get(&0, 0).map_err(in_full)
+    }
+
+    fn classifier(&mut self, name: &str) -> io::Result<&mut SchedClassifier> {
+        let program: &mut SchedClassifier = self.program(name)?.try_into().map_err(in_full)?;
+        if program.fd().is_err() {
+            program.load().map_err(in_full)?;
+        }
+        Ok(program)
     }
 
     fn program(&mut self, name: &str) -> io::Result<&mut Program> {

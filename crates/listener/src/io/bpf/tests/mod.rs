@@ -18,7 +18,7 @@ mod vectors;
 
 use aya::TestRunOptions;
 use aya::maps::{Array, PerCpuArray, PerCpuValues};
-use aya::programs::{SchedClassifier, TestRun, Xdp};
+use aya::programs::TestRun;
 use aya::util::nr_cpus;
 use wire::{Checksums, Endpoint, Flags, FourTuple, OptionBlock, OutgoingSegment, Packet, SeqNum};
 
@@ -26,7 +26,7 @@ use super::layout::{
     COUNTED, Clockwork, Counted, Grants, ListenerWords, RawCounters, Report, State, TARGET_WORDS, Target,
 };
 use super::lists::PreparedLists;
-use super::programs::{Constants, Programs};
+use super::programs::{Constants, Link, Programs};
 use super::targets::Placement;
 use crate::cookie::{CookieJar, Epoch, KeySchedule, MasterKey};
 use crate::sources::Sources;
@@ -181,7 +181,7 @@ impl Bench {
 
     /// What the program at the driver makes of a frame.
     fn at_xdp(&mut self, frame: &[u8]) -> Fate {
-        let xdp: &mut Xdp = self.programs.ebpf.program_mut("guard_xdp").unwrap().try_into().unwrap();
+        let xdp = self.programs.at_driver().unwrap();
         let mut out = vec![0; frame.len() + 64];
         let run = TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
         let result = xdp.test_run(run).unwrap();
@@ -203,7 +203,7 @@ impl Bench {
     }
 
     fn behind(&mut self, device: u32, frame: &[u8]) -> Fate {
-        let tc: &mut SchedClassifier = self.programs.ebpf.program_mut("guard_tc").unwrap().try_into().unwrap();
+        let tc = self.programs.behind_driver(Link::Ethernet).unwrap();
         let mut out = vec![0; frame.len() + 64];
         let context = context(device);
         let run = TestRunOptions {
