@@ -57,8 +57,8 @@ fn what_has_changed_is_for_new_connections_and_old_ones_go_on() {
     let mut reloadable = Reloadable::start("service = \"echo\"");
     let mut old = reloadable.server.connect();
     assert_eq!(answer(&mut old), Some(b'x'));
-    let line = reloadable.reload("service = \"discard\"\nlimits = { per_prefix = 9 }", "service or upstream");
-    assert!(line.contains("Echo") && line.contains("Discard"), "{line}");
+    let line = reloadable.reload("service = \"discard\"\nlimits = { per_prefix = 9 }", "service\" from=");
+    assert!(line.contains("from=\"echo\" to=\"discard\""), "{line}");
     reloadable.server.line("limits.per_prefix");
     reloadable.server.line("reloaded");
     let mut new = reloadable.server.connect();

@@ -1,42 +1,32 @@
-//! What differs between two configurations, and what it takes for the difference to take effect.
+//! What differs between two configurations.
 
-use std::fmt::Debug;
-
-use super::{
-    AccessLogConfig, Balance, Config, Cookies, HalfOpen, Limits, ListenerConfig, Log, ProxyProtocol, Timeouts,
-};
+use super::Config;
+pub use super::keys::Reach;
+use super::keys::Table;
 
 /// A key whose value has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// With the name of its listener: `listener "web": limits.per_prefix`.
     pub key: String,
+    /// As the file has it.
     pub from: String,
     pub to: String,
     pub reach: Reach,
 }
 
-/// What it takes for a key to take effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// A reload; for the connections that come from then on.
-    Reload,
-    /// A restart.
-    Restart,
-}
-
-/// A key, what it takes, and its value as a log line shows it.
-struct Key {
+/// A key by its whole name.
+struct Named {
     name: String,
-    reach: Reach,
     value: String,
+    reach: Reach,
 }
 
 impl Config {
     /// All that is different in `new`, in the order of the file. Listeners are the same if they have the same name.
     pub fn changes(&self, new: &Config) -> Vec<Change> {
-        let (old, new) = (self.keys(), new.keys());
-        let find = |keys: &[Key], name: &str| keys.iter().find(|key| key.name == name).map(|key| key.value.clone());
+        let (old, new) = (self.named_keys(), new.named_keys());
+        let find = |keys: &[Named], name: &str| keys.iter().find(|key| key.name == name).map(|key| key.value.clone());
         let mut changes: Vec<Change> = Vec::new();
         for key in old.iter().chain(new.iter().filter(|key| find(&old, &key.name).is_none())) {
             let [from, to] = [&old, &new].map(|keys| find(keys, &key.name));
@@ -54,119 +44,26 @@ impl Config {
         changes
     }
 
-    /// Every key. A field that is new breaks the build here, so that somebody says what it takes.
-    fn keys(&self) -> Vec<Key> {
-        let Config {
-            datapath,
-            bpf_hook,
-            admin,
-            master_key_file,
-            state_dir,
-            bpf_pins,
-            workers,
-            pre_stop,
-            shutdown_deadline,
-            log: Log { format, level },
-            control,
-            access_log: AccessLogConfig { path, queue_lines },
-            listeners,
-        } = self;
-        let mut keys = vec![
-            restart("datapath", datapath),
-            restart("bpf_hook", bpf_hook),
-            restart("admin", admin),
-            restart("master_key_file", master_key_file),
-            restart("state_dir", state_dir),
-            restart("bpf_pins", bpf_pins),
-            restart("workers", workers),
-            reload("pre_stop_seconds", pre_stop),
-            reload("shutdown_deadline_seconds", shutdown_deadline),
-            restart("log.format", format),
-            reload("log.level", level),
-            restart("control", control),
-            restart("access_log.path", path),
-            restart("access_log.queue_lines", queue_lines),
-        ];
-        for listener in listeners {
-            keys.extend(listener.keys().into_iter().map(|key| {
-                let name = format!("listener \"{}\": {}", listener.name, key.name);
-                Key { name, ..key }
-            }));
+    fn named_keys(&self) -> Vec<Named> {
+        let mut keys = named("", self.tables());
+        for listener in &self.listeners {
+            keys.extend(named(&format!("listener \"{}\": ", listener.name), listener.tables()));
         }
         keys
     }
 }
 
-impl ListenerConfig {
-    fn keys(&self) -> Vec<Key> {
-        let ListenerConfig {
-            name: _, // By which it is found.
-            bind,
-            backend,
-            balance: Balance { policy, tries, checks },
-            proxy_protocol: ProxyProtocol { send, accept_from },
-            interfaces,
-            fail_closed,
-            accept_queue,
-            connections_max,
-            replies_per_prefix,
-            window_scale,
-            half_open: HalfOpen { max, high_percent, low_percent, prefix_share_percent, synack_retries },
-            cookies: Cookies { accept, bad_per_prefix },
-            limits: Limits { new_per_second, per_prefix, allow_files, deny_files, at_limit, displace_idle },
-            timeouts: Timeouts { connect, first_byte, idle, half_close, drain_idle, header, user, keepalive },
-        } = self;
-        vec![
-            restart("bind", bind),
-            reload("service or upstream", backend),
-            reload("balance.policy", policy),
-            reload("balance.tries", tries),
-            reload("balance.check_*", checks),
-            reload("proxy_protocol.send", send),
-            reload("proxy_protocol.accept_from", accept_from),
-            restart("interfaces", interfaces),
-            restart("fail_closed", fail_closed),
-            restart("accept_queue", accept_queue),
-            reload("connections_max", connections_max),
-            restart("replies_per_prefix", replies_per_prefix),
-            restart("window_scale", window_scale),
-            restart("half_open.max", max),
-            restart("half_open.high_percent", high_percent),
-            restart("half_open.low_percent", low_percent),
-            restart("half_open.prefix_share_percent", prefix_share_percent),
-            restart("half_open.synack_retries", synack_retries),
-            restart("cookies.accept", accept),
-            restart("cookies.bad_per_prefix", bad_per_prefix),
-            reload("limits.new_per_second", new_per_second),
-            reload("limits.per_prefix", per_prefix),
-            reload("limits.allow_files", allow_files),
-            reload("limits.deny_files", deny_files),
-            reload("limits.at_limit", at_limit),
-            reload("limits.displace_idle_seconds", displace_idle),
-            reload("timeouts.connect_seconds", connect),
-            reload("timeouts.first_byte_seconds", first_byte),
-            reload("timeouts.idle_seconds", idle),
-            reload("timeouts.half_close_seconds", half_close),
-            reload("timeouts.drain_idle_seconds", drain_idle),
-            reload("timeouts.header_seconds", header),
-            reload("timeouts.user_timeout_seconds", user),
-            reload("timeouts.keepalive_*", keepalive),
-        ]
+fn named(of: &str, tables: Vec<Table>) -> Vec<Named> {
+    let mut named = Vec::new();
+    for (table, keys) in tables {
+        let dot = if table.is_empty() { "" } else { "." };
+        named.extend(keys.into_iter().map(|key| Named {
+            name: format!("{of}{table}{dot}{}", key.name),
+            value: key.value.unwrap_or_else(|| "not set".to_owned()),
+            reach: key.reach,
+        }));
     }
-}
-
-fn reload(name: &str, value: &impl Debug) -> Key {
-    let text = format!("{value:?}");
-    let value = match text.strip_prefix("Some(").and_then(|rest| rest.strip_suffix(')')) {
-        Some(inner) => inner.to_owned(),
-        None if text == "None" => "none".to_owned(),
-        None => text,
-    };
-    Key { name: name.to_owned(), reach: Reach::Reload, value }
-}
-
-fn restart(name: &str, value: &impl Debug) -> Key {
-    Key { reach: Reach::Restart, ..reload(name, value) }
+    named
 }
 
 #[cfg(test)]
@@ -198,6 +95,25 @@ mod tests {
             ]
         );
         assert_eq!(changes[0].from, "65536");
+    }
+
+    #[test]
+    fn a_key_that_comes_or_goes_in_a_listener_takes_what_the_key_takes() {
+        let old = format!("{LISTENER}service = \"echo\"\n");
+        let new = format!("{LISTENER}upstreams = [\"127.0.0.1:81\"]\ntimeouts = {{ keepalive_seconds = 30 }}\n");
+        let changes = config(&old).changes(&config(&new));
+        let told: Vec<_> = changes.iter().map(|change| (change.key.as_str(), change.to.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("listener \"web\": service", "not set"),
+                ("listener \"web\": upstreams", "[\"127.0.0.1:81\"]"),
+                ("listener \"web\": timeouts.keepalive_seconds", "30"),
+                ("listener \"web\": timeouts.keepalive_interval_seconds", "15"),
+                ("listener \"web\": timeouts.keepalive_probes", "4"),
+            ]
+        );
+        assert!(changes.iter().all(|change| change.reach == Reach::Reload));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 pub mod diff;
 mod duplicate;
 mod flags;
+mod keys;
 pub mod lists;
 mod parse;
 mod reader;

@@ -75,7 +75,7 @@ impl Reloader {
             Ok(changes) => {
                 self.outcomes.count_success();
                 for Change { key, from, to, .. } in changes {
-                    tracing::info!(key, from, to, "reload: changed");
+                    tracing::info!(key, %from, %to, "reload: changed");
                 }
                 tracing::info!(changes = changes.len(), "reloaded, lists included");
             }
