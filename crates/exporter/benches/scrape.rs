@@ -4,6 +4,9 @@
 //! kernel's sockets in it, `walk` the walk alone, and `again` a scrape within a second of another, which takes the walk's result from it.
 //! Processor time is what a busy machine leaves as it is.
 
+#[path = "../tests/support/mod.rs"]
+mod support;
+
 use std::hint::black_box;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -11,51 +14,15 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use exporter::{Census, ConnectionCounts, Exporter, Readiness, Source};
-use listener::Stats;
+use exporter::{Census, Exporter, Readiness, Source};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
+use support::Quiet;
 use tokio::runtime::{Builder, Runtime};
 
 const CONNECTIONS: [usize; 3] = [10, 1000, 15_000];
 const ROUNDS: usize = 41;
-
-/// A listener of the kernel tier: of the others a scrape fetches nothing that is dearer.
-struct Web(SocketAddr);
-
-impl Source for Web {
-    fn name(&self) -> &str {
-        "web"
-    }
-    fn stats(&self) -> Stats {
-        Stats::default()
-    }
-    fn half_open(&self) -> u64 {
-        0
-    }
-    fn half_open_limit(&self) -> u64 {
-        0
-    }
-    fn cookies_mode(&self) -> bool {
-        false
-    }
-    fn accept_queue(&self) -> u64 {
-        0
-    }
-    fn accept_queue_limit(&self) -> u64 {
-        0
-    }
-    fn endpoints(&self) -> Vec<SocketAddr> {
-        vec![self.0]
-    }
-    fn connections(&self) -> ConnectionCounts {
-        ConnectionCounts::default()
-    }
-    fn tier(&self) -> &'static str {
-        exporter::KERNEL_TIER
-    }
-}
 
 /// A listener and clients that stay until this is dropped.
 struct Held {
@@ -82,7 +49,8 @@ impl Held {
     }
 
     fn sources(&self) -> Vec<Arc<dyn Source>> {
-        vec![Arc::new(Web(self.address))]
+        // Of the kernel tier: of the others a scrape fetches nothing that is dearer.
+        vec![Arc::new(Quiet(self.address))]
     }
 
     /// One that has not walked yet.

@@ -2,53 +2,19 @@
 //!
 //! Alone in its file, and so in its process, whose descriptors it uses up.
 
+mod support;
+
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use exporter::{AdminServer, ConnectionCounts, Exporter, Readiness, Source};
-use listener::Stats;
+use exporter::{AdminServer, Exporter, Readiness};
 use nix::sys::resource::{Resource, UsageWho, getrlimit, getrusage, setrlimit};
 use nix::sys::time::TimeValLike;
+use support::Quiet;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-
-/// A listener of the kernel tier with nothing to say.
-struct Quiet(SocketAddr);
-
-impl Source for Quiet {
-    fn name(&self) -> &str {
-        "quiet"
-    }
-    fn stats(&self) -> Stats {
-        Stats::default()
-    }
-    fn half_open(&self) -> u64 {
-        0
-    }
-    fn half_open_limit(&self) -> u64 {
-        0
-    }
-    fn cookies_mode(&self) -> bool {
-        false
-    }
-    fn accept_queue(&self) -> u64 {
-        0
-    }
-    fn accept_queue_limit(&self) -> u64 {
-        0
-    }
-    fn endpoints(&self) -> Vec<SocketAddr> {
-        vec![self.0]
-    }
-    fn connections(&self) -> ConnectionCounts {
-        ConnectionCounts::default()
-    }
-    fn tier(&self) -> &'static str {
-        exporter::KERNEL_TIER
-    }
-}
 
 const LIMIT: u64 = 128;
 const IDLE_CLIENTS: usize = 8;
