@@ -308,12 +308,17 @@ fn reload_brings_the_file_into_force_or_says_why_not() {
 }
 
 #[test]
-fn a_signal_behind_a_drain_ends_it_at_once() {
+fn the_first_signal_behind_a_drain_changes_nothing_and_the_second_ends_it_at_once() {
     let mut guard = Guard::start("service = \"echo\"");
-    let stream = guard.echoing();
+    let mut stream = guard.echoing();
     guard.text(&["drain"]);
     guard.server.line("ctl drain");
     guard.server.process.signal(Signal::SIGTERM);
+    guard.server.line("SIGTERM: ending already");
+    stream.write_all(b"x").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    guard.server.process.signal(Signal::SIGTERM);
+    guard.server.line("SIGTERM again: ending at once");
     assert_eq!(guard.server.exit_code(), 0);
     assert!(is_reset(stream));
 }

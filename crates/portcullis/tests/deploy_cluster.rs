@@ -301,10 +301,13 @@ fn what_is_stopped_is_given_longer_than_its_drain_takes() {
 }
 
 #[test]
-fn nothing_comes_before_sigterm_that_would_make_it_the_second_signal() {
+fn before_sigterm_the_program_of_the_image_is_told_to_drain() {
+    let mut command = Image::read().list("ENTRYPOINT");
+    command.extend(["ctl", "drain"].map(str::to_owned));
     for overlay in OVERLAYS {
         let pod = pod(overlay);
-        assert_eq!(container(&pod, "portcullis").get("lifecycle"), None, "{overlay}");
+        let hook = texts_at(container(&pod, "portcullis"), "/lifecycle/preStop/exec/command");
+        assert_eq!(hook, command, "{overlay}");
     }
 }
 

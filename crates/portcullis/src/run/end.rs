@@ -26,7 +26,7 @@ async fn pre_stop(by: &str, pre_stop: Duration, signals: &mut Signals, stop: &St
     tokio::select! {
         () = tokio::time::sleep(pre_stop) => {}
         () = stop.failed.cancelled() => {}
-        _ = signals.next(no_reload) => {}
+        _ = signals.again(no_reload) => {}
     }
 }
 
@@ -161,7 +161,7 @@ impl Serving {
             // Nobody answers: a service manager is to start us anew, and soon.
             () = self.succession.lost.cancelled() => {}
             () = tokio::time::sleep(self.reloader.config().shutdown_deadline) => tracing::info!("deadline: closing what is still open"),
-            signal = told_again(signals, self.succession.taken.is_cancelled()) => {
+            signal = signals.again(no_reload) => {
                 tracing::info!("{signal} again: ending at once");
                 stop.everything();
             }
@@ -170,7 +170,7 @@ impl Serving {
         tokio::select! {
             () = finish(fronts, &mut ended) => return ended,
             () = tokio::time::sleep(FIN_GRACE) => tracing::info!("resetting what has not closed"),
-            _ = signals.next(no_reload) => {}
+            _ = signals.again(no_reload) => {}
         }
         stop.everything();
         finish(fronts, &mut ended).await;
@@ -195,16 +195,6 @@ async fn asked_to_end(
 /// At the end there is nothing left for a new configuration.
 fn no_reload() {
     tracing::warn!("SIGHUP ignored: it is ending");
-}
-
-/// The signal that ends it at once: the second one. Whoever was taken over from has had none yet; a service manager sends the first to
-/// all processes of a service.
-async fn told_again(signals: &mut Signals, taken: bool) -> &'static str {
-    if taken {
-        let signal = signals.next(no_reload).await;
-        tracing::info!("{signal}: finishing already; a second signal ends it at once");
-    }
-    signals.next(no_reload).await
 }
 
 async fn finish(fronts: &mut JoinSet<Result<(), Failure>>, ended: &mut Result<(), Failure>) {

@@ -36,6 +36,8 @@ pub struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
+    /// One has asked for the end.
+    asked: bool,
 }
 
 impl Signals {
@@ -48,17 +50,30 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            asked: false,
         })
     }
 
     /// The name of the next one that asks for the end; at each SIGHUP, `reload` is called. Cancel safe.
     pub async fn next(&mut self, mut reload: impl FnMut()) -> &'static str {
-        loop {
+        let signal = loop {
             tokio::select! {
-                _ = self.terminate.recv() => return "SIGTERM",
-                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => break "SIGTERM",
+                _ = self.interrupt.recv() => break "SIGINT",
                 _ = self.hangup.recv() => reload(),
             }
+        };
+        self.asked = true;
+        signal
+    }
+
+    /// The name of the next one that asks for the end again. Of a process that ends for another reason (`ctl drain`, a successor) the first
+    /// signal only asks for what it does already: whoever runs it, such as a service manager, asks each process once. Cancel safe.
+    pub async fn again(&mut self, mut reload: impl FnMut()) -> &'static str {
+        if !self.asked {
+            let signal = self.next(&mut reload).await;
+            tracing::info!("{signal}: ending already; a second signal ends it at once");
         }
+        self.next(reload).await
     }
 }
