@@ -70,7 +70,8 @@ const fn part(name: &'static str, label: &'static str, value: &'static str) -> P
 pub(crate) const HANDSHAKE_DURATION: Family = Family {
     name: "portcullis_handshake_duration_seconds",
     help: "Time from a client's SYN to the segment that completed its handshake. 1, 3 and 7 s are where lost SYNs and \
-           SYN-ACKs put it. In datapath bpf only handshakes with a half-open entry are in it, none by cookie alone.",
+           SYN-ACKs put it. By cookie alone only those of clients with TCP timestamps are in it, in steps of 8.4 ms, and \
+           without whole rounds of 1.07 s.",
 };
 
 /// How full half-open queues get, rendered by [`crate::text`].
@@ -453,7 +454,7 @@ mod tests {
     #[test]
     fn help_says_what_a_count_has_not_in_it() {
         for (name, word) in [
-            ("portcullis_handshake_duration_seconds", "In datapath bpf"),
+            ("portcullis_handshake_duration_seconds", "in steps of 8.4 ms"),
             ("portcullis_syncookies_valid_total", "In datapath bpf"),
             ("portcullis_syncookies_invalid_total", "one in four"),
             ("portcullis_syncookies_invalid_total", "In datapath bpf"),

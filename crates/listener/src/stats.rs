@@ -203,10 +203,20 @@ impl Stats {
 
     /// Records the time one handshake took.
     pub fn record_handshake(&mut self, took: std::time::Duration) {
+        self.add_handshakes(1, took);
+        self.add_handshake_time(took);
+    }
+
+    /// Counts `n` handshakes in the bucket of those that took so long, without the time they took.
+    pub(crate) fn add_handshakes(&mut self, n: u64, took: std::time::Duration) {
         let seconds = took.as_secs_f64();
         let bucket = HANDSHAKE_BUCKETS.iter().position(|&le| seconds <= le).unwrap_or(BUCKETS - 1);
-        self.words[HANDSHAKES + bucket] += 1;
-        self.words[HANDSHAKES_SUM] += u64::try_from(took.as_nanos()).unwrap_or(u64::MAX / 2);
+        self.words[HANDSHAKES + bucket] += n;
+    }
+
+    /// Adds to the time that all handshakes took.
+    pub(crate) fn add_handshake_time(&mut self, time: std::time::Duration) {
+        self.words[HANDSHAKES_SUM] += u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 2);
     }
 
     /// The value of a counter.

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use support::{BOTH, Door, Lab, PORT};
-use testnet::{Counters, isolated, states};
+use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4};
+use testnet::{Counters, eventually, isolated, states};
 
 /// Above the least timeout of Linux, 200 ms: a server that believes in a near client repeats its answer before this is over.
 const ROUND_TRIP: Duration = Duration::from_millis(300);
@@ -89,5 +89,43 @@ fn a_client_far_away_is_not_sent_everything_twice() {
         // Each of those that told is still there; an attempt that did not may be, too.
         let established = states(&lab.server, PORT).get("established").copied().unwrap_or(0);
         assert!(established >= 4, "{established} connections are left");
+    });
+}
+
+/// Handshakes that took more than 250 ms, and up to a second.
+fn of_long_way(door: &Door) -> f64 {
+    let metrics = door.metrics();
+    let up_to = |le| metrics.get("portcullis_handshake_duration_seconds_bucket", &[("le", le)]).expect("the bucket");
+    up_to("1") - up_to("0.25")
+}
+
+/// A handshake over the long way, of which nothing is kept, is seen to be one. `None` when the machine was too slow to tell.
+fn be_timed(lab: &Lab, door: &Door, server: SocketAddr, port: u16) -> Option<()> {
+    let host = lab.raw_host(server);
+    let mut script = host.script(port, server).with_timestamps(1_000_000);
+    let before = of_long_way(door);
+    let sent = Instant::now();
+    script.syn();
+    script.expect_syn_ack();
+    travel(sent)?;
+    script.ack();
+    eventually("the time it took is counted", PATIENCE, || of_long_way(door) == before + 1.0);
+    Some(())
+}
+
+/// By the clock that the cookies of clients with timestamps bring back.
+#[test]
+fn under_cookies_alone_it_is_seen_how_long_handshakes_take() {
+    isolated!(|| {
+        let (lab, scratch) = (Lab::new(), Scratch::new());
+        let text = format!("[[listener]]\nname = \"web\"\nbind = [\"[::]:{PORT}\"]\nhalf_open = {{ max = 1 }}\n");
+        let door = Door::configured(&lab, &scratch.file("portcullis.toml", &text));
+        lab.raw_host(V4).script(1000, V4).syn();
+        eventually("cookies alone", PATIENCE, || door.metric("portcullis_syncookies_active") == 1.0);
+        for (server, port) in BOTH.into_iter().zip((2000..).step_by(usize::from(ATTEMPTS))) {
+            let told = (port..port + ATTEMPTS).any(|port| be_timed(&lab, &door, server, port).is_some());
+            assert!(told, "the machine stood still in each of {ATTEMPTS} attempts");
+        }
+        assert_eq!(door.metric("portcullis_syncookies_active"), 1.0);
     });
 }

@@ -196,6 +196,31 @@ static __always_inline bool has_room(const struct sock *listening)
     return listening->sk_ack_backlog + BATCH_MAX <= listening->sk_max_ack_backlog;
 }
 
+// Counts how long a handshake took of which nobody keeps an entry, by the clock in its cookie. The steps are the buckets of the histogram as
+// far as that clock can tell them apart.
+static __always_inline void note_time(struct counters *here, const struct options *options, __u64 ns)
+{
+    if (!options->timestamps)
+        return; // A cookie of form B has no clock.
+    __u32 units = (clock_at(ns) - options->tsecr) & CLOCK_MASK;
+    __u32 step = (units >= 1) + (units >= 2) + (units >= 3) + (units >= 6) + (units >= 12) + (units >= 30) + (units >= 120);
+    here->count[TOOK + step]++;
+    here->count[TOOK_UNITS] += units;
+}
+
+// The connection is the kernel's. User space is told if it may keep an entry of the handshake, and else the time that it took is counted.
+static __always_inline void note_accepted(const struct listener *listener, struct counters *here, const struct flow *flow,
+                                          struct options *options, __u32 iss, __u64 ns)
+{
+    count(here, COOKIES_VALID);
+    if (listener->reports || listener->has_entries) {
+        options->tsval = options->tsecr;
+        if (report(flow, REPORT_ACCEPTED, options, iss, ns, later()))
+            return;
+    }
+    note_time(here, options, ns);
+}
+
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is
 // verified once; therefore it looks up again what the caller knows.
 __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct options *options, __u32 iss)
@@ -233,9 +258,7 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
             verdict = PASS;
             count(here, ASSIGN_REFUSED);
         } else {
-            count(here, COOKIES_VALID);
-            if (listener->reports || listener->has_entries)
-                report(flow, REPORT_ACCEPTED, options, iss, ns, later());
+            note_accepted(listener, here, flow, options, iss, ns);
         }
     }
     bpf_sk_release(sk);

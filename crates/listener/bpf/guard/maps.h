@@ -6,7 +6,8 @@
 #include "siphash.h"
 
 #define LISTENERS_MAX 64
-#define COUNTERS 32
+#define COUNTERS 40
+#define TOOK_STEPS 8
 #define EPOCH_SLOTS 4
 #define KEY_SETS 2 // The second holds the keys from before the wall clock jumped.
 #define MACS_MAX 8
@@ -106,6 +107,8 @@ enum counter {
     SYNS_DENIED,    // By the lists: dropped, or answered by RST.
     RESETS_SENT,
     DROP_DENIED,
+    TOOK, // Handshakes without an entry, by how long they took: `note_time` has the steps.
+    TOOK_UNITS = TOOK + TOOK_STEPS, // How long all of those took, in units of the cookies' clock.
 };
 
 struct counters {
@@ -136,7 +139,7 @@ struct report {
     __be16 local_port;
     __u32 irs;
     __u32 iss;
-    __u32 tsval; // The client's.
+    __u32 tsval; // The client's; of REPORT_ACCEPTED ours, which it sent back.
     __u64 ns;
 };
 

@@ -53,7 +53,7 @@ impl Clock {
     const BITS: u32 = 7;
     /// A unit is 2^23 ns: 128 units of a [`Stamp`].
     const STAMP_SHIFT: u32 = 7;
-    const UNIT: Duration = Duration::from_nanos(1 << 23);
+    const UNIT_NS: u64 = 1 << 23;
 
     fn at(stamp: Stamp) -> Clock {
         Clock((stamp.units() >> Clock::STAMP_SHIFT) as u16 & ((1 << Clock::BITS) - 1))
@@ -62,8 +62,18 @@ impl Clock {
     /// Time since this reading, modulo the clock's round.
     fn until(self, now: Time) -> Duration {
         let units = Clock::at(now.stamp()).0.wrapping_sub(self.0) & ((1 << Clock::BITS) - 1);
-        Clock::UNIT * u32::from(units)
+        clock_time(u64::from(units))
     }
+}
+
+/// So many units of form A's clock.
+pub(crate) fn clock_time(units: u64) -> Duration {
+    Duration::from_nanos(units.saturating_mul(Clock::UNIT_NS))
+}
+
+/// Time since a SYN-ACK with this TSval of form A, modulo the clock's round.
+pub(crate) fn age_of(tsval: u32, now: Time) -> Duration {
+    Clock(tsval as u16 & ((1 << Clock::BITS) - 1)).until(now)
 }
 
 /// What goes into a SYN-ACK.

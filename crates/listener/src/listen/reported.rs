@@ -8,7 +8,7 @@ use std::time::Duration;
 use wire::{FourTuple, Reply, SeqNum};
 
 use super::Listen;
-use crate::cookie::{KeySlots, KeyVersion, Offer};
+use crate::cookie::{KeySlots, KeyVersion, Offer, age_of};
 use crate::half_open::{Entry, Full};
 use crate::pressure::Mode;
 use crate::replies::WINDOW;
@@ -45,14 +45,19 @@ impl Listen {
         }
     }
 
-    /// The handshake with our ISN `iss` was completed at `at`, and is a connection of the kernel's.
-    pub(crate) fn reported_accepted(&mut self, tuple: &FourTuple, iss: SeqNum, at: Time) {
-        let Some(entry) = self.half_open.get(tuple) else { return };
-        if entry.iss == iss {
+    /// The handshake with our ISN `iss`, and our TSval `echo` if its client has timestamps, was completed at `at`, and is a connection of the
+    /// kernel's.
+    pub(crate) fn reported_accepted(&mut self, tuple: &FourTuple, iss: SeqNum, echo: Option<u32>, at: Time) {
+        let entry = self.half_open.get(tuple);
+        if let Some(entry) = entry.filter(|entry| entry.iss == iss) {
             self.stats.record_handshake(entry.arrived.until(at));
             self.stats.count(Counter::HandshakesByQueue);
+        } else if let Some(tsval) = echo {
+            self.stats.record_handshake(age_of(tsval, at));
         }
-        self.forget(tuple, Counter::HalfOpenCompleted);
+        if entry.is_some() {
+            self.forget(tuple, Counter::HalfOpenCompleted);
+        }
     }
 
     /// A RST came with this sequence number: RFC 5961 §3.2 in SYN-RECEIVED.

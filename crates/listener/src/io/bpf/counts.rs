@@ -1,6 +1,7 @@
 //! What the programs counted, in the listener's own terms.
 
-use super::layout::{Counted, RawCounters};
+use super::layout::{Counted, RawCounters, TOOK};
+use crate::cookie::clock_time;
 use crate::stats::{Counter, DropReason, Stats};
 
 /// Adds the programs' counts to those of user space.
@@ -27,6 +28,10 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
     ] {
         stats.add(counter, n);
     }
+    for (n, units) in counted[Counted::Took as usize..].iter().zip(TOOK) {
+        stats.add_handshakes(*n, clock_time(units));
+    }
+    stats.add_handshake_time(clock_time(count(Counted::TookUnits)));
     let by_cookie = count(Counted::CookiesValid).saturating_sub(stats.get(Counter::HandshakesByQueue));
     stats.add(Counter::HandshakesByCookie, by_cookie);
     for (reason, what) in [
@@ -46,5 +51,28 @@ pub(super) fn add_to(stats: &mut Stats, counted: &RawCounters) {
         (DropReason::OverBudget, Counted::CookiesOverBudget),
     ] {
         stats.add_drops(reason, count(what));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::bpf::layout::COUNTED;
+
+    /// By the programs' steps as by the time itself.
+    #[test]
+    fn the_time_of_every_handshake_is_in_its_bucket() {
+        for units in 0..128 {
+            let mut expected = Stats::default();
+            expected.record_handshake(clock_time(units));
+            let mut counted = [0; COUNTED];
+            let step = TOOK.iter().rposition(|&least| units >= least).unwrap();
+            counted[Counted::Took as usize + step] = 1;
+            counted[Counted::TookUnits as usize] = units;
+            let mut stats = Stats::default();
+            add_to(&mut stats, &counted);
+            assert_eq!(stats.handshake_buckets(), expected.handshake_buckets(), "{units} units");
+            assert_eq!(stats.handshake_seconds_sum(), expected.handshake_seconds_sum());
+        }
     }
 }

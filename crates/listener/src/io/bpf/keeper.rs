@@ -272,7 +272,7 @@ impl Keeper {
         let listen = &mut self.has.listen;
         match report.kind {
             Kind::Syn => listen.reported_syn(tuple, *irs, *iss, offer, *at),
-            Kind::Accepted => listen.reported_accepted(tuple, *iss, *at),
+            Kind::Accepted => listen.reported_accepted(tuple, *iss, offer.tsval, *at),
             // Of a RST the sequence number stands where that of a SYN does.
             Kind::Reset => {
                 if let Some(reply) = listen.reported_reset(tuple, *irs, *at) {

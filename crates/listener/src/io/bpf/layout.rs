@@ -212,9 +212,17 @@ pub(super) enum Counted {
     SynsDenied,
     ResetsSent,
     Denied,
+    /// Handshakes without an entry, by how long they took; as many places as [`TOOK`] has.
+    Took,
+    /// How long all of those took, in units of the cookies' clock.
+    TookUnits = Counted::Took as usize + TOOK.len(),
 }
 
-pub(super) const COUNTED: usize = 32;
+/// How long the handshakes counted at [`Counted::Took`] and behind it took at least, in units of the cookies' clock. Within a step all lie in one
+/// bucket of [`HANDSHAKE_BUCKETS`](crate::stats::HANDSHAKE_BUCKETS).
+pub(super) const TOOK: [u64; 8] = [0, 1, 2, 3, 6, 12, 30, 120];
+
+pub(super) const COUNTED: usize = 40;
 pub(super) type RawCounters = [u64; COUNTED];
 
 /// `struct report`.

@@ -16,6 +16,7 @@ mod no_room;
 mod options;
 mod packets;
 mod properties;
+mod reported;
 
 use super::*;
 use crate::accepted::{Negotiated, Refusal, Via};

@@ -10,10 +10,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::super::attach::{Attached, BpfHook};
-use super::super::layout::Kind;
+use super::super::layout::{Kind, TOOK};
 use super::acks::{IRS, LOOKS_UP, OFFER_A, OFFER_B, OFFERS, listen, third_ack};
 use super::*;
-use crate::cookie::Cookie;
+use crate::cookie::{Cookie, clock_time};
 use crate::io::interfaces::Interfaces;
 use crate::io::worker::clock;
 
@@ -75,11 +75,53 @@ fn a_good_cookie_becomes_a_connection_with_the_clients_options() {
                 stream.read_exact(&mut data).unwrap();
                 assert_eq!(&data, b"hello", "the data behind the handshake");
                 assert_eq!(SockRef::from(&stream).tcp_mss().unwrap(), segment_of(family, &offer));
-                assert_eq!(bench.counted_since(&before), [Counted::CookiesValid as usize]);
-                let told: Vec<_> = bench.take_reports().iter().map(|r| (r.kind, r.tuple, r.irs, r.iss)).collect();
-                let expected = [(Kind::Accepted, flow, IRS, cookie.isn)];
+                let mut counted = bench.counted_since(&before);
+                counted.retain(|&what| what < Counted::Took as usize);
+                assert_eq!(counted, [Counted::CookiesValid as usize]);
+                let told = bench.take_reports();
+                let told: Vec<_> = told.iter().map(|r| (r.kind, r.tuple, r.irs, r.iss, r.offer.tsval)).collect();
+                // Its clock says how long the handshake took.
+                let expected = [(Kind::Accepted, flow, IRS, cookie.isn, cookie.tsval)];
                 assert_eq!(told, &expected[..usize::from(words.reports)]);
             }
+        }
+    });
+}
+
+/// Counted as told by the clock in the cookie, if it has one, and only where nobody is told of the handshake.
+#[test]
+fn under_pressure_it_is_counted_how_long_handshakes_took() {
+    on_bench(PRESSED, |bench| {
+        let _attached = attach(bench);
+        for (family, listener) in listen().into_iter().enumerate() {
+            for (number, units) in (200..).zip([0, 1, 2, 4, 8, 20, 60]) {
+                let flow = flow_of(family, number);
+                let began = Time::from_nanos(clock().as_nanos() - clock_time(units).as_nanos() as u64);
+                let cookie = bench.jar.mint(&flow, IRS, &OFFER_A, began);
+                let before = bench.counted();
+                send(&third_ack(&flow, IRS, &cookie, &[]));
+                let _connection = accept(&listener);
+                let most = clock().since(began);
+                if most > Duration::from_secs(1) {
+                    continue; // Stalled: the clock has gone round.
+                }
+                let mut counted = bench.counted_since(&before);
+                assert_eq!(counted.remove(0), Counted::CookiesValid as usize);
+                let [step, took @ ..] = &counted[..] else { panic!("no time") };
+                let took = took.len() as u64;
+                assert!(took >= units && clock_time(took) <= most + clock_time(1), "{took} units: {units}, {most:?}");
+                assert_eq!(*step, Counted::Took as usize + TOOK.iter().rposition(|&least| took >= least).unwrap());
+            }
+            for (number, (words, offer)) in (300..).zip([(PRESSED, OFFER_B), (CALM, OFFER_A)]) {
+                bench.order(words);
+                let flow = flow_of(family, number);
+                let cookie = minted_now(bench, &flow, IRS, &offer);
+                let before = bench.counted();
+                send(&third_ack(&flow, IRS, &cookie, &[]));
+                let _connection = accept(&listener);
+                assert_eq!(bench.counted_since(&before), [Counted::CookiesValid as usize]);
+            }
+            bench.order(PRESSED);
         }
     });
 }
