@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use testnet::{Flags, Segment, XorShift, options};
+use testnet::{Flags, Segment, XorShift, eventually_seen, options};
 
 use super::super::support::{Door, Lab, Scratch, V4};
 use super::{Browser, Tab};
@@ -12,8 +12,9 @@ use super::{Browser, Tab};
 /// Where the page is.
 pub const PAGE: &str = "http://127.0.0.1:9464/";
 
-/// The verdict's title, as an expression.
+/// The verdict's title, and all that it says, as expressions.
 pub const TITLE: &str = "document.getElementById('title').textContent";
+const VERDICT: &str = "[...document.querySelectorAll('#title, #reasons li')].map(line => line.textContent)";
 
 /// A door with these listeners, each of a name, a port and further keys.
 pub fn door(lab: &Lab, scratch: &Scratch, listeners: &[(&str, u16, &str)]) -> Door {
@@ -38,12 +39,12 @@ pub fn page(browser: &Browser) -> Tab<'_> {
 
 /// Waits until the verdict has this title.
 pub fn wait_for_title(tab: &Tab<'_>, title: &str) {
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while tab.text(TITLE) != title {
-        let said = tab.text("document.getElementById('verdict').innerText");
-        assert!(Instant::now() < deadline, "expected {title:?}; the page says {said}");
-        thread::sleep(Duration::from_millis(100));
-    }
+    eventually_seen(
+        &format!("the title {title:?}"),
+        Duration::from_secs(40),
+        || tab.evaluate(VERDICT),
+        |verdict| verdict[0] == title,
+    );
 }
 
 /// Tells what runs beside to stop when it is dropped, also when something fails.
