@@ -1,59 +1,26 @@
 //! The live page in a real browser: what it shows is what `/metrics` tells, during a flood and at rest.
 
 mod browser;
+#[path = "browser/logic.rs"]
+mod logic;
 mod support;
 
-use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
+use std::thread;
 
 use browser::numbers::{Number, assert_between, expect_equal, numbers, wait_for_samples};
+use browser::scene::{PAGE, TITLE, attack, door, page, wait_for_title};
 use browser::{Browser, Tab};
 use serde_json::json;
 use support::clients::Clients;
-use support::{Door, Lab, PATIENCE, Scratch, V4, connect_from, exchange};
-use testnet::{Flags, Segment, XorShift, eventually, isolated, options, states, take_turns};
+use support::{Door, Lab, PATIENCE, Scratch, V4, connect_from};
+use testnet::{eventually, isolated, states, take_turns};
 
 const ADMIN_PORT: u16 = 9464;
-const PAGE: &str = "http://127.0.0.1:9464/";
 /// Few entries, which are given up soon: an attack is one at once, and it is over soon after its end.
 const SMALL_QUEUE: &str = "half_open.max = 256\nhalf_open.synack_retries = 1\n";
-
-const TITLE: &str = "document.getElementById('title').textContent";
-
-/// A configuration with these listeners, each of a name, a port and further keys.
-fn configuration(listeners: &[(&str, u16, &str)]) -> String {
-    let listener = |(name, port, keys): &(&str, u16, &str)| {
-        format!("[[listener]]\nname = \"{name}\"\nbind = [\"0.0.0.0:{port}\", \"[::]:{port}\"]\n{keys}\n")
-    };
-    listeners.iter().map(listener).collect()
-}
-
-fn door(lab: &Lab, scratch: &Scratch, listeners: &[(&str, u16, &str)]) -> Door {
-    Door::configured(lab, &scratch.file("portcullis.toml", &configuration(listeners)))
-}
-
-/// The page, with two samples or more, so that there are rates.
-fn page(browser: &Browser) -> Tab<'_> {
-    let tab = browser.tab();
-    tab.size(1280, 900);
-    tab.open(PAGE);
-    tab.wait_for("rates", "samples.length > 1");
-    tab
-}
-
-fn wait_for_title(tab: &Tab<'_>, title: &str) {
-    let deadline = Instant::now() + Duration::from_secs(40);
-    while tab.text(TITLE) != title {
-        let said = tab.text("document.getElementById('verdict').innerText");
-        assert!(Instant::now() < deadline, "expected {title:?}; the page says {said}");
-        thread::sleep(Duration::from_millis(100));
-    }
-}
 
 /// Checks that the page asked nobody but its server, and that the browser had nothing to complain of.
 fn assert_clean(tab: &Tab<'_>) {
@@ -62,37 +29,6 @@ fn assert_clean(tab: &Tab<'_>) {
     assert!(foreign.is_empty(), "asked for {foreign:?}");
     let complaints = tab.complaints();
     assert!(complaints.is_empty(), "{complaints:#?}");
-}
-
-/// Tells what runs beside a test to stop when it is dropped, also when something fails.
-struct Until<'a>(&'a AtomicBool);
-
-impl Drop for Until<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// An attacker: so many forged SYNs per second, in small bursts, each from another address.
-fn attack<'a>(scope: &'a Scope<'a, '_>, lab: &'a Lab, stop: &'a AtomicBool, rate: u32) -> Until<'a> {
-    const BURSTS: u32 = 100;
-    // The forged addresses lie behind the client, as behind a router.
-    lab.server.ip("route replace 198.19.0.0/16 via 198.18.0.2");
-    let host = lab.raw_host(V4);
-    scope.spawn(move || {
-        let mut random = XorShift::new(7);
-        while !stop.load(Ordering::Relaxed) {
-            (0..rate / BURSTS).for_each(|_| host.send(&forged_syn(&mut random)));
-            thread::sleep(Duration::from_secs(1) / BURSTS);
-        }
-    });
-    Until(stop)
-}
-
-fn forged_syn(random: &mut XorShift) -> Segment {
-    let [_, _, _, _, high, low, port_high, port_low] = random.next_u64().to_be_bytes();
-    let source = ([198, 19, high, low.max(1)], u16::from_be_bytes([port_high | 4, port_low])).into();
-    Segment::new(source, V4, Flags::SYN).seq(random.next_u64() as u32).options(options::typical_syn(1460, 1))
 }
 
 #[test]
@@ -412,54 +348,4 @@ fn names_are_text_and_never_become_elements() {
         let refused = tab.evaluate("try { document.body.innerHTML = '<i>'; 'done' } catch (error) { error.name }");
         assert_eq!(refused, json!("TypeError"));
     });
-}
-
-/// Writes the pictures of docs/live-page.md: `cargo test -p portcullis --test e2e_page -- --ignored pictures`.
-#[test]
-#[ignore = "writes docs/images, and takes a minute and a half"]
-fn pictures_for_the_documentation() {
-    let _turn = take_turns();
-    isolated!(|| {
-        let (lab, scratch, stop) = (Lab::new(), Scratch::new(), AtomicBool::new(false));
-        let _door = door(&lab, &scratch, &[("web", 8080, "service = \"http\"")]);
-        let browser = Browser::start(&lab.server);
-        let tab = page(&browser);
-        let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
-        let picture = |name: &str, (width, height): (u32, u32), scheme: &str| {
-            tab.size(width, 900);
-            tab.prefer(scheme);
-            wait_for_samples(&tab, 1);
-            fs::create_dir_all(&images)
-                .and_then(|()| fs::write(images.join(name), tab.screenshot(height)))
-                .expect(name);
-        };
-        thread::scope(|scope| {
-            let _visitors = visitors(scope, &lab, &stop);
-            thread::sleep(Duration::from_secs(35));
-            picture("page-calm.png", (1280, 880), "light");
-            tab.size(1280, 900);
-            let _attack = attack(scope, &lab, &stop, 20_000);
-            thread::sleep(Duration::from_secs(30));
-            assert_eq!(tab.text(TITLE), "Under attack: users get in");
-            picture("page-flood.png", (1280, 1120), "light");
-            picture("page-phone-dark.png", (360, 1420), "dark");
-        });
-    });
-}
-
-/// Visitors of the `http` service, some forty a second: each takes a second to ask for the page, and reads it.
-fn visitors<'a>(scope: &'a Scope<'a, '_>, lab: &'a Lab, stop: &'a AtomicBool) -> Until<'a> {
-    const COUNT: u32 = 40;
-    for at in 0..COUNT {
-        scope.spawn(move || {
-            thread::sleep(Duration::from_secs(1) * at / COUNT); // Not all at once.
-            while !stop.load(Ordering::Relaxed) {
-                let mut stream = lab.connect(V4);
-                thread::sleep(Duration::from_secs(1));
-                let page = exchange(&mut stream, b"GET / HTTP/1.0\r\n\r\n").expect("a page");
-                assert!(page.starts_with(b"HTTP/1."), "{:?}", String::from_utf8_lossy(&page));
-            }
-        });
-    }
-    Until(stop)
 }

@@ -9,7 +9,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use exporter::Source;
 use listener::TcpState::{self, *};
@@ -17,7 +16,7 @@ use listener::Transition;
 use nix::sys::socket::{setsockopt, sockopt};
 use portcullis::{Builder, Connection, Datapath, Listener};
 use support::{BOTH, Lab, PATIENCE, PORT, V4};
-use testnet::{Flags, RawHost, Script, eventually, isolated, set_option, states};
+use testnet::{Flags, RawHost, Script, eventually, eventually_seen, isolated, set_option, states};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::runtime::{self, Runtime};
 use tokio::time::timeout;
@@ -100,11 +99,8 @@ impl Site {
             assert_eq!(self.source.transitions(), None, "a user namespace's rights are none to load programs");
             return;
         }
-        let deadline = Instant::now() + PATIENCE;
-        while self.counted() != self.expected {
-            assert!(Instant::now() < deadline, "expected {:?},\n counted {:?}", self.expected, self.counted());
-            thread::sleep(Duration::from_millis(5));
-        }
+        let what = format!("{:?} counted", self.expected);
+        eventually_seen(&what, PATIENCE, || self.counted(), |counted| *counted == self.expected);
     }
 
     fn counted(&self) -> BTreeMap<Step, u64> {

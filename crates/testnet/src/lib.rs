@@ -60,4 +60,4 @@ pub use random::XorShift;
 pub use script::{RawHost, Script};
 pub use sys::{bind_packet, packet_socket, set_option};
 pub use tap::Tap;
-pub use wait::{eventually, holds_for};
+pub use wait::{eventually, eventually_seen, holds_for};

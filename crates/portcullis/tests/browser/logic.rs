@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use testnet::isolated;
 
-use super::Browser;
+use crate::browser::Browser;
 
 const LOGIC: &str = include_str!("../../../exporter/src/admin/page/logic.js");
 

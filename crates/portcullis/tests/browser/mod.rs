@@ -2,11 +2,11 @@
 //!
 //! Reference: <https://chromedevtools.github.io/devtools-protocol/>. Messages go through two pipes (`--remote-debugging-pipe`), so there is
 //! no port to choose or to wait for, and the browser ends with the test.
-#![allow(dead_code)] // Each test binary uses its part of this.
+#![allow(dead_code)] // Each test binary, and the bench that draws the pictures, uses its part of this.
 
-mod logic;
 pub mod numbers;
 mod pipe;
+pub mod scene;
 
 use std::cell::RefCell;
 use std::env;

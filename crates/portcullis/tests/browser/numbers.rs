@@ -1,11 +1,9 @@
 //! The numbers on the page, beside those of `/metrics`.
 
 use std::collections::BTreeMap;
-use std::thread;
-use std::time::{Duration, Instant};
 
 use serde::Deserialize;
-use testnet::{Metrics, eventually};
+use testnet::{Metrics, eventually, eventually_seen};
 
 use super::super::support::{Door, PATIENCE};
 use super::Tab;
@@ -71,19 +69,14 @@ pub fn assert_between(before: &Metrics, shown: &[Number], after: &Metrics) {
 
 /// Waits until all numbers are those of `/metrics`, which happens when nothing does.
 pub fn expect_equal(door: &Door, tab: &Tab<'_>) {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    let differing = || {
         let shown = numbers(tab);
         assert!(shown.len() >= NUMBERS_MIN, "only {} numbers on the page", shown.len());
         let metrics = door.metrics();
-        let differ: Vec<_> = shown.iter().filter(|number| number.of(&metrics) != number.value).collect();
-        if differ.is_empty() {
-            return;
-        }
-        let told: Vec<_> = differ.iter().map(|number| number.of(&metrics)).collect();
-        assert!(Instant::now() < deadline, "{differ:#?}\nare, by /metrics, {told:?}");
-        thread::sleep(Duration::from_millis(100));
-    }
+        let beside_metrics = shown.into_iter().map(|number| (number.of(&metrics), number));
+        beside_metrics.filter(|(told, number)| *told != number.value).collect::<Vec<_>>()
+    };
+    eventually_seen("no number differs from what /metrics tells", PATIENCE, differing, Vec::is_empty);
 }
 
 /// Fewer are not all, also where the kernel does not let us see the steps behind the handshake.

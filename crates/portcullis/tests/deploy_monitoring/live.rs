@@ -5,10 +5,10 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::thread::{self, Scope};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
-use testnet::{FloodKind, Sources, eventually, isolated, take_turns};
+use testnet::{FloodKind, Sources, eventually, eventually_seen, isolated, take_turns};
 
 use super::files::string;
 use super::prometheus::Prometheus;
@@ -120,15 +120,14 @@ fn substituted(expr: &str) -> String {
 
 /// Asks until every one of these has an answer with a number in it.
 fn expect_answers(prometheus: &Prometheus, mut queries: BTreeMap<String, String>) {
-    let deadline = Instant::now() + PATIENCE;
-    while !queries.is_empty() {
+    let unanswered = || {
         queries.retain(|what, expr| {
             let values = prometheus.query(expr).unwrap_or_else(|error| panic!("{what}: {error}: {expr}"));
             !values.iter().any(|value| value.is_finite())
         });
-        assert!(Instant::now() < deadline, "no answer: {queries:#?}");
-        thread::sleep(Duration::from_millis(200));
-    }
+        queries.clone()
+    };
+    eventually_seen("no query without an answer", PATIENCE, unanswered, BTreeMap::is_empty);
 }
 
 /// Every panel's queries, and the dashboards' marks.

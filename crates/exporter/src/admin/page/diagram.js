@@ -20,18 +20,19 @@ const STATES = {
  * A SYN that gets a cookie alone leads back to LISTEN: nothing has changed here.
  */
 const FLOWS = [
-  ['LISTEN', 'LISTEN', 'SYN, cookie', 'M292 98C214 78 214 150 287 128', [225, 112, 'end'], 'M118 98C66 82 66 142 113 124', [72, 106, 'end']],
-  ['LISTEN', 'SYN-RECEIVED', 'SYN', 'M300 139L186 174', [216, 146, 'end'], 'M132 136L78 187', [92, 154, 'end']],
-  ['LISTEN', 'ESTABLISHED', 'cookie’s ACK', 'M360 140L360 268', [368, 212, 'start'], 'M170 136L170 296', [176, 190, 'start']],
-  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', 'M186 232L290 282', [262, 245, 'start'], 'M78 257L132 297', [116, 266, 'start']],
-  ['ESTABLISHED', 'FIN-WAIT-1', 'we close', 'M290 330L188 378', [226, 340, 'end'], 'M132 368L78 407', [94, 380, 'end']],
-  ['ESTABLISHED', 'CLOSE-WAIT', 'client’s FIN', 'M430 330L532 378', [494, 340, 'start'], 'M208 368L262 407', [246, 380, 'start']],
-  ['FIN-WAIT-1', 'FIN-WAIT-2', 'ACK', 'M84 440L84 489', [78, 464, 'end'], 'M30 480L30 615', [36, 548, 'start']],
-  ['FIN-WAIT-1', 'CLOSING', 'FIN', 'M186 426L288 454', [244, 418], 'M84 480L134 515', [118, 488, 'start']],
-  ['FIN-WAIT-2', 'TIME-WAIT', 'FIN', 'M186 546L288 580', [226, 576, 'end'], 'M74 689L122 727', [80, 712, 'end']],
-  ['CLOSING', 'TIME-WAIT', 'ACK', 'M360 504L360 562', [368, 532, 'start'], 'M170 589L170 725', [176, 660, 'start']],
-  ['CLOSE-WAIT', 'LAST-ACK', 'we close', 'M602 444L602 488', [610, 466, 'start'], 'M282 482L282 569', [288, 524, 'start']],
-  ['LAST-ACK', 'CLOSED', 'ACK', 'M602 553L602 588', [610, 568, 'start'], 'M282 627L282 731', [288, 678, 'start']],
+  ['LISTEN', 'LISTEN', 'SYN, cookie',
+    { wide: ['M292 98C214 78 214 150 287 128', 225, 112, 'end'], narrow: ['M118 98C66 82 66 142 113 124', 72, 106, 'end'] }],
+  ['LISTEN', 'SYN-RECEIVED', 'SYN', { wide: ['M300 139L186 174', 216, 146, 'end'], narrow: ['M132 136L78 187', 92, 154, 'end'] }],
+  ['LISTEN', 'ESTABLISHED', 'cookie’s ACK', { wide: ['M360 140L360 268', 368, 212], narrow: ['M170 136L170 296', 176, 190] }],
+  ['SYN-RECEIVED', 'ESTABLISHED', 'ACK', { wide: ['M186 232L290 282', 262, 245], narrow: ['M78 257L132 297', 116, 266] }],
+  ['ESTABLISHED', 'FIN-WAIT-1', 'we close', { wide: ['M290 330L188 378', 226, 340, 'end'], narrow: ['M132 368L78 407', 94, 380, 'end'] }],
+  ['ESTABLISHED', 'CLOSE-WAIT', 'client’s FIN', { wide: ['M430 330L532 378', 494, 340], narrow: ['M208 368L262 407', 246, 380] }],
+  ['FIN-WAIT-1', 'FIN-WAIT-2', 'ACK', { wide: ['M84 440L84 489', 78, 464, 'end'], narrow: ['M30 480L30 615', 36, 548] }],
+  ['FIN-WAIT-1', 'CLOSING', 'FIN', { wide: ['M186 426L288 454', 244, 418, 'middle'], narrow: ['M84 480L134 515', 118, 488] }],
+  ['FIN-WAIT-2', 'TIME-WAIT', 'FIN', { wide: ['M186 546L288 580', 226, 576, 'end'], narrow: ['M74 689L122 727', 80, 712, 'end'] }],
+  ['CLOSING', 'TIME-WAIT', 'ACK', { wide: ['M360 504L360 562', 368, 532], narrow: ['M170 589L170 725', 176, 660] }],
+  ['CLOSE-WAIT', 'LAST-ACK', 'we close', { wide: ['M602 444L602 488', 610, 466], narrow: ['M282 482L282 569', 288, 524] }],
+  ['LAST-ACK', 'CLOSED', 'ACK', { wide: ['M602 553L602 588', 610, 568], narrow: ['M282 627L282 731', 288, 678] }],
 ];
 
 /** The ways to CLOSED by RST, timeout or abort, which stand in the box they leave. */
@@ -42,14 +43,14 @@ const RESETS = ['SYN-RECEIVED', 'ESTABLISHED', 'FIN-WAIT-1', 'FIN-WAIT-2', 'CLOS
  * to TIME-WAIT Linux goes by FIN-WAIT-2: it looks at the acknowledgment before the FIN.
  */
 const UNCOUNTED = [
-  ['M360 50L360 88', 'M170 50L170 84'],
-  ['M430 592L556 605', 'M224 752L238 752'],
-  ['M430 40L576 176', 'M224 36L276 190', true],
-  ['M430 124L558 176', 'M208 136L262 190', true],
-  ['M532 206L190 206', 'M232 222L114 222', true],
-  ['M560 232L430 288', 'M262 248L208 297', true],
-  ['M150 440C188 490 230 530 298 570', 'M62 480C106 560 114 640 138 726', true],
-  ['M118 244L118 366', 'M58 258L58 406', true],
+  { wide: 'M360 50L360 88', narrow: 'M170 50L170 84' },
+  { wide: 'M430 592L556 605', narrow: 'M224 752L238 752' },
+  { wide: 'M430 40L576 176', narrow: 'M224 36L276 190', never: true },
+  { wide: 'M430 124L558 176', narrow: 'M208 136L262 190', never: true },
+  { wide: 'M532 206L190 206', narrow: 'M232 222L114 222', never: true },
+  { wide: 'M560 232L430 288', narrow: 'M262 248L208 297', never: true },
+  { wide: 'M150 440C188 490 230 530 298 570', narrow: 'M62 480C106 560 114 640 138 726', never: true },
+  { wide: 'M118 244L118 366', narrow: 'M58 258L58 406', never: true },
 ];
 
 /** Sizes of the drawing and its boxes; `end`: the middle of the second CLOSED, at which teardown ends. */
@@ -58,57 +59,97 @@ const LAYOUTS = {
   narrow: { size: [340, 782], box: [108, 46], tall: 64, end: [282, 752] },
 };
 
-const svg = (tag, attributes, ...children) => {
-  const element = document.createElementNS('http://www.w3.org/2000/svg', tag);
-  for (const [key, value] of Object.entries(attributes || {})) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
-};
-
-/** Draws the diagram in this layout, and returns what changes in it: counts by state, arrows and labels by 'FROM>TO'. */
+/** Draws the diagram in this layout, and returns what changes in it: { root, states: by name, flows: by 'FROM>TO' }. */
 function drawDiagram(layout) {
-  const { size, box, tall, end } = LAYOUTS[layout], wide = layout === 'wide';
-  const root = svg('svg', { viewBox: `0 0 ${size.join(' ')}`, class: `diagram ${layout}`, role: 'group',
-    'aria-labelledby': 'diagram-h' });
-  const marker = (id, tint) => svg('marker', { id, class: tint, viewBox: '0 0 10 10', refX: 8, refY: 5, markerWidth: 11, markerHeight: 11,
-    orient: 'auto', markerUnits: 'userSpaceOnUse' },
-    svg('path', { d: 'M0 0.5L10 5L0 9.5z' }));
-  root.append(svg('defs', null, marker('tip', 'tip'),
-    marker('tip-dim', 'tip dim'), marker('tip-live', 'tip live'), marker('tip-cookie', 'tip cookie')));
-  const parts = { root, counts: {}, flows: {}, boxes: {} };
-
-  for (const [a, b, dim] of UNCOUNTED)
-    root.append(svg('path', { d: wide ? a : b, class: dim ? 'arrow never' : 'arrow', 'marker-end': `url(#${dim ? 'tip-dim' : 'tip'})` }));
-  for (const [from, to, , a, , b] of FLOWS) {
+  const { size, end } = LAYOUTS[layout], states = {}, flows = {}, labels = [];
+  const root = svg('svg', { viewBox: `0 0 ${size.join(' ')}`, class: `diagram ${layout}`, role: 'group', 'aria-labelledby': 'diagram-h' },
+    drawTips());
+  for (const { [layout]: way, never } of UNCOUNTED)
+    root.append(drawArrow(way, never ? 'arrow never' : 'arrow', never ? 'tip-dim' : 'tip'));
+  for (const [from, to, event, { [layout]: [way, x, y, anchor = 'start'] }] of FLOWS) {
     const cookie = from === 'LISTEN' && to !== 'SYN-RECEIVED';
-    const arrow = svg('path', { d: wide ? a : b, class: cookie ? 'arrow cookie' : 'arrow',
-      'marker-end': `url(#${cookie ? 'tip-cookie' : 'tip'})` });
-    parts.flows[`${from}>${to}`] = { arrow, cookie };
+    const arrow = drawArrow(way, cookie ? 'arrow cookie' : 'arrow', cookie ? 'tip-cookie' : 'tip');
+    const text = drawText(x, y, 'flow', '', anchor);
+    flows[`${from}>${to}`] = { arrow, text, cookie };
     root.append(arrow);
+    labels.push(text, drawText(x, y + 12, 'event', event, anchor));
   }
-  for (const [state, { label, dim, [layout]: [x, y] }] of Object.entries(STATES)) {
-    const resets = RESETS.includes(state), height = resets ? tall : box[1], top = y - height / 2;
-    const count = svg('text', { x, y: top + 37, class: 'count' });
-    const group = svg('g', { class: dim ? 'state dim' : 'state', id: `state-${label}` },
-      svg('rect', { x: x - box[0] / 2, y: top, width: box[0], height, rx: 6 }),
-      svg('text', { x, y: top + 16, class: 'name' }, state), count);
-    parts.counts[state] = count;
-    parts.boxes[state] = group;
-    if (resets) {
-      const text = svg('text', { x, y: top + 56, class: 'reset' });
-      parts.flows[`${state}>CLOSED`] = { text, prefix: '✕ ' };
-      group.append(text);
-    }
-    root.append(group);
+  for (const state of Object.keys(STATES)) {
+    const { box, count, reset } = drawState(state, layout);
+    states[state] = { box, count };
+    if (reset) flows[`${state}>CLOSED`] = { text: reset, prefix: '✕ ' };
+    root.append(box);
   }
-  root.append(svg('g', { class: 'state end' },
-    svg('rect', { x: end[0] - 42, y: end[1] - 15, width: 84, height: 30, rx: 6 }),
-    svg('text', { x: end[0], y: end[1] + 4, class: 'name' }, 'CLOSED')));
-  for (const [from, to, what, , a, , b] of FLOWS) {
-    const [x, y, anchor = 'middle'] = wide ? a : b;
-    const text = svg('text', { x, y, class: 'flow', 'text-anchor': anchor });
-    root.append(text, svg('text', { x, y: y + 12, class: 'event', 'text-anchor': anchor }, what));
-    parts.flows[`${from}>${to}`].text = text;
+  root.append(svg('g', { class: 'state end' }, drawBox(...end, 84, 30), drawText(end[0], end[1] + 4, 'name', 'CLOSED')), ...labels);
+  return { root, states, flows };
+}
+
+/** The tips of the arrows, which these name as their markers. */
+function drawTips() {
+  const tips = ['tip', 'tip-dim', 'tip-live', 'tip-cookie'].map(id => svg('marker', { id, class: id.replace('-', ' '),
+    viewBox: '0 0 10 10', refX: 8, refY: 5, markerWidth: 11, markerHeight: 11, orient: 'auto', markerUnits: 'userSpaceOnUse' },
+    svg('path', { d: 'M0 0.5L10 5L0 9.5z' })));
+  return svg('defs', {}, ...tips);
+}
+
+const drawArrow = (way, tint, tip) => svg('path', { d: way, class: tint, 'marker-end': `url(#${tip})` });
+const drawBox = (x, y, width, height) => svg('rect', { x: x - width / 2, y: y - height / 2, width, height, rx: 6 });
+const drawText = (x, y, kind, text = '', anchor = 'middle') => svg('text', { x, y, class: kind, 'text-anchor': anchor }, text);
+
+/** A state's box, with its name and the places of its count and, where connections are reset in it, of how many. */
+function drawState(state, layout) {
+  const { label, dim, [layout]: [x, y] } = STATES[state], { box: [width, low], tall } = LAYOUTS[layout];
+  const resets = RESETS.includes(state), height = resets ? tall : low, top = y - height / 2;
+  const count = drawText(x, top + 37, 'count'), reset = resets && drawText(x, top + 56, 'reset');
+  const box = svg('g', { class: dim ? 'state dim' : 'state', id: `state-${label}` },
+    drawBox(x, y, width, height), drawText(x, top + 16, 'name', state), count);
+  if (reset) box.append(reset);
+  return { box, count, reset };
+}
+
+// -- What changes in it. --
+
+function updateDiagram({ states, flows }, { back }) {
+  for (const [state, parts] of Object.entries(states)) updateState(parts, back.now, state);
+  for (const [step, parts] of Object.entries(flows)) updateFlow(parts, back, ...step.split('>'));
+  setText($('legend'), legend(back.now));
+}
+
+function updateState({ box, count }, { name, states }, state) {
+  const number = states?.[state] ?? 0;
+  if (states) show(count, grouped(number), number, 'portcullis_connections', { listener: name, state: STATES[state].label });
+  else setText(count, '–');
+  box.classList.toggle('busy', number > 0 && state !== 'LISTEN');
+}
+
+function updateFlow({ arrow, text, cookie, prefix = '' }, back, from, to) {
+  const count = l => flowCount(l, from, to), total = count(back.now), known = total !== null;
+  const flow = known ? rate(back, count) : null, listener = back.now.name;
+  setText(text, prefix + (known ? perSecond(flow) : '?'));
+  text.classList.toggle('unknown', !known);
+  if (known && from === to) tell(text, total, 'portcullis_syncookies_sent_total', { listener });
+  else if (known)
+    tell(text, total, 'portcullis_state_transitions_total', { listener, from: STATES[from].label, to: STATES[to].label });
+  if (arrow) updateArrow(arrow, flow, known, cookie);
+}
+
+function updateArrow(arrow, flow, known, cookie) {
+  const live = flow > 0;
+  arrow.classList.toggle('unknown', !known);
+  arrow.classList.toggle('live', live);
+  arrow.style.strokeWidth = arrowWidth(flow);
+  const tip = !known ? 'tip-dim' : !live ? 'tip' : cookie ? 'tip-cookie' : 'tip-live';
+  arrow.setAttribute('marker-end', `url(#${tip})`);
+}
+
+/** What has to be said of the arrows. */
+function legend({ tier, transitions: { complete } }) {
+  const faint = 'Faint: what a server, or Linux, never does.';
+  if (tier === 'kernel') {
+    const ways = complete ? '' : ', and it does not tell of its connections’ ways';
+    return `The arrows marked “?” are not seen: SYNs and cookies are the kernel’s${ways}. ${faint}`;
   }
-  return parts;
+  const unseen = complete ? '' : 'The kernel does not let us see the arrows marked “?”: those behind the handshake. ';
+  const dashed = 'Dashed: the way of a cookie. A SYN answered with it alone leads back to LISTEN; only its ACK makes a connection.';
+  return `${unseen}${dashed} ${faint}`;
 }

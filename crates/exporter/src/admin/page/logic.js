@@ -52,7 +52,7 @@ const sum = object => Object.values(object || {}).reduce((total, count) => total
  * was hidden for an hour would tell of that hour as if it were now.
  */
 function remember(samples, status) {
-  const last = samples[samples.length - 1];
+  const last = samples.at(-1);
   const same = last && last.pid === status.pid && last.clock_seconds < status.clock_seconds;
   const young = same ? samples.filter(one => status.clock_seconds - one.clock_seconds <= SAMPLES_SECONDS) : [];
   return young.concat([status]).slice(-SAMPLES_MAX);
@@ -61,9 +61,9 @@ function remember(samples, status) {
 /** One listener now and some seconds ago: the youngest look that is old enough, else the oldest there is. */
 function lookBack(samples, name, seconds) {
   const find = status => status.listeners.find(listener => listener.name === name);
-  const looks = samples.filter(find), now = looks[looks.length - 1];
+  const looks = samples.filter(find), now = looks.at(-1);
   const old = looks.filter(status => now.clock_seconds - status.clock_seconds >= seconds - 0.5);
-  const then = old[old.length - 1] || looks[0];
+  const then = old.at(-1) || looks[0];
   return { now: find(now), then: find(then), seconds: now.clock_seconds - then.clock_seconds };
 }
 
@@ -103,7 +103,13 @@ function quantile(bounds, counts, q) {
     }
     below += counts[i];
   }
-  return { above: bounds[bounds.length - 1] };
+  return { above: bounds.at(-1) };
+}
+
+/** The time in which this share of the handshakes since a look completed. null: it is not measured, or there were none. */
+function handshakeTime(back, share) {
+  const grown = unmeasured(back.now) ? null : growth(back);
+  return grown && quantile(back.now.handshake_seconds.bounds, grown, share);
 }
 
 /** A quantile as a number to draw: the nearest that is known of it. */
@@ -121,6 +127,8 @@ function compact(value) {
 
 /** A count in full, in groups of three. */
 const grouped = count => String(count).replace(/\B(?=(\d{3})+$)/g, ',');
+
+const percent = share => `${Math.round(share * 100)} %`;
 
 /** A time of some milliseconds or seconds, or the bound that is known of it. */
 function duration(quantile) {
@@ -168,7 +176,7 @@ const completed = l => l.tier === 'kernel' ? l.accepted : l.handshakes.queue + l
 function pointOf(samples, f, calm) {
   const back = lookBack(samples, f.name, 1), per = count => rate(back, count), kernel = f.tier === 'kernel';
   const own = count => kernel ? null : per(count);
-  return { at: samples[samples.length - 1].clock_seconds, calm, pressure: f.mode === 'cookies', done: per(completed),
+  return { at: samples.at(-1).clock_seconds, calm, pressure: f.mode === 'cookies', done: per(completed),
     syns: own(l => l.syns), queue: kernel ? per(completed) : per(l => l.handshakes.queue), cookie: own(l => l.handshakes.cookie),
     bad: own(l => l.cookies_bad), ring: own(l => l.ring_dropped), open: f.open, p99: asSeconds(f.p99) ?? null };
 }
@@ -176,46 +184,72 @@ function pointOf(samples, f, calm) {
 /** What the verdict on one listener rests on. `base` is its handshakes per second before the attack, or null. */
 function facts(samples, name, base) {
   const back = lookBack(samples, name, VERDICT_SECONDS), { now } = back;
-  const per = count => rate(back, count);
-  const measured = !unmeasured(now), grown = measured ? growth(back) : null, { bounds } = now.handshake_seconds;
-  const ring = per(l => l.ring_dropped), syns = per(l => l.syns);
-  const overflows = per(l => l.accept_queue_overflows), done = per(completed);
-  const servers = count => l => l.upstreams.reduce((all, server) => all + server[count], 0);
-  const failed = per(servers('connect_failures'));
-  const slowFrom = bounds.indexOf(1) + 1;
-  const lastSwitch = now.switches[now.switches.length - 1];
+  const lastSwitch = now.switches.at(-1);
   return {
-    name, base, tier: now.tier, mode: now.mode, syns, ring,
-    ready: syns !== null,
-    since: lastSwitch && lastSwitch.to === now.mode ? lastSwitch.unix_seconds : null,
-    done, measured,
-    bad: per(l => l.cookies_bad),
-    junk: per(l => sum(l.dropped) - ORDINARY_DROPS.reduce((all, reason) => all + (l.dropped[reason] || 0), 0)),
+    name, base, tier: now.tier, mode: now.mode,
+    since: lastSwitch?.to === now.mode ? lastSwitch.unix_seconds : null,
+    counted: now.states !== null,
+    ...packetFacts(back),
+    ...handshakeFacts(back),
+    ...placeFacts(back),
+    ...serverFacts(back),
+  };
+}
+
+/** What comes in, and what is lost of it. `ready`: there are two looks to compare. */
+function packetFacts(back) {
+  const syns = rate(back, l => l.syns), ring = rate(back, l => l.ring_dropped);
+  return {
+    ready: syns !== null, syns, ring,
     lossShare: ring > 0 ? ring / (ring + syns) : 0,
+    bad: rate(back, l => l.cookies_bad),
+    junk: rate(back, l => sum(l.dropped) - sum(ORDINARY_DROPS.map(reason => l.dropped[reason] || 0))),
+    suppressed: rate(back, l => l.replies_suppressed),
+  };
+}
+
+/** How many handshakes complete, and in what time. */
+function handshakeFacts(back) {
+  const { bounds } = back.now.handshake_seconds, measured = !unmeasured(back.now), grown = measured ? growth(back) : null;
+  const slowFrom = bounds.indexOf(1) + 1;
+  return {
+    done: rate(back, completed), measured,
+    p50: handshakeTime(back, 0.5), p99: handshakeTime(back, 0.99),
+    slowShare: grown && slowFrom && sum(grown) >= SHARE_COUNT_MIN ? sum(grown.slice(slowFrom)) / sum(grown) : 0,
+  };
+}
+
+/** Whether there is room for those who come, and who is turned away. */
+function placeFacts(back) {
+  const overflows = rate(back, l => l.accept_queue_overflows), done = rate(back, completed);
+  return {
+    open: back.now.open, openMax: back.now.connections_max,
     overflows,
     overflowing: harmRate(back, l => l.accept_queue_overflows) > HARM_RATE && overflows > OVERFLOW_SHARE * (overflows + done),
-    refused: REFUSED.map(([of, reason, text]) => ({ text, rate: per(l => l[of][reason] || 0) })),
+    refused: REFUSED.map(([of, reason, text]) => ({ text, rate: rate(back, l => l[of][reason] || 0) })),
     refusing: harmRate(back, l => sum(REFUSED.map(([of, reason]) => l[of][reason] || 0))) > HARM_RATE,
-    suppressed: per(l => l.replies_suppressed),
-    open: now.open, openMax: now.connections_max,
-    p50: grown && quantile(bounds, grown, 0.5),
-    p99: grown && quantile(bounds, grown, 0.99),
-    slowShare: grown && slowFrom && sum(grown) >= SHARE_COUNT_MIN ? sum(grown.slice(slowFrom)) / sum(grown) : 0,
-    servers: now.upstreams.length,
-    serversDown: now.upstreams.filter(server => !server.up).length,
-    connects: per(servers('connects')), failed,
-    unserved: harmRate(back, servers('connect_failures')) > HARM_RATE,
+  };
+}
+
+/** The servers behind it. */
+function serverFacts(back) {
+  const { upstreams } = back.now, all = count => l => sum(l.upstreams.map(server => server[count]));
+  const failed = rate(back, all('connect_failures'));
+  return {
+    servers: upstreams.length,
+    serversDown: upstreams.filter(server => !server.up).length,
+    connects: rate(back, all('connects')), failed,
+    unserved: harmRate(back, all('connect_failures')) > HARM_RATE,
     // Checks that fail would tell of a server's return. Without them only a client's connect does, and there may be no clients.
-    downForSure: failed > 0 || now.upstreams.some(server => server.check_failures > 0),
-    counted: now.states !== null,
+    downForSure: failed > 0 || upstreams.some(server => server.check_failures > 0),
   };
 }
 
 /** Why this listener is under attack. Empty: it is not. */
 function attackReasons(f, clock) {
   const reasons = [];
-  if (f.mode === 'cookies')
-    reasons.push(`the half-open queue was about to fill: SYNs are answered with cookies alone${f.since ? ` since ${clock(f.since)}` : ''}`);
+  const since = f.since ? ` since ${clock(f.since)}` : '';
+  if (f.mode === 'cookies') reasons.push(`the half-open queue was about to fill: SYNs are answered with cookies alone${since}`);
   if (f.syns >= ATTACK_RATE && f.done < f.syns / 4)
     reasons.push(`${compact(f.syns)} SYN/s come in, and ${compact(f.done)}/s become a connection`);
   if (f.bad >= ATTACK_RATE) reasons.push(`${compact(f.bad)} ACK/s are refused for a cookie that is forged or too old`);
@@ -234,7 +268,7 @@ const allServers = ({ servers }) => servers === 1 ? 'the server behind it is'
 function harmReasons(f, attacked) {
   const reasons = [];
   if (f.tier === 'raw' && f.lossShare > LOSS_SHARE)
-    reasons.push(`${Math.round(f.lossShare * 100)} % of the packets are lost unread: a user whose SYN is among them waits a second or more`);
+    reasons.push(`${percent(f.lossShare)} of the packets are lost unread: a user whose SYN is among them waits a second or more`);
   if (f.overflowing)
     reasons.push(`the accept queue is full: ${compact(f.overflows)} finished handshakes/s have to wait for the application`);
   if (f.refusing) reasons.push(...refusals(f));
@@ -242,7 +276,7 @@ function harmReasons(f, attacked) {
     reasons.push(`all ${grouped(f.openMax)} places are taken: newcomers wait`);
   if (allDown(f) && f.downForSure) reasons.push(`${allServers(f)} down`);
   else if (f.unserved && f.failed >= f.connects) reasons.push('every connect to the servers behind it fails');
-  if (f.slowShare > SLOW_SHARE) reasons.push(`${Math.round(f.slowShare * 100)} % of the handshakes take longer than a second`);
+  if (f.slowShare > SLOW_SHARE) reasons.push(`${percent(f.slowShare)} of the handshakes take longer than a second`);
   if (attacked && f.base >= BASE_RATE_MIN && f.done < f.base / 2)
     reasons.push(`${compact(f.done)} handshakes/s complete; ${compact(f.base)}/s were usual before the attack`);
   return reasons;
@@ -276,43 +310,56 @@ function entryOf(f) {
     ? { who: 'some', text: `${done}. Usual are ${compact(f.base)}/s: too few to tell` } : { who: 'users', text: done };
 }
 
+/** Reasons of one level at one listener. */
+const reasonsOf = (level, f, texts) => texts.map(text => ({ level, name: f.name, text }));
+
+/** What is found of one listener: its level, the reasons, and who gets in, which is null where there is no attack. */
+function finding(f, clock) {
+  const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0), entry = attack.length ? entryOf(f) : null;
+  const told = entry && !harm.length && entry.who !== 'none' ? [entry.text] : [];
+  const reasons = [
+    ...reasonsOf('harm', f, harm),
+    ...reasonsOf('attack', f, attack),
+    ...reasonsOf(entry?.who === 'users' ? 'calm' : 'note', f, told),
+    ...reasonsOf('note', f, notes(f)),
+  ];
+  return { name: f.name, level: harm.length ? 'harm' : entry ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm', reasons, entry };
+}
+
+/** What is said of listeners that nothing is wrong with: first of those we watch, then of the kernel's own. */
+function quietReasons(watched, kernels) {
+  const blind = 'the kernel answers SYNs here, and counts them elsewhere: a flood shows in its counters. What is seen on this page are '
+    + 'the connections in each state, those in SYN-RECEIVED among them, and what becomes of the accepted ones';
+  return [
+    ...watched.flatMap(f => reasonsOf('calm', f, [`${compact(f.syns)} SYN/s, ${compact(f.done)} handshakes/s${within(f)}`])),
+    ...kernels.flatMap(f => reasonsOf('note', f, [blind])),
+  ];
+}
+
+/** The level and the title of the whole. `entries`: who gets in at each listener that is under attack. */
+function headline(draining, harmed, entries, watched) {
+  if (draining) return ['drain', 'Draining: no new connections are taken'];
+  if (harmed) return ['harm', entries.length ? 'Under attack: users are losing' : 'No attack, but users are losing'];
+  if (!entries.length) return watched.length ? ['calm', 'Calm'] : ['blind', 'Datapath kernel: a flood would not be seen here'];
+  const all = who => entries.every(entry => entry.who === who);
+  if (all('users')) return ['attack', 'Under attack: users get in'];
+  if (all('none')) return ['attack', 'Under attack: no users seen'];
+  return ['attack', 'Under attack: some get in'];
+}
+
 /**
  * The verdict over all listeners of which there are two looks: { level, title, reasons: [{ level, name, text }], levels: { name: level } }.
  * Levels: wait (too early to tell), calm, blind (the kernel answers SYNs, and we do not see them), drain, attack, harm.
  */
 function verdict(all, draining, clock) {
-  all = all.filter(f => f.ready);
-  if (!all.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
-  const reasons = [], levels = {}, add = (level, f) => text => reasons.push({ level, name: f.name, text });
-  const watched = all.filter(f => f.tier !== 'kernel');
-  let attacked = false, harmed = false;
-  const entries = [];
-  for (const f of all) {
-    const attack = attackReasons(f, clock), harm = harmReasons(f, attack.length > 0), entry = attack.length ? entryOf(f) : null;
-    if (entry) entries.push(entry);
-    levels[f.name] = harm.length ? 'harm' : entry ? 'attack' : f.tier === 'kernel' ? 'blind' : 'calm';
-    attacked ||= entry !== null;
-    harmed ||= harm.length > 0;
-    harm.forEach(add('harm', f));
-    attack.forEach(add('attack', f));
-    if (entry && !harm.length && entry.who !== 'none') add(entry.who === 'users' ? 'calm' : 'note', f)(entry.text);
-    notes(f).forEach(add('note', f));
-  }
-  if (!attacked && !harmed) {
-    for (const f of watched) add('calm', f)(`${compact(f.syns)} SYN/s, ${compact(f.done)} handshakes/s${within(f)}`);
-    for (const f of all) if (f.tier === 'kernel')
-      add('note', f)('the kernel answers SYNs here, and counts them elsewhere: a flood shows in its counters. What is seen '
-        + 'on this page are the connections in each state, those in SYN-RECEIVED among them, and what becomes of the accepted ones');
-  }
-  const calm = watched.length ? ['calm', 'Calm'] : ['blind', 'Datapath kernel: a flood would not be seen here'];
-  const [level, title] = draining ? ['drain', 'Draining: no new connections are taken']
-    : attacked && harmed ? ['harm', 'Under attack: users are losing']
-    : harmed ? ['harm', 'No attack, but users are losing']
-    : !attacked ? calm
-    : entries.every(({ who }) => who === 'users') ? ['attack', 'Under attack: users get in']
-    : entries.every(({ who }) => who === 'none') ? ['attack', 'Under attack: no users seen']
-    : ['attack', 'Under attack: some get in'];
-  return { level, title, reasons, levels };
+  const ready = all.filter(f => f.ready);
+  if (!ready.length) return { level: 'wait', title: 'Looking …', reasons: [], levels: {} };
+  const watched = ready.filter(f => f.tier !== 'kernel'), kernels = ready.filter(f => f.tier === 'kernel');
+  const findings = ready.map(f => finding(f, clock)), reasons = findings.flatMap(one => one.reasons);
+  const entries = findings.map(one => one.entry).filter(Boolean), harmed = findings.some(one => one.level === 'harm');
+  if (!entries.length && !harmed) reasons.push(...quietReasons(watched, kernels));
+  const [level, title] = headline(draining, harmed, entries, watched);
+  return { level, title, reasons, levels: Object.fromEntries(findings.map(one => [one.name, one.level])) };
 }
 
 /** What is said when nothing comes from the server any more, by the last status that came, or none. */
@@ -346,10 +393,10 @@ function baseRate(points) {
 }
 
 /** Where a sparkline's points stand in a box of this width, by their time: the newest at the right edge. */
-const sparkXs = (points, width) => points.map(({ at }) => width - (points[points.length - 1].at - at) * width / sparkSeconds(points));
+const sparkXs = (points, width) => points.map(({ at }) => width - (points.at(-1).at - at) * width / sparkSeconds(points));
 
 /** Seconds that a sparkline is wide: a minute at least. */
-const sparkSeconds = points => Math.max(60, ...points.slice(0, 1).map(first => points[points.length - 1].at - first.at));
+const sparkSeconds = points => Math.max(60, ...points.slice(0, 1).map(first => points.at(-1).at - first.at));
 
 /** A sparkline's path in a box of this size; a gap where there is no value, or no point for a while. */
 function sparkPath(points, key, max, width, height) {

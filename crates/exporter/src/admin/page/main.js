@@ -7,22 +7,20 @@ let samples = [], history = new Map(), chosen = null, built = null, lastData = 0
 
 /** Takes a status object in. */
 function take(status) {
-  if (!samples.length || samples[samples.length - 1].pid !== status.pid) history = new Map();
+  if (!samples.length || samples.at(-1).pid !== status.pid) history = new Map();
   samples = remember(samples, status);
   lastData = performance.now();
   for (const name of [...history.keys()]) if (!status.listeners.some(l => l.name === name)) history.delete(name);
-  const all = status.listeners.map(l => {
-    const track = history.get(l.name) || { points: [], base: null };
-    history.set(l.name, track);
-    return facts(samples, l.name, track.base);
-  });
-  const found = verdict(all, status.draining, clockOf);
-  all.forEach(f => note(history.get(f.name), f, found.level));
+  for (const { name } of status.listeners) if (!history.has(name)) history.set(name, { points: [], base: null });
+  const all = factsOf(status), found = verdict(all, status.draining, clockOf);
+  all.forEach(f => addPoint(history.get(f.name), f, found.level));
   render(status, found);
 }
 
+const factsOf = status => status.listeners.map(({ name }) => facts(samples, name, history.get(name).base));
+
 /** One more point, a second's, for a listener's sparklines. */
-function note(track, f, level) {
+function addPoint(track, f, level) {
   const calm = level === 'calm';
   track.points = extend(track.points, pointOf(samples, f, calm));
   // While an attack lasts, the calm before it stays the measure, however long ago it was.
@@ -34,17 +32,18 @@ function render(status, found) {
   // A line breaks between these, and not within.
   setText($('process'), [status.version, `process ${status.pid}`, `up ${span(status.uptime_seconds)}`, clockOf(status.unix_seconds)]
     .map(part => part.replaceAll(' ', '\u00a0')).join(' · '));
-  if (polling) link('◐', 'eight others are looking: one look every 5 seconds');
-  else link('●', 'live');
+  if (polling) showLink('◐', 'eight others are looking: one look every 5 seconds');
+  else showLink('●', 'live');
   document.body.classList.remove('lost');
   const names = status.listeners.map(l => l.name);
   if (!names.length) return;
   if (!names.includes(chosen)) chosen = names[0];
   renderListeners(names, found.levels);
   if (!built || built.name !== chosen) built = build(chosen);
-  const back = lookBack(samples, chosen, RATE_SECONDS), wide = lookBack(samples, chosen, VERDICT_SECONDS);
+  const back = lookBack(samples, chosen, RATE_SECONDS), verdictBack = lookBack(samples, chosen, VERDICT_SECONDS);
   setText($('about'), `${chosen}: ${back.now.bind.join(', ')} · datapath ${back.now.tier}`);
-  built.update.forEach(update => update(back, status, wide));
+  const looks = { status, back, verdictBack, points: history.get(chosen).points };
+  built.updates.forEach(update => update(looks));
 }
 
 const makeReason = () => element('li', {}, element('b'), element('span'));
@@ -67,7 +66,7 @@ function renderListeners(names, levels) {
   $('listeners').hidden = names.length < 2;
   keyed($('tabs'), names, name => name, name => {
     const input = element('input', { type: 'radio', name: 'listener' });
-    input.addEventListener('change', () => { chosen = name; again(); });
+    input.addEventListener('change', () => { chosen = name; redraw(); });
     return element('label', {}, input, element('span'));
   }, (label, name) => {
     label.firstChild.checked = name === chosen;
@@ -75,27 +74,27 @@ function renderListeners(names, levels) {
   });
 }
 
-/** Makes everything that shows one listener. */
+/**
+ * Makes everything that shows one listener, and what brings each part up to date: functions of { status, back, verdictBack, points }, which
+ * are the last status, looks back as far as rates and the verdict take it, and the points of the sparklines.
+ */
 function build(name) {
   for (const id of ['tiles', 'diagram', 'side', 'more']) $(id).replaceChildren();
-  const stacks = [0, 1, 2].map(() => element('div', { class: 'stack' })), shown = tiles();
-  const diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), update = [];
+  const diagram = drawDiagram(narrow.matches ? 'narrow' : 'wide'), stacks = [0, 1, 2].map(() => element('div', { class: 'stack' }));
   $('diagram').append(diagram.root);
-  update.push((back, _, wide) => shown(back, wide, history.get(name).points));
-  update.push(back => updateDiagram(diagram, back));
-  for (const make of [halfOpenCard, modeCard, handshakeCard]) update.push(make($('side')));
   $('more').append(...stacks);
-  [[cookieCard, 0], [processCard, 0], [dropCard, 1], [connectionCard, 2]].forEach(([make, i]) => update.push(make(stacks[i])));
-  update.push(upstreamCard($('more')));
-  return { name, update };
+  const cards = [
+    [halfOpenCard, $('side')], [modeCard, $('side')], [handshakeCard, $('side')],
+    [cookieCard, stacks[0]], [processCard, stacks[0]], [dropCard, stacks[1]], [connectionCard, stacks[2]], [upstreamCard, $('more')],
+  ];
+  return { name, updates: [tiles(), looks => updateDiagram(diagram, looks), ...cards.map(([make, parent]) => make(parent))] };
 }
 
 /** Draws once more what is known. */
-function again() {
-  const status = samples[samples.length - 1];
+function redraw() {
+  const status = samples.at(-1);
   if (!status) return;
-  const all = status.listeners.map(l => facts(samples, l.name, history.get(l.name).base));
-  render(status, verdict(all, status.draining, clockOf));
+  render(status, verdict(factsOf(status), status.draining, clockOf));
   if (stale()) lose();
 }
 
@@ -109,7 +108,7 @@ let stream = null, watch = null, poll = null, polling = false;
 
 const stale = () => performance.now() - lastData > (polling ? 2 * POLL_MS + STALE_MS : STALE_MS);
 
-function link(mark, text) {
+function showLink(mark, text) {
   setText($('link-mark'), mark);
   setText($('link-text'), text);
 }
@@ -117,7 +116,7 @@ function link(mark, text) {
 function connect() {
   if (stream || document.hidden) return;
   if (!polling) {
-    link('○', 'connecting');
+    showLink('○', 'connecting');
     lastData = performance.now();
   }
   stream = new EventSource('/api/v1/events');
@@ -126,7 +125,7 @@ function connect() {
     take(JSON.parse(event.data));
   });
   stream.addEventListener('error', () => {
-    if (!polling) link('○', 'connection lost; trying again');
+    if (!polling) showLink('○', 'connection lost; trying again');
     // After an answer that is no stream, as 503 for one reader too many, the browser does not try again by itself.
     if (stream && stream.readyState === EventSource.CLOSED) disconnect(), look(POLLS);
   });
@@ -155,15 +154,15 @@ function disconnect() {
 /** Says that what is shown is old, and how old. */
 function lose() {
   document.body.classList.add('lost');
-  const status = samples[samples.length - 1];
+  const status = samples.at(-1);
   const found = loss(status, clockOf);
-  link('✕', `${found.title.toLowerCase()}; trying again`);
+  showLink('✕', `${found.title.toLowerCase()}; trying again`);
   renderVerdict(found, false);
 }
 
 /** Says, of what a page that comes back shows until the first word of the server, that it is old. */
 function recall() {
-  const status = samples[samples.length - 1];
+  const status = samples.at(-1);
   document.body.classList.add('lost');
   renderVerdict({ level: 'wait', title: 'Looking …', reasons: status
     ? [{ level: 'note', text: `The numbers below are of ${clockOf(status.unix_seconds)}` }] : [] }, false);
@@ -182,11 +181,11 @@ document.addEventListener('visibilitychange', () => {
 // -- Theme and layout. --
 
 const narrow = matchMedia('(max-width: 640px)');
-narrow.addEventListener('change', () => { built = null; again(); });
+narrow.addEventListener('change', () => { built = null; redraw(); });
 
 const THEMES = ['system', 'light', 'dark'];
 
-function theme(name) {
+function applyTheme(name) {
   if (name === 'system') delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = name;
   setText($('theme'), `Theme: ${name}`);
@@ -199,9 +198,9 @@ function stored(name) {
 
 $('theme').addEventListener('click', () => {
   const next = THEMES[(THEMES.indexOf(document.documentElement.dataset.theme || 'system') + 1) % THEMES.length];
-  theme(next);
+  applyTheme(next);
   stored(next);
 });
 
-theme(THEMES.includes(stored()) ? stored() : 'system');
+applyTheme(THEMES.includes(stored()) ? stored() : 'system');
 connect();

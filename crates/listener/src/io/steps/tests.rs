@@ -3,11 +3,11 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::sync::MutexGuard;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Socket, Type};
+use testnet::eventually_seen;
 
 use super::*;
 use crate::state::TcpState::{self, *};
@@ -61,11 +61,8 @@ fn expect(counter: &TransitionCounter, expected: &[((TcpState, TcpState), u64)])
     for ((from, to), count) in expected {
         counts[Transition { from: *from, to: *to }.index().unwrap()] = *count;
     }
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while counter.counts() != counts {
-        assert!(Instant::now() < deadline, "expected {counts:?}, counted {:?}", counter.counts());
-        thread::sleep(Duration::from_millis(5));
-    }
+    let what = format!("{counts:?} counted");
+    eventually_seen(&what, Duration::from_secs(10), || counter.counts(), |counted| *counted == counts);
 }
 
 #[test]
