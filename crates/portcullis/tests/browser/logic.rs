@@ -352,7 +352,13 @@ fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
         };
         let cookies = |tier| {
             format!(
-                "judge({{tier: '{tier}', mode: 'cookies', handshakes: {{queue: 0, cookie: 30}}, handshake_seconds: {{bounds: [1, 3], counts: [1, 40, 0]}}}}, {{base: 3, before: {{handshake_seconds: {{bounds: [1, 3], counts: [1, 0, 0]}}}}}}).reasons.map(reason => reason.text).filter(text => text.includes('handshakes'))[0]"
+                "judge({{tier: '{tier}', mode: 'cookies', accepted: 30, handshakes: {{queue: 0, cookie: 30}}, handshake_seconds: {{bounds: [1, 3], counts: [1, 40, 0]}}}}, {{base: 3, before: {{handshake_seconds: {{bounds: [1, 3], counts: [1, 0, 0]}}}}}}).reasons.map(reason => reason.text).filter(text => text.includes('handshakes'))[0]"
+            )
+        };
+        let half = |mode, counts: [u64; 2]| {
+            format!(
+                "handshakeTime({{seconds: 1, then: {{handshake_seconds: {{counts: [0, 0, 0]}}}}, now: {{tier: 'bpf', mode: '{mode}', handshake_seconds: {{bounds: [0.004, 0.05], counts: [{}, {}, 0]}}}}}}, 0.5)",
+                counts[0], counts[1]
             )
         };
         expect([
@@ -363,12 +369,16 @@ fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
             (&flows("kernel", false), json!([null, null, null, null, null, null])),
             (&point("raw"), json!([0, 0, 0, 0, 0, 0, null])),
             (&point("kernel"), json!([null, 7, 7, null, null, null, null])),
-            // By bpf, under cookies alone, the histogram stands still: what it has grown by is of before.
             (&cookies("raw"), json!("100 % of the handshakes take longer than a second")),
-            (&cookies("bpf"), json!("3 handshakes/s complete; how long they take is not measured")),
+            (&cookies("bpf"), json!("100 % of the handshakes take longer than a second")),
+            (&cookies("kernel"), json!("3 handshakes/s complete; how long they take is not measured")),
+            // Under cookies alone the clock by which they are timed has steps of 8.4 ms.
+            (&half("queue", [9, 0]), json!({"below": 0.004})),
+            (&half("cookies", [9, 0]), json!({"below": 0.0084})),
+            (&half("cookies", [0, 9]), json!({"seconds": 0.027})),
             (
                 "['raw', 'bpf', 'kernel'].map(tier => ['queue', 'cookies'].map(mode => unmeasured({tier, mode}) !== ''))",
-                json!([[false, false], [false, true], [true, true]]),
+                json!([[false, false], [false, false], [true, true]]),
             ),
         ]);
     });

@@ -106,10 +106,15 @@ function quantile(bounds, counts, q) {
   return { above: bounds.at(-1) };
 }
 
+/** By so much goes the clock in cookies, by which handshakes are timed of which nothing is kept, in seconds. */
+const COOKIE_CLOCK_SECONDS = 0.0084;
+
 /** The time in which this share of the handshakes since a look completed. null: it is not measured, or there were none. */
 function handshakeTime(back, share) {
   const grown = unmeasured(back.now) ? null : growth(back);
-  return grown && quantile(back.now.handshake_seconds.bounds, grown, share);
+  const time = grown && quantile(back.now.handshake_seconds.bounds, grown, share);
+  const unseen = time && back.now.mode === 'cookies' && asSeconds(time) < COOKIE_CLOCK_SECONDS;
+  return unseen ? { below: COOKIE_CLOCK_SECONDS } : time;
 }
 
 /** A quantile as a number to draw: the nearest that is known of it. */
@@ -154,9 +159,7 @@ function span(seconds) {
 
 /** Why it is not known how long this listener's handshakes take now; empty where it is. */
 function unmeasured(listener) {
-  if (listener.tier === 'kernel') return 'not measured: the kernel does the handshakes';
-  return listener.tier === 'bpf' && listener.mode === 'cookies'
-    ? 'not measured: by bpf, under cookies alone nothing is kept to measure by' : '';
+  return listener.tier === 'kernel' ? 'not measured: the kernel does the handshakes' : '';
 }
 
 /** How often a listener's connections went from one state to another; null where that is not seen. From LISTEN to itself: by a cookie. */
