@@ -132,6 +132,38 @@ fn a_handshake_that_ends_while_no_process_runs_is_a_connection_of_the_next_one()
     });
 }
 
+/// A client whose first segment got lost, or found no socket, may send the second before it repeats the first: Linux' tail loss probe does. That
+/// one bears no cookie, and the next process's programs know of no handshake that it could belong to.
+#[test]
+fn what_runs_ahead_of_a_handshakes_end_is_not_refused_by_the_next_process() {
+    isolated!(|| {
+        let Some(site) = Site::new() else { return };
+        for (number, server) in (0..).zip(BOTH) {
+            let host = site.lab.raw_host(server);
+            let script = |port: u16| host.script(port + number, server).with_timestamps(1_000_000);
+            let (mut early, mut late) = (script(2000), script(3000));
+            let door = site.open();
+            early.syn();
+            early.expect_syn_ack();
+            door.kill();
+            late.syn();
+            late.expect_syn_ack();
+            let door = site.open();
+            for script in [&mut early, &mut late] {
+                let first = script.segment(Flags::ACK | Flags::PSH).payload(b"one ");
+                script.snd_nxt += 4;
+                script.data(b"two");
+                script.send(&first);
+                script.expect("the first data without a RST before it", |frame| {
+                    assert!(!frame.flags.has(Flags::RST), "{server}: {frame:?}");
+                    frame.payload.starts_with(b"one ")
+                });
+            }
+            door.kill();
+        }
+    });
+}
+
 /// Half-closed by neither side: it holds its process for the whole of the deadline.
 #[test]
 fn the_next_process_starts_while_the_old_one_still_serves_a_connection() {

@@ -52,9 +52,6 @@ const KEPT: Duration = Duration::from_millis(500);
 // With the longest sleep in between.
 const _: () = assert!(KEPT.as_millis() + IDLE.as_millis() < ALONE.as_millis());
 
-/// So long after the accept queue was full a client may still believe in a connection that waits for room.
-const FULL: Duration = Duration::from_secs(60);
-
 /// What the engine tells its keeper.
 #[derive(Debug, Default)]
 pub(super) struct Orders {
@@ -121,8 +118,6 @@ pub(super) struct Keeper {
     /// The counts at the last tick.
     ticked: RawCounters,
     guesses: Guesses,
-    /// Until then a client may answer for a handshake that found the accept queue full.
-    full_until: Time,
     /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
     stale: bool,
@@ -152,7 +147,6 @@ impl Keeper {
             counted: zero,
             ticked: zero,
             guesses: Guesses::new(clock()),
-            full_until: Time::default(),
             looks_until: Time::default(),
             stale: false,
             drains: false,
@@ -280,10 +274,7 @@ impl Keeper {
                     self.has.transmit.route(&reply, scope);
                 }
             }
-            Kind::Full => {
-                listen.reported_full(tuple, *irs, *iss, offer, *at);
-                self.full_until = *at + FULL;
-            }
+            Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
             Kind::Held => {
                 if self.has.host.destroy(tuple) {
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
@@ -307,8 +298,7 @@ impl Keeper {
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
-        // A program that keeps a handshake waiting looks them all up before we tell it to.
-        let all = self.has.words.looks_up || !self.has.words.reports || now < self.full_until;
+        let all = self.has.words.looks_up || !self.has.words.reports || self.are_waiting();
         let guesses = self.guesses.judge(since(Counted::SampledBogus), all, now, elapsed);
         // What the kernel answers for us counts as answered too: a flood of it is one.
         let answered = since(Counted::SynAcksSent) + since(Counted::LeftToKernel);
@@ -389,8 +379,7 @@ impl Keeper {
     fn update_words(&mut self) {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
         self.has.words.has_entries = self.looks_often();
-        // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
-        self.has.words.looks_up = self.guesses.come() || clock() < self.full_until;
+        self.has.words.looks_up = self.guesses.come();
         if self.written != Some(self.has.words) {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");
@@ -404,6 +393,11 @@ impl Keeper {
     /// each report, lest a stream of short handshakes wakes us for each.
     fn looks_often(&self) -> bool {
         self.has.listen.has_timers() || clock() < self.looks_until
+    }
+
+    /// Whether clients may be waiting for room, or for a listening socket: then the programs look all segments of no connection up.
+    fn are_waiting(&self) -> bool {
+        self.has.programs.waits_until.get(&0, 0).is_ok_and(|until| clock().as_nanos() < until)
     }
 
     fn read_counts(&mut self) {
@@ -443,7 +437,9 @@ impl Keeper {
 
     /// Until a report comes that does not wait, an order, a change of the links, or the next tick.
     fn sleep(&mut self) {
-        let busy = self.looks_often() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
+        // Of segments that are all looked up, no report wakes us.
+        let counts = self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up || self.are_waiting();
+        let busy = self.looks_often() || counts;
         if self.sleeper.sleep(if busy { TICK } else { IDLE }) {
             let _ = io::Read::read(&mut self.has.woken, &mut [0; 512]);
         }
