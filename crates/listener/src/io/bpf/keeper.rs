@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
 use super::counts;
-use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State};
+use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, WAITS};
 use super::programs::Programs;
 use super::refresh::Promise;
 use super::settings::Settings;
@@ -120,6 +120,8 @@ pub(super) struct Keeper {
     guesses: Guesses,
     /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
+    /// Until then clients may be waiting who finished their handshakes while no process was here: none of them is told that nobody takes it.
+    spares_until: Time,
     stale: bool,
     /// The order to drain, as last seen.
     drains: bool,
@@ -148,12 +150,16 @@ impl Keeper {
             ticked: zero,
             guesses: Guesses::new(clock()),
             looks_until: Time::default(),
+            spares_until: Time::default(),
             stale: false,
             drains: false,
             resting: false,
             kept: clock(),
         };
         keeper.has.words.state = keeper.has.at_first;
+        if keeper.has.at_first == State::HandsOn {
+            keeper.spares_until = clock() + WAITS;
+        }
         // A predecessor's programs may be about to be replaced by these: first the orders.
         keeper.write_words()?;
         keeper.write_clockwork()?;
@@ -176,7 +182,7 @@ impl Keeper {
             self.read_counts();
             let now = clock();
             self.say_that_we_live(now);
-            if now.since(ticked) >= TICK {
+            if now.since(ticked) >= TICK && self.may_tick() {
                 self.tick(now, now.since(ticked));
                 ticked = now;
             }
@@ -296,6 +302,12 @@ impl Keeper {
         self.written = None; // If they did believe that we are gone, they have changed their orders.
     }
 
+    /// Handshakes that a predecessor's programs kept waiting are older than their timers: when these run, SYN-ACKs go out at once. What their
+    /// clients answer has to find a listening socket.
+    fn may_tick(&self) -> bool {
+        self.has.at_first != State::HandsOn || self.has.orders.open.load(Ordering::Acquire)
+    }
+
     fn tick(&mut self, now: Time, elapsed: Duration) {
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
         let all = self.has.words.looks_up || !self.has.words.reports || self.are_waiting();
@@ -313,9 +325,12 @@ impl Keeper {
         listen.reported_counts(answered, completed);
         let mut due = Vec::new();
         listen.tick(now, epoch(), elapsed, host, |reply| due.push(reply));
+        // Time without a process does not count, but an entry knows only when its SYN came. Whoever is not let in by the SYN-ACK sent again
+        // is so by the data that it repeats, ever more seldom: its cookie is good without an entry.
+        let spares = now < self.spares_until;
         for reply in due {
             // Whoever got in meanwhile by the data behind the handshake is not to be reset.
-            let over = reply.flags.contains(wire::Flags::RST) && host.holds(&reply.tuple);
+            let over = reply.flags.contains(wire::Flags::RST) && (spares || host.holds(&reply.tuple));
             if !over {
                 let scope = host.scope_of(&reply.tuple);
                 transmit.route(&reply, scope);
