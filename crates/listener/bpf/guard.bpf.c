@@ -76,7 +76,7 @@ static __always_inline enum verdict on_other(void *ctx, enum hook hook, const st
         // SYN+ACK is the kernel's to refuse; within our budget, and while calm.
         if (kernel_holds(ctx, flow))
             return PASS;
-        return !is_wary(door->listener) && may_reply(flow, door) ? PASS : drop(door, DROP_UNKNOWN_FLOW);
+        return !is_wary(flow, door->listener) && may_reply(flow, door) ? PASS : drop(door, DROP_UNKNOWN_FLOW);
     }
     if (door->listener->has_entries && !door->listener->looks_up) {
         struct options none = no_options();

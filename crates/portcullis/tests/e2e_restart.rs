@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, unshare};
 use support::clients::Clients;
 use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange};
-use testnet::{Flags, Signal, isolated};
+use testnet::{Flags, Signal, eventually, isolated};
 
 /// A server whose doors outlive their processes.
 struct Site {
@@ -129,6 +129,76 @@ fn a_handshake_that_ends_while_no_process_runs_is_a_connection_of_the_next_one()
             }
             door.kill();
         }
+    });
+}
+
+/// A client whose first segment got lost, or found no socket, may send the second before it repeats the first: Linux' tail loss probe does. That
+/// one bears no cookie, and the next process's programs know of no handshake that it could belong to.
+#[test]
+fn what_runs_ahead_of_a_handshakes_end_is_not_refused_by_the_next_process() {
+    isolated!(|| {
+        let Some(site) = Site::new() else { return };
+        for (number, server) in (0..).zip(BOTH) {
+            let host = site.lab.raw_host(server);
+            let script = |port: u16| host.script(port + number, server).with_timestamps(1_000_000);
+            let (mut early, mut late) = (script(2000), script(3000));
+            let door = site.open();
+            early.syn();
+            early.expect_syn_ack();
+            door.kill();
+            late.syn();
+            late.expect_syn_ack();
+            let door = site.open();
+            for script in [&mut early, &mut late] {
+                let first = script.segment(Flags::ACK | Flags::PSH).payload(b"one ");
+                script.snd_nxt += 4;
+                script.data(b"two");
+                script.send(&first);
+                script.expect("the first data without a RST before it", |frame| {
+                    assert!(!frame.flags.has(Flags::RST), "{server}: {frame:?}");
+                    frame.payload.starts_with(b"one ")
+                });
+            }
+            door.kill();
+        }
+    });
+}
+
+/// The time without a process is not its fault: the data that it repeats, ever more seldom, may well come later than the last repeated SYN-ACK.
+#[test]
+fn who_has_waited_longer_than_a_half_open_connection_lasts_is_not_reset_but_served() {
+    isolated!(|| {
+        let Some(site) = Site::new() else { return };
+        let text = std::fs::read_to_string(&site.config).expect("the configuration");
+        std::fs::write(&site.config, text + "half_open = { synack_retries = 0 }\n").expect("write the configuration");
+        let door = site.open();
+        door.kill();
+        let hosts = BOTH.map(|server| site.lab.raw_host(server));
+        let mut clients: Vec<_> =
+            hosts.iter().zip(BOTH).map(|(host, server)| host.script(2000, server).with_timestamps(1_000_000)).collect();
+        let requests: Vec<_> = clients
+            .iter_mut()
+            .map(|client| {
+                client.syn();
+                client.expect_syn_ack();
+                let request = client.segment(Flags::ACK | Flags::PSH).payload(b"hello");
+                client.data(b"hello");
+                request
+            })
+            .collect();
+        let door = site.open();
+        eventually("nobody sends the SYN-ACKs again", PATIENCE, || {
+            let timed_out = [("listener", "web"), ("reason", "timeout")];
+            door.metrics().get("portcullis_half_open_removed_total", &timed_out) == Some(2.0)
+        });
+        for (client, request) in clients.iter_mut().zip(&requests) {
+            client.send(request);
+            client.expect("the data without a RST before it", |frame| {
+                assert!(!frame.flags.has(Flags::RST), "{frame:?}");
+                frame.payload == b"hello"
+            });
+        }
+        door.kill();
     });
 }
 

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use support::battlefield::Battlefield;
 use support::clients::Clients;
 use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, is_raw};
-use testnet::{FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
+use testnet::{Flags, FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
 
 /// Restarts in a row. A program of the bpf tier takes part of a second to load, on two busy cores seconds.
 fn restarts() -> usize {
@@ -206,6 +206,32 @@ fn a_handshake_outlives_a_restart_with_another_key() {
         for client in &mut clients {
             client.data(b"still good");
             assert_eq!(client.expect_data(10), b"still good");
+        }
+        site.end();
+    });
+}
+
+/// The successor's programs have not seen its SYN.
+#[test]
+fn what_runs_ahead_of_a_handshakes_end_is_not_refused_by_the_successor() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let mut site = Site::new(&lab);
+        let _door = site.open(&[]);
+        for server in BOTH {
+            let host = lab.raw_host(server);
+            let mut client = host.script(2000, server).with_timestamps(1_000_000);
+            client.syn();
+            client.expect_syn_ack();
+            site.restart();
+            let first = client.segment(Flags::ACK | Flags::PSH).payload(b"one ");
+            client.snd_nxt += 4;
+            client.data(b"two");
+            client.send(&first);
+            client.expect("the first data without a RST before it", |frame| {
+                assert!(!frame.flags.has(Flags::RST), "{server}: {frame:?}");
+                frame.payload.starts_with(b"one ")
+            });
         }
         site.end();
     });

@@ -33,11 +33,19 @@ static __always_inline bool is_newer(void *tw, const struct flow *flow, const st
     return (__s32)(flow->peer.irs + 1 - ((struct sock_common *)tw)->skc_tw_rcv_nxt) > 0;
 }
 
+// Whether clients may be waiting for room, or for a listening socket.
+static __always_inline bool are_waiting(const struct flow *flow)
+{
+    __u32 index = flow->listener;
+    const __u64 *until = bpf_map_lookup_elem(&waits_until, &index);
+    return until && *until > flow->ns;
+}
+
 // Whether segments of no connection are looked up one by one, and dropped. Under pressure too: a bad ACK is most likely a guess then,
 // and is met by silence.
-static __always_inline bool is_wary(const struct listener *listener)
+static __always_inline bool is_wary(const struct flow *flow, const struct listener *listener)
 {
-    return listener->looks_up || !listener->reports;
+    return listener->looks_up || !listener->reports || are_waiting(flow);
 }
 
 // Form B is weak enough to be guessed at. What it must pass before it costs a hash: COOKIES_VALID, or what bars it.
@@ -48,7 +56,7 @@ static __always_inline enum counter try_gates(const struct flow *flow, const str
     const __u64 *until = bpf_map_lookup_elem(&form_b_until, &index);
     if (!listener->form_b_always && (!until || *until < flow->ns))
         return COOKIES_NOT_EXPECTED;
-    if (!is_wary(listener))
+    if (!is_wary(flow, listener))
         return COOKIES_VALID;
     struct source source = flow->family == V4 ? source_v4(flow->peer.addr[0]) : source_v6(flow->peer.addr);
     bool allowed = has_budget(&cookie_budget, source, listener->bad_cookies_max, period_of(flow->ns), false);
@@ -105,7 +113,7 @@ static __noinline bool runs_ahead(struct __sk_buff *skb, const struct flow *flow
 static __always_inline enum verdict on_unknown(struct __sk_buff *skb, const struct flow *flow, const struct door *door, __u32 iss,
                                                enum counter why)
 {
-    bool wary = is_wary(door->listener);
+    bool wary = is_wary(flow, door->listener);
     if (!wary && door->listener->has_entries && why != DROP_RESET && runs_ahead(skb, flow, iss)) {
         count(door->counters, DROP_UNKNOWN_FLOW);
         return DROP;
@@ -157,12 +165,14 @@ static __always_inline struct req_attrs attributes(const struct options *options
 }
 
 // Tells user space of a handshake that is complete, and whose client waits for room, or for a listening socket.
-static __always_inline enum verdict keep_waiting(struct listener *listener, const struct flow *flow, struct options *echo,
-                                                 const struct remembered *offer, __u32 iss, __u64 ns)
+static __always_inline enum verdict keep_waiting(const struct flow *flow, struct options *echo, const struct remembered *offer, __u32 iss,
+                                                 __u64 ns)
 {
-    // What the client sends behind this is no cookie, and must not be reset. User space will say so too, but it may come before.
-    if (!listener->looks_up)
-        listener->looks_up = 1;
+    __u32 index = flow->listener;
+    __u64 *until = bpf_map_lookup_elem(&waits_until, &index);
+    // Once in a second is exact enough, and keeps the cache line quiet where many wait.
+    if (until && *until < flow->ns + WAITS_NS)
+        *until = flow->ns + WAITS_NS + 1000000000ULL;
     echo->mss = offer->mss;
     echo->wscale = offer->wscale;
     echo->sack = offer->sack;
@@ -239,17 +249,17 @@ __noinline int accept(struct __sk_buff *skb, const struct flow *flow, struct opt
     struct bpf_sock *sk = bpf_skc_lookup_tcp(skb, &tuple, len, BPF_F_CURRENT_NETNS, 0);
     if (!sk) {
         count(here, NO_LISTENER);
-        return listener->state == SILENT || listener->outlives ? keep_waiting(listener, flow, options, &offer, iss, ns) : PASS;
+        return listener->state == SILENT || listener->outlives ? keep_waiting(flow, options, &offer, iss, ns) : PASS;
     }
     enum verdict verdict = PASS;
     struct tcp_sock *tp = bpf_skc_to_tcp_sock(sk);
     if (sk->state != BPF_TCP_LISTEN) {
         on_held(sk, tp, flow, options, iss, ns, here);
     } else if (listener->state == HANDS_ON) {
-        verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
+        verdict = keep_waiting(flow, options, &offer, iss, ns);
     } else if (tp && ((struct sock *)tp)->sk_ack_backlog > ((struct sock *)tp)->sk_max_ack_backlog) {
         count(here, ACCEPT_QUEUE_FULL);
-        verdict = keep_waiting(listener, flow, options, &offer, iss, ns);
+        verdict = keep_waiting(flow, options, &offer, iss, ns);
     } else if (tp) {
         struct req_attrs attrs = attributes(options, &offer, listener->window_scale, ns);
         if (has_room((struct sock *)tp))

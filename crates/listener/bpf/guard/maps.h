@@ -51,7 +51,7 @@ struct listener {
     __u8 window_scale;
     __u8 form_b_always;
     __u8 grants;       // Options that the kernel's settings allow: GRANT_*.
-    __u8 looks_up;     // Segments of no connection are dropped here: they come in numbers, or handshakes wait. Set here, too.
+    __u8 looks_up;     // Segments of no connection are dropped here: they come in numbers.
     __u8 has_entries;  // User space keeps half-open connections: it wants to know what becomes of them. Set here, too.
     __u8 outlives;     // The programs stay when user space goes: handshakes' ends wait until it is back.
     __u32 replies_max;     // To one prefix in a period, per CPU.
@@ -164,6 +164,19 @@ struct {
     __type(key, __u32);
     __type(value, __u64);
 } form_b_until SEC(".maps");
+
+// So long after its handshake was kept waiting a client may still believe in a connection that it has not got.
+#define WAITS_NS 60000000000ULL
+
+// Until when clients of this listener may wait so. What they send behind the handshake's end is no cookie, and must not be refused. User space
+// writes it once, at the start, where programs before these may have kept some waiting; from then on it is ours alone, lest orders that were on
+// their way undo it.
+struct {
+    __uint(type, BPF_MAP_TYPE_ARRAY);
+    __uint(max_entries, LISTENERS_MAX);
+    __type(key, __u32);
+    __type(value, __u64);
+} waits_until SEC(".maps");
 
 struct {
     __uint(type, BPF_MAP_TYPE_ARRAY);

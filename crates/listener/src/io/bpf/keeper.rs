@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 use super::attach::{Attached, BpfHook};
 use super::counts;
-use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State};
+use super::layout::{ALONE, COUNTED, Clockwork, Counted, Kind, ListenerWords, RawCounters, Report, State, WAITS};
 use super::programs::Programs;
 use super::refresh::Promise;
 use super::settings::Settings;
@@ -51,9 +51,6 @@ const KEPT: Duration = Duration::from_millis(500);
 
 // With the longest sleep in between.
 const _: () = assert!(KEPT.as_millis() + IDLE.as_millis() < ALONE.as_millis());
-
-/// So long after the accept queue was full a client may still believe in a connection that waits for room.
-const FULL: Duration = Duration::from_secs(60);
 
 /// What the engine tells its keeper.
 #[derive(Debug, Default)]
@@ -121,10 +118,10 @@ pub(super) struct Keeper {
     /// The counts at the last tick.
     ticked: RawCounters,
     guesses: Guesses,
-    /// Until then a client may answer for a handshake that found the accept queue full.
-    full_until: Time,
     /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
+    /// Until then clients may be waiting who finished their handshakes while no process was here: none of them is told that nobody takes it.
+    spares_until: Time,
     stale: bool,
     /// The order to drain, as last seen.
     drains: bool,
@@ -152,14 +149,17 @@ impl Keeper {
             counted: zero,
             ticked: zero,
             guesses: Guesses::new(clock()),
-            full_until: Time::default(),
             looks_until: Time::default(),
+            spares_until: Time::default(),
             stale: false,
             drains: false,
             resting: false,
             kept: clock(),
         };
         keeper.has.words.state = keeper.has.at_first;
+        if keeper.has.at_first == State::HandsOn {
+            keeper.spares_until = clock() + WAITS;
+        }
         // A predecessor's programs may be about to be replaced by these: first the orders.
         keeper.write_words()?;
         keeper.write_clockwork()?;
@@ -182,7 +182,7 @@ impl Keeper {
             self.read_counts();
             let now = clock();
             self.say_that_we_live(now);
-            if now.since(ticked) >= TICK {
+            if now.since(ticked) >= TICK && self.may_tick() {
                 self.tick(now, now.since(ticked));
                 ticked = now;
             }
@@ -280,10 +280,7 @@ impl Keeper {
                     self.has.transmit.route(&reply, scope);
                 }
             }
-            Kind::Full => {
-                listen.reported_full(tuple, *irs, *iss, offer, *at);
-                self.full_until = *at + FULL;
-            }
+            Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
             Kind::Held => {
                 if self.has.host.destroy(tuple) {
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
@@ -305,10 +302,15 @@ impl Keeper {
         self.written = None; // If they did believe that we are gone, they have changed their orders.
     }
 
+    /// Handshakes that a predecessor's programs kept waiting are older than their timers: when these run, SYN-ACKs go out at once. What their
+    /// clients answer has to find a listening socket.
+    fn may_tick(&self) -> bool {
+        self.has.at_first != State::HandsOn || self.has.orders.open.load(Ordering::Acquire)
+    }
+
     fn tick(&mut self, now: Time, elapsed: Duration) {
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
-        // A program that keeps a handshake waiting looks them all up before we tell it to.
-        let all = self.has.words.looks_up || !self.has.words.reports || now < self.full_until;
+        let all = self.has.words.looks_up || !self.has.words.reports || self.are_waiting();
         let guesses = self.guesses.judge(since(Counted::SampledBogus), all, now, elapsed);
         // What the kernel answers for us counts as answered too: a flood of it is one.
         let answered = since(Counted::SynAcksSent) + since(Counted::LeftToKernel);
@@ -323,9 +325,12 @@ impl Keeper {
         listen.reported_counts(answered, completed);
         let mut due = Vec::new();
         listen.tick(now, epoch(), elapsed, host, |reply| due.push(reply));
+        // Time without a process does not count, but an entry knows only when its SYN came. Whoever is not let in by the SYN-ACK sent again
+        // is so by the data that it repeats, ever more seldom: its cookie is good without an entry.
+        let spares = now < self.spares_until;
         for reply in due {
             // Whoever got in meanwhile by the data behind the handshake is not to be reset.
-            let over = reply.flags.contains(wire::Flags::RST) && host.holds(&reply.tuple);
+            let over = reply.flags.contains(wire::Flags::RST) && (spares || host.holds(&reply.tuple));
             if !over {
                 let scope = host.scope_of(&reply.tuple);
                 transmit.route(&reply, scope);
@@ -389,8 +394,7 @@ impl Keeper {
     fn update_words(&mut self) {
         self.has.words.reports = self.has.listen.mode() == Mode::Queue;
         self.has.words.has_entries = self.looks_often();
-        // What a client sends behind its first data, while its handshake waits for room, is no cookie, and no reason to reset it.
-        self.has.words.looks_up = self.guesses.come() || clock() < self.full_until;
+        self.has.words.looks_up = self.guesses.come();
         if self.written != Some(self.has.words) {
             let written = self.write_words();
             self.tell(written, "could not give the programs their orders");
@@ -404,6 +408,11 @@ impl Keeper {
     /// each report, lest a stream of short handshakes wakes us for each.
     fn looks_often(&self) -> bool {
         self.has.listen.has_timers() || clock() < self.looks_until
+    }
+
+    /// Whether clients may be waiting for room, or for a listening socket: then the programs look all segments of no connection up.
+    fn are_waiting(&self) -> bool {
+        self.has.programs.waits_until.get(&0, 0).is_ok_and(|until| clock().as_nanos() < until)
     }
 
     fn read_counts(&mut self) {
@@ -443,7 +452,9 @@ impl Keeper {
 
     /// Until a report comes that does not wait, an order, a change of the links, or the next tick.
     fn sleep(&mut self) {
-        let busy = self.looks_often() || self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up;
+        // Of segments that are all looked up, no report wakes us.
+        let counts = self.has.listen.mode() == Mode::Cookies || self.has.words.looks_up || self.are_waiting();
+        let busy = self.looks_often() || counts;
         if self.sleeper.sleep(if busy { TICK } else { IDLE }) {
             let _ = io::Read::read(&mut self.has.woken, &mut [0; 512]);
         }

@@ -146,6 +146,9 @@ pub(super) const ALONE: Duration = Duration::from_secs(3);
 #[cfg(test)]
 pub(super) const LEASE: Duration = Duration::from_secs(60);
 
+/// So long after its handshake was kept waiting a client may still believe in a connection that it has not got.
+pub(super) const WAITS: Duration = Duration::from_secs(60);
+
 pub(super) const MACS_MAX: usize = 8;
 const CLOCKWORK_WORDS: usize = 6 + 2 * MACS_MAX + 4;
 pub(super) type RawClockwork = [u32; CLOCKWORK_WORDS];

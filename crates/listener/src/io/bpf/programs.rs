@@ -33,6 +33,7 @@ pub(super) struct Programs {
     pub counters: PerCpuArray<MapData, RawCounters>,
     pub reports: RingBuf<MapData>,
     pub form_b_until: Array<MapData, u64>,
+    pub waits_until: Array<MapData, u64>,
     pub lists: Arc<ListsInForce>,
 }
 
@@ -55,7 +56,8 @@ impl Programs {
         let mut ebpf = loader.load(&object).map_err(in_full)?;
         let mut take = |name: &str| ebpf.take_map(name).ok_or_else(|| io::Error::other(format!("no map {name}")));
         let [targets, listeners, clockwork] = ["targets", "listeners", "clockwork"].map(&mut take);
-        let [counters, reports, form_b_until] = ["counters", "reports", "form_b_until"].map(&mut take);
+        let [counters, reports] = ["counters", "reports"].map(&mut take);
+        let [form_b_until, waits_until] = ["form_b_until", "waits_until"].map(&mut take);
         let sources = ArrayOfMaps::try_from(take("sources")?).map_err(in_full)?;
         let mut programs = Programs {
             targets: Array::try_from(targets?).map_err(in_full)?,
@@ -64,6 +66,7 @@ impl Programs {
             counters: PerCpuArray::try_from(counters?).map_err(in_full)?,
             reports: RingBuf::try_from(reports?).map_err(in_full)?,
             form_b_until: Array::try_from(form_b_until?).map_err(in_full)?,
+            waits_until: Array::try_from(waits_until?).map_err(in_full)?,
             lists: Arc::new(ListsInForce::new(sources)),
             ebpf,
         };

@@ -114,6 +114,7 @@ impl Bench {
         let mut bench = Bench { programs, jar, guarded: guarded.iter().map(target).collect(), now: NOW, kept: None };
         bench.take_reports();
         bench.list(&Sources::default());
+        bench.programs.waits_until.set(0, 0, 0).unwrap();
         bench.clear_counts();
         bench.give_keys();
         bench.order(listener);

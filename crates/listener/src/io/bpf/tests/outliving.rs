@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::layout::{ALONE, Kind, LEASE};
+use super::super::layout::{ALONE, Kind, LEASE, WAITS};
 use super::acks::{IRS, OFFER_A, OFFERS, listen, minted, third_ack};
 use super::*;
 
@@ -45,6 +45,27 @@ fn what_ends_a_handshake_waits_and_is_told_while_no_socket_listens() {
         let ack = third_ack(&flow, IRS, &cookie, &[]);
         assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Passed);
         assert_eq!(bench.take_reports(), []);
+    });
+}
+
+#[test]
+fn orders_that_were_on_their_way_do_not_end_the_wait() {
+    on_bench(PINNED, |bench| {
+        for (client, server) in PAIRS {
+            let flow = tuple(client, server);
+            let cookie = minted(bench, &flow, &OFFER_A);
+            let ack = third_ack(&flow, IRS, &cookie, b"hello");
+            let behind = frame(&flow, Flags::PSH | Flags::ACK, IRS + 6, cookie.isn + 1, &[], b"again");
+            assert_eq!(bench.at(Hook::Loopback, &behind), Fate::Passed, "nobody waits yet");
+            assert_eq!(bench.at(Hook::Loopback, &ack), Fate::Dropped);
+            // User space, which has not read the report yet, says again what it said before.
+            bench.order(PINNED);
+            assert_eq!(bench.at(Hook::Loopback, &behind), Fate::Dropped);
+            bench.set_time(NOW + WAITS + 2 * Duration::from_secs(1));
+            assert_eq!(bench.at(Hook::Loopback, &behind), Fate::Passed, "it has given up long ago");
+            bench.set_time(NOW);
+            bench.programs.waits_until.set(0, 0, 0).unwrap();
+        }
     });
 }
 
