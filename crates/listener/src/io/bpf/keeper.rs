@@ -1,5 +1,6 @@
 //! The thread that keeps the programs: it takes their reports, gives them keys and orders, and adds up what they count.
 
+mod gave_way;
 mod guesses;
 mod writing;
 
@@ -11,6 +12,7 @@ use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use gave_way::GaveWay;
 use guesses::{Change, Guesses};
 use tracing::{info, warn};
 
@@ -118,6 +120,7 @@ pub(super) struct Keeper {
     /// The counts at the last tick.
     ticked: RawCounters,
     guesses: Guesses,
+    gave_way: GaveWay,
     /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
     /// Until then clients may be waiting who finished their handshakes while no process was here: none of them is told that nobody takes it.
@@ -149,6 +152,7 @@ impl Keeper {
             counted: zero,
             ticked: zero,
             guesses: Guesses::new(clock()),
+            gave_way: GaveWay::default(),
             looks_until: Time::default(),
             spares_until: Time::default(),
             stale: false,
@@ -281,8 +285,10 @@ impl Keeper {
                 }
             }
             Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
+            Kind::Held if self.gave_way.has(tuple, *at) => {}
             Kind::Held => {
                 if self.has.host.destroy(tuple) {
+                    self.gave_way.note(*tuple, clock());
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
                 }
             }
