@@ -70,8 +70,8 @@ const fn part(name: &'static str, label: &'static str, value: &'static str) -> P
 pub(crate) const HANDSHAKE_DURATION: Family = Family {
     name: "portcullis_handshake_duration_seconds",
     help: "Time from a client's SYN to the segment that completed its handshake. 1, 3 and 7 s are where lost SYNs and \
-           SYN-ACKs put it. By cookie alone only those of clients with TCP timestamps are in it, in steps of 8.4 ms, and \
-           without whole rounds of 1.07 s.",
+           SYN-ACKs put it. By cookie alone only those of clients with TCP timestamps are in it, since the last SYN-ACK, in \
+           steps of 8.4 ms (less is 0), and without whole rounds of 1.07 s: what was lost before does not show.",
 };
 
 /// How full half-open queues get, rendered by [`crate::text`].

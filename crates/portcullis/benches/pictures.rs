@@ -1,6 +1,6 @@
 //! Draws the pictures of docs/live-page.md: a real door with visitors, calm and then flooded, looked at in a real browser.
 //!
-//! `cargo bench -p portcullis --bench pictures --profile dev`. Takes a little more than a minute, and needs Debian's chromium. What
+//! `PORTCULLIS_WRITE_DOCS=1 cargo bench -p portcullis --bench pictures --profile dev`. Takes a little more than a minute, and needs Debian's chromium. What
 //! the page shows is judged by the tests (`e2e_page`); here it is only seen to that the pictures are of what the documentation says.
 
 #[path = "../tests/browser/mod.rs"]
@@ -51,11 +51,12 @@ fn main() -> io::Result<()> {
 struct Pictures(PathBuf);
 
 impl Pictures {
-    /// The documentation's. Run as a test (`cargo test --benches`), which leaves the repository as it is, a scratch directory.
+    /// The documentation's if they are asked for; else, as with all the benches of the package, a scratch directory.
     fn new() -> io::Result<Pictures> {
-        let is_bench = std::env::args().any(|argument| argument == "--bench");
+        let is_asked_for = std::env::var("PORTCULLIS_WRITE_DOCS").is_ok_and(|value| value == "1");
         let documentation = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/images");
-        let directory = if is_bench { documentation } else { Path::new(env!("CARGO_TARGET_TMPDIR")).join("images") };
+        let directory =
+            if is_asked_for { documentation } else { Path::new(env!("CARGO_TARGET_TMPDIR")).join("images") };
         fs::create_dir_all(&directory)?;
         Ok(Pictures(directory.canonicalize()?))
     }

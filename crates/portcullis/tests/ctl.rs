@@ -323,6 +323,20 @@ fn the_first_signal_behind_a_drain_changes_nothing_and_the_second_ends_it_at_onc
     assert!(is_reset(stream));
 }
 
+/// As at the end of a pod: a hook that drains, and SIGTERM right behind it.
+#[test]
+fn the_first_signal_behind_a_drain_leaves_clients_their_time_before_it() {
+    let mut guard = Guard::start_with(Directory::new(), "service = \"echo\"", "pre_stop_seconds = 86400\n");
+    guard.text(&["drain"]);
+    guard.server.line("ctl drain: not ready any more");
+    guard.server.process.signal(Signal::SIGTERM);
+    guard.server.line("SIGTERM: ending already");
+    drop(guard.echoing());
+    guard.server.process.signal(Signal::SIGTERM);
+    guard.server.line("no new connections");
+    assert_eq!(guard.server.exit_code(), 0);
+}
+
 #[test]
 fn bad_usage_is_2_and_says_what_is_legal() {
     for (args, parts) in [

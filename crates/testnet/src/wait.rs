@@ -10,7 +10,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const POLL: Duration = Duration::from_millis(5);
 /// Between two looks, which cost more than a question: they are at a page, or at all that a server counts.
-const LOOK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Asks until the answer is yes.
 ///

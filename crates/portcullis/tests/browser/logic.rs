@@ -355,9 +355,9 @@ fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
                 "judge({{tier: '{tier}', mode: 'cookies', accepted: 30, handshakes: {{queue: 0, cookie: 30}}, handshake_seconds: {{bounds: [1, 3], counts: [1, 40, 0]}}}}, {{base: 3, before: {{handshake_seconds: {{bounds: [1, 3], counts: [1, 0, 0]}}}}}}).reasons.map(reason => reason.text).filter(text => text.includes('handshakes'))[0]"
             )
         };
-        let half = |mode, counts: [u64; 2]| {
+        let half = |by_cookie, counts: [u64; 2]| {
             format!(
-                "handshakeTime({{seconds: 1, then: {{handshake_seconds: {{counts: [0, 0, 0]}}}}, now: {{tier: 'bpf', mode: '{mode}', handshake_seconds: {{bounds: [0.004, 0.05], counts: [{}, {}, 0]}}}}}}, 0.5)",
+                "handshakeTime({{seconds: 1, then: {{handshakes: {{cookie: 5}}, handshake_seconds: {{counts: [0, 0, 0]}}}}, now: {{tier: 'bpf', handshakes: {{cookie: 5 + {by_cookie}}}, handshake_seconds: {{bounds: [0.004, 0.05], counts: [{}, {}, 0]}}}}}}, 0.5)",
                 counts[0], counts[1]
             )
         };
@@ -372,10 +372,10 @@ fn what_a_datapath_does_not_see_is_not_told_as_nothing() {
             (&cookies("raw"), json!("100 % of the handshakes take longer than a second")),
             (&cookies("bpf"), json!("100 % of the handshakes take longer than a second")),
             (&cookies("kernel"), json!("3 handshakes/s complete; how long they take is not measured")),
-            // Under cookies alone the clock by which they are timed has steps of 8.4 ms.
-            (&half("queue", [9, 0]), json!({"below": 0.004})),
-            (&half("cookies", [9, 0]), json!({"below": 0.0084})),
-            (&half("cookies", [0, 9]), json!({"seconds": 0.027})),
+            // The clock by which those by cookie are timed has steps of 8.4 ms.
+            (&half(0, [9, 0]), json!({"below": 0.004})),
+            (&half(1, [9, 0]), json!({"below": 0.0084})),
+            (&half(1, [0, 9]), json!({"seconds": 0.027})),
             (
                 "['raw', 'bpf', 'kernel'].map(tier => ['queue', 'cookies'].map(mode => unmeasured({tier, mode}) !== ''))",
                 json!([[false, false], [false, false], [true, true]]),

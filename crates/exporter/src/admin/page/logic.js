@@ -106,14 +106,15 @@ function quantile(bounds, counts, q) {
   return { above: bounds.at(-1) };
 }
 
-/** By so much goes the clock in cookies, by which handshakes are timed of which nothing is kept, in seconds. */
+/** A step of the clock in cookies, by which handshakes are timed of which nothing is kept, in seconds. */
 const COOKIE_CLOCK_SECONDS = 0.0084;
 
 /** The time in which this share of the handshakes since a look completed. null: it is not measured, or there were none. */
 function handshakeTime(back, share) {
   const grown = unmeasured(back.now) ? null : growth(back);
   const time = grown && quantile(back.now.handshake_seconds.bounds, grown, share);
-  const unseen = time && back.now.mode === 'cookies' && asSeconds(time) < COOKIE_CLOCK_SECONDS;
+  const byCookie = time && back.now.handshakes.cookie > back.then.handshakes.cookie;
+  const unseen = byCookie && asSeconds(time) < COOKIE_CLOCK_SECONDS;
   return unseen ? { below: COOKIE_CLOCK_SECONDS } : time;
 }
 
