@@ -109,6 +109,8 @@ pub struct Listen {
     draining: bool,
     /// SYNs answered less handshakes completed since the last [`tick`](Listen::tick).
     unanswered: i64,
+    /// See [`spare_waiting_until`](Listen::spare_waiting_until).
+    spares_until: Time,
 }
 
 /// Connections remembered as the kernel's, 72 bytes each: 2.4 MB per worker, touched as they are used.
@@ -155,6 +157,7 @@ impl Listen {
             switched: None,
             draining: false,
             unanswered: 0,
+            spares_until: Time::default(),
             config,
         }
     }

@@ -1,6 +1,6 @@
 //! A point on the monotonic clock.
 
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::time::Duration;
 
 /// Nanoseconds on a clock that never goes back. Where zero lies does not matter to the core.
@@ -40,6 +40,14 @@ impl Add<Duration> for Time {
     type Output = Time;
     fn add(self, span: Duration) -> Time {
         Time(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// The clock's zero, if that comes first.
+impl Sub<Duration> for Time {
+    type Output = Time;
+    fn sub(self, span: Duration) -> Time {
+        Time(self.0.saturating_sub(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
     }
 }
 

@@ -120,10 +120,16 @@ fn a_handshake_that_ends_while_no_process_runs_is_a_connection_of_the_next_one()
             let door = site.open();
             eager.send(&request);
             assert_eq!(eager.expect_data(5), b"eager", "{server}");
-            // Who says nothing is sent the SYN-ACK again, and answers that.
+            // Who says nothing is sent the SYN-ACK again, answers that, and is in: no other has to follow.
             for script in [&mut silent, &mut late] {
                 script.expect("the SYN-ACK once more", |frame| frame.flags.is_syn_ack());
                 script.ack();
+            }
+            let accepted = || door.metric("portcullis_connections_accepted_total");
+            eventually("all are served", PATIENCE, || accepted() == 3.0);
+            let repeated = door.metric("portcullis_synacks_retransmitted_total");
+            assert!(repeated <= 3.0, "{server}: {repeated} SYN-ACKs to three clients");
+            for script in [&mut silent, &mut late] {
                 script.data(b"at last");
                 assert_eq!(script.expect_data(7), b"at last", "{server}");
             }

@@ -109,8 +109,10 @@ fn be_timed(lab: &Lab, door: &Door, server: SocketAddr, port: u16) -> Option<()>
     script.expect_syn_ack();
     travel(sent)?;
     script.ack();
-    eventually("the time it took is counted", PATIENCE, || of_long_way(door) == before + 1.0);
-    Some(())
+    // The clock goes round in 1.07 s.
+    (sent.elapsed() < Duration::from_secs(1)).then(|| {
+        eventually("the time it took is counted", PATIENCE, || of_long_way(door) > before);
+    })
 }
 
 /// By the clock that the cookies of clients with timestamps bring back.

@@ -477,37 +477,63 @@ fn spec_25_a_syn_ack_is_repeated_and_then_given_up() {
     });
 }
 
+const BARE: [(&str, &str); 2] =
+    [("198.18.7.2:3000", "198.18.7.1:8080"), ("[2001:db8:7::2]:3000", "[2001:db8:7::1]:8080")];
+
+/// A client behind a device without a link layer is served.
+fn be_served_bare(tun: &Tun, (client, server): (&str, &str)) {
+    let (client, server): (SocketAddr, SocketAddr) = (client.parse().unwrap(), server.parse().unwrap());
+    let next = || loop {
+        let frame = tun.next(PATIENCE).expect("a packet out of the tun device");
+        if (frame.src, frame.dst) == (server, client) {
+            return frame;
+        }
+    };
+    tun.send(&Segment::new(client, server, Flags::SYN).seq(6).packet());
+    let answer = next();
+    assert_eq!((answer.flags, answer.ack, answer.src), (Flags::SYN | Flags::ACK, 7, server), "{answer:?}");
+    let data = Segment::new(client, server, Flags::ACK | Flags::PSH).seq(7).ack(answer.seq + 1).payload(b"bare");
+    tun.send(&data.packet());
+    let echoed = loop {
+        let frame = next();
+        assert!(!frame.flags.has(Flags::RST), "{frame:?}");
+        if !frame.payload.is_empty() {
+            break frame;
+        }
+    };
+    assert_eq!((echoed.seq, echoed.payload), (answer.seq + 1, b"bare".to_vec()));
+}
+
+fn tun(lab: &Lab) -> Tun {
+    Tun::new(&lab.server, "tun0", &["198.18.7.1/24", "2001:db8:7::1/64"])
+}
+
 #[test]
 fn a_device_without_a_link_layer_is_guarded_too() {
     isolated!(|| {
         let lab = Lab::new();
-        let tun = Tun::new(&lab.server, "tun0", &["198.18.7.1/24", "2001:db8:7::1/64"]);
+        let tun = tun(&lab);
         let door = Door::open(&lab, "echo");
-        for (client, server) in
-            [("198.18.7.2:3000", "198.18.7.1:8080"), ("[2001:db8:7::2]:3000", "[2001:db8:7::1]:8080")]
-        {
-            let (client, server): (SocketAddr, SocketAddr) = (client.parse().unwrap(), server.parse().unwrap());
-            let next = || loop {
-                let frame = tun.next(PATIENCE).expect("a packet out of the tun device");
-                if frame.src == server {
-                    return frame;
-                }
-            };
-            tun.send(&Segment::new(client, server, Flags::SYN).seq(6).packet());
-            let answer = next();
-            assert_eq!((answer.flags, answer.ack, answer.src), (Flags::SYN | Flags::ACK, 7, server), "{answer:?}");
-            let data =
-                Segment::new(client, server, Flags::ACK | Flags::PSH).seq(7).ack(answer.seq + 1).payload(b"bare");
-            tun.send(&data.packet());
-            let echoed = loop {
-                let frame = next();
-                assert!(!frame.flags.has(Flags::RST), "{frame:?}");
-                if !frame.payload.is_empty() {
-                    break frame;
-                }
-            };
-            assert_eq!((echoed.seq, echoed.payload), (answer.seq + 1, b"bare".to_vec()));
-        }
+        BARE.into_iter().for_each(|ends| be_served_bare(&tun, ends));
         door.assert_no_resets();
+    });
+}
+
+/// In datapath bpf its program is loaded then.
+#[test]
+fn a_device_without_a_link_layer_that_comes_later_is_guarded_too() {
+    isolated!(|| {
+        let lab = Lab::new();
+        let door = Door::open(&lab, "echo");
+        let tun = tun(&lab);
+        let [(_, server), _] = BARE;
+        let mut knocking =
+            (5000..).map(|port| Segment::new(([198, 18, 7, 3], port).into(), server.parse().unwrap(), Flags::SYN));
+        testnet::eventually("its SYNs are ours", PATIENCE, || {
+            tun.send(&knocking.next().expect("another port").packet());
+            door.metric("portcullis_syns_received_total") > 0.0
+        });
+        BARE.into_iter().for_each(|ends| be_served_bare(&tun, ends));
+        assert_eq!(lab.connect(V4).peer_addr().ok(), Some(V4), "the others are served as before");
     });
 }

@@ -206,13 +206,19 @@ static __always_inline bool has_room(const struct sock *listening)
     return listening->sk_ack_backlog + BATCH_MAX <= listening->sk_max_ack_backlog;
 }
 
+// By so many units of the cookies' clock the exact clock may be ahead of that of jiffies: by two jiffies, at 100 Hz.
+#define AHEAD_UNITS 3
+
 // Counts how long a handshake took of which nobody keeps an entry, by the clock in its cookie. The steps are the buckets of the histogram as
 // far as that clock can tell them apart.
-static __always_inline void note_time(struct counters *here, const struct options *options, __u64 ns)
+static __always_inline void note_time(struct counters *here, const struct flow *flow, const struct options *options)
 {
     if (!options->timestamps)
         return; // A cookie of form B has no clock.
-    __u32 units = (clock_at(ns) - options->tsecr) & CLOCK_MASK;
+    // By the clock of jiffies, as under pressure cookies are made. One from before that was made by the exact clock, which is ahead of it.
+    __u32 units = (clock_at(flow->ns) - options->tsecr) & CLOCK_MASK;
+    if (units > CLOCK_MASK - AHEAD_UNITS)
+        units = 0;
     __u32 step = (units >= 1) + (units >= 2) + (units >= 3) + (units >= 6) + (units >= 12) + (units >= 30) + (units >= 120);
     here->count[TOOK + step]++;
     here->count[TOOK_UNITS] += units;
@@ -220,15 +226,15 @@ static __always_inline void note_time(struct counters *here, const struct option
 
 // The connection is the kernel's. User space is told if it may keep an entry of the handshake, and else the time that it took is counted.
 static __always_inline void note_accepted(const struct listener *listener, struct counters *here, const struct flow *flow,
-                                          struct options *options, __u32 iss, __u64 ns)
+                                          const struct options *options, __u32 iss, __u64 ns)
 {
     count(here, COOKIES_VALID);
     if (listener->reports || listener->has_entries) {
-        options->tsval = options->tsecr;
-        if (report(flow, REPORT_ACCEPTED, options, iss, ns, later()))
+        struct options ours = {.timestamps = options->timestamps, .tsval = options->tsecr};
+        if (report(flow, REPORT_ACCEPTED, &ours, iss, ns, later()))
             return;
     }
-    note_time(here, options, ns);
+    note_time(here, flow, options);
 }
 
 // The cookie is good. Gives the segment to the listening socket as one that ends a handshake. A function of its own, so that it is

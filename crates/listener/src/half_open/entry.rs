@@ -133,7 +133,7 @@ pub(crate) struct Entry {
 }
 
 /// Initial retransmission timeout (RFC 6298 §2.1).
-const RTO: Duration = Duration::from_secs(1);
+pub(crate) const RTO: Duration = Duration::from_secs(1);
 
 impl Entry {
     /// With so many wrong guesses an entry opens to no ACK any more: that is left to the cookie, whose budget is limited.

@@ -13,8 +13,8 @@ use std::time::Duration;
 use siphasher::sip::SipHasher13;
 use wire::FourTuple;
 
-pub(crate) use entry::Entry;
 use entry::Slot;
+pub(crate) use entry::{Entry, RTO};
 pub(crate) use table::Swept;
 use table::Table;
 

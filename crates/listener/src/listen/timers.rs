@@ -57,7 +57,7 @@ impl Listen {
     fn on_due(&mut self, tuple: &FourTuple, entry: &Entry, host: &impl LocalAddresses, now: Time) -> Option<Reply> {
         if entry.retransmissions >= self.config.synack_retries {
             // A client whose handshake was complete learns that nobody took its connection.
-            return entry.parked.then(|| {
+            return (entry.parked && now >= self.spares_until).then(|| {
                 self.stats.count(Counter::ResetsSent);
                 replies::reset(tuple, entry.iss + 1)
             });
@@ -79,6 +79,12 @@ impl Listen {
         let cookie = self.cookie_of(tuple, entry);
         let mtu = host.mtu_of(tuple.local.addr).unwrap_or(ETHERNET_MTU);
         Some(replies::syn_ack(tuple, entry.irs, &cookie, &entry.offer, self.config.window_scale, mtu))
+    }
+
+    /// Before then no client is told that nobody took its connection. It may have repeated its data for long while no process was here, does so
+    /// ever more seldom, and is let in by the next time: its cookie is good without an entry.
+    pub(crate) fn spare_waiting_until(&mut self, until: Time) {
+        self.spares_until = until;
     }
 
     /// Turns the mode back to [`Mode::Queue`](crate::Mode::Queue) if all is calm. One of the workers calls this, about once a second.

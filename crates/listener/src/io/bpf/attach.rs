@@ -164,7 +164,15 @@ impl Attached {
                 "no hardware below it: if it is a veth, answers get lost unless its other end has an XDP program too"
             );
         }
-        match programs.at_driver().and_then(|program| self.at_driver(program, link)) {
+        let program = match programs.at_driver() {
+            Ok(program) => program,
+            Err(error) if hook == BpfHook::Auto => {
+                tracing::warn!(interface = link.name, %error, "the program for drivers cannot be loaded: SYNs are answered behind this one");
+                return Ok(Device { mac: None, tc, xdp: None });
+            }
+            Err(error) => return Err(error),
+        };
+        match self.at_driver(program, link) {
             Ok(xdp) => Ok(Device { mac: Some(mac), tc, xdp: Some(xdp) }),
             Err(error) if hook == BpfHook::Auto => {
                 tracing::info!(interface = link.name, %error, "no program in this driver: SYNs are answered behind it");

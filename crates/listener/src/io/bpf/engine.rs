@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::attach::{Attached, BpfHook, load_needed};
 use super::keeper::{Duties, Keeper, Orders, Remains};
-use super::layout::{Clockwork, Grants, ListenerWords, State, WAITS};
+use super::layout::{Clockwork, Grants, ListenerWords, State};
 use super::lists::{ListsInForce, PreparedLists};
 use super::pins::Pins;
 use super::programs::{Constants, Programs};
@@ -139,7 +139,7 @@ impl BpfEngine {
             },
             None,
         );
-        prepared.map(drop)
+        prepared?.duties.programs.load_all().map_err(rights::in_words).map_err(system("loading the eBPF programs"))
     }
 
     /// Does nearly all that may fail before a packet meets the programs. With the estate of a predecessor, which goes on working
@@ -207,11 +207,6 @@ impl BpfEngine {
             .refreshed_by(refresh.clone());
         let outlives = pins.is_some();
         let inherited = pins.as_ref().is_some_and(Pins::inherited);
-        if takes_over || inherited {
-            // Which of the handshakes that a predecessor's programs answered wait for their end, these programs cannot know.
-            let until = (clock() + WAITS).as_nanos();
-            programs.waits_until.set(0, until, 0).map_err(in_full).map_err(system("filling the eBPF maps"))?;
-        }
         let duties = Duties {
             refresh: refresh.promise(),
             programs,

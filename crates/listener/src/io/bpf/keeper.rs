@@ -25,11 +25,13 @@ use super::settings::Settings;
 use super::sleeper::Sleeper;
 use super::targets::{Placement, Table};
 use crate::cookie::{KeySchedule, KeySlots};
+use crate::half_open::RTO;
 use crate::held::KernelSockets;
 use crate::io::estate::{Bookmark, BpfEstate};
 use crate::io::host::{Host, SharedInterfaces};
 use crate::io::interfaces::Watch;
 use crate::io::latest::Latest;
+use crate::io::sieve::in_full;
 use crate::io::switches::SwitchRecord;
 use crate::io::transmit::Transmit;
 use crate::io::worker::{clock, epoch};
@@ -51,6 +53,8 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How often programs that outlive us are told that we are here.
 const KEPT: Duration = Duration::from_millis(500);
 
+/// More than the kernel's verifier needs for a program, on a machine that is busy. Should we die in it, the programs find out so much later.
+const LOADING: Duration = Duration::from_secs(10);
 // With the longest sleep in between.
 const _: () = assert!(KEPT.as_millis() + IDLE.as_millis() < ALONE.as_millis());
 
@@ -123,8 +127,8 @@ pub(super) struct Keeper {
     gave_way: GaveWay,
     /// Until then we look at the reports at every tick: see [`looks_often`](Keeper::looks_often).
     looks_until: Time,
-    /// Until then clients may be waiting who finished their handshakes while no process was here: none of them is told that nobody takes it.
-    spares_until: Time,
+    /// Clients may have been waiting at the last tick.
+    waited: bool,
     stale: bool,
     /// The order to drain, as last seen.
     drains: bool,
@@ -154,15 +158,18 @@ impl Keeper {
             guesses: Guesses::new(clock()),
             gave_way: GaveWay::default(),
             looks_until: Time::default(),
-            spares_until: Time::default(),
+            waited: false,
             stale: false,
             drains: false,
             resting: false,
             kept: clock(),
         };
         keeper.has.words.state = keeper.has.at_first;
-        if keeper.has.at_first == State::HandsOn {
-            keeper.spares_until = clock() + WAITS;
+        if keeper.has.at_first != State::Silent {
+            // Which of the handshakes that a predecessor's programs answered wait for their end, these programs cannot know.
+            let until = clock() + WAITS;
+            keeper.has.programs.waits_until.set(0, until.as_nanos(), 0).map_err(in_full)?;
+            keeper.has.listen.spare_waiting_until(until);
         }
         // A predecessor's programs may be about to be replaced by these: first the orders.
         keeper.write_words()?;
@@ -284,13 +291,17 @@ impl Keeper {
                     self.has.transmit.route(&reply, scope);
                 }
             }
-            Kind::Full => listen.reported_full(tuple, *irs, *iss, offer, *at),
+            Kind::Full => {
+                // Time without a process does not count: the first SYN-ACK is due at once, the others in their time behind that.
+                let at = if self.has.words.state == State::HandsOn { (*at).max(clock() - RTO) } else { *at };
+                listen.reported_full(tuple, *irs, *iss, offer, at);
+            }
             Kind::Held if self.gave_way.has(tuple, *at) => {}
             Kind::Held => {
                 if self.has.host.destroy(tuple) {
-                    self.gave_way.note(*tuple, clock());
                     listen.stats_mut().count(Counter::OldSocketsDestroyed);
                 }
+                self.gave_way.note(*tuple, clock()); // It may have gone by itself.
             }
             // A bogus ACK only wakes us, to count.
             Kind::Bogus => {}
@@ -308,15 +319,18 @@ impl Keeper {
         self.written = None; // If they did believe that we are gone, they have changed their orders.
     }
 
-    /// Handshakes that a predecessor's programs kept waiting are older than their timers: when these run, SYN-ACKs go out at once. What their
-    /// clients answer has to find a listening socket.
+    /// Handshakes that a predecessor's programs kept waiting are due when the timers first run: SYN-ACKs go out at once. What their clients
+    /// answer has to find a listening socket, and programs that give it to that.
     fn may_tick(&self) -> bool {
-        self.has.at_first != State::HandsOn || self.has.orders.open.load(Ordering::Acquire)
+        self.written.is_some_and(|words| words.state != State::HandsOn)
     }
 
     fn tick(&mut self, now: Time, elapsed: Duration) {
         let since = |what: Counted| self.counted[what as usize] - self.ticked[what as usize];
-        let all = self.has.words.looks_up || !self.has.words.reports || self.are_waiting();
+        let waiting = self.are_waiting();
+        // Of what was counted since the last look, the programs looked up all also if the wait has ended in between.
+        let all = self.has.words.looks_up || !self.has.words.reports || waiting || self.waited;
+        self.waited = waiting;
         let guesses = self.guesses.judge(since(Counted::SampledBogus), all, now, elapsed);
         // What the kernel answers for us counts as answered too: a flood of it is one.
         let answered = since(Counted::SynAcksSent) + since(Counted::LeftToKernel);
@@ -331,12 +345,9 @@ impl Keeper {
         listen.reported_counts(answered, completed);
         let mut due = Vec::new();
         listen.tick(now, epoch(), elapsed, host, |reply| due.push(reply));
-        // Time without a process does not count, but an entry knows only when its SYN came. Whoever is not let in by the SYN-ACK sent again
-        // is so by the data that it repeats, ever more seldom: its cookie is good without an entry.
-        let spares = now < self.spares_until;
         for reply in due {
             // Whoever got in meanwhile by the data behind the handshake is not to be reset.
-            let over = reply.flags.contains(wire::Flags::RST) && (spares || host.holds(&reply.tuple));
+            let over = reply.flags.contains(wire::Flags::RST) && host.holds(&reply.tuple);
             if !over {
                 let scope = host.scope_of(&reply.tuple);
                 transmit.route(&reply, scope);
@@ -437,12 +448,16 @@ impl Keeper {
 
     fn on_links(&mut self) {
         let refreshed = self.has.interfaces.refresh();
+        // A device of a kind that was not there before brings a program to load, and meanwhile nobody says that we live.
+        self.kept = clock() + LOADING;
+        let ahead = self.write_clockwork();
         let Duties { programs, attached, interfaces, only, hook, .. } = &mut self.has;
         let snapshot = interfaces.get();
         // One device that takes no program keeps no address out of the table.
         let attached = attached.update(programs, &snapshot, only, *hook);
+        self.kept = clock();
         let (targets, clockwork) = (self.write_targets(), self.write_clockwork());
-        let outcome = refreshed.and(attached).and(targets).and(clockwork);
+        let outcome = refreshed.and(ahead).and(attached).and(targets).and(clockwork);
         let failed = outcome.is_err();
         if !self.stale {
             self.tell(outcome, "could not follow a change of the interfaces; trying again each second");

@@ -1,17 +1,21 @@
 //! The loaded programs and their maps.
 
+use std::collections::HashMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aya::maps::{Array, ArrayOfMaps, MapData, PerCpuArray, RingBuf};
-use aya::programs::{Program, SchedClassifier, TestRun, Xdp};
+use aya::programs::{Program, ProgramError, SchedClassifier, TestRun, Xdp};
 use aya::{Ebpf, EbpfLoader, TestRunOptions};
 
 use super::layout::{RawClockwork, RawCounters, RawListener, RawTarget};
 use super::lists::ListsInForce;
 use super::object;
 use crate::io::sieve::in_full;
+use crate::io::worker::clock;
+use crate::time::Time;
 
 /// What the programs are told before they are loaded.
 #[derive(Clone, Copy, Debug)]
@@ -35,6 +39,7 @@ pub(super) struct Programs {
     pub form_b_until: Array<MapData, u64>,
     pub waits_until: Array<MapData, u64>,
     pub lists: Arc<ListsInForce>,
+    refused: Refused,
 }
 
 impl Programs {
@@ -69,16 +74,27 @@ impl Programs {
             waits_until: Array::try_from(waits_until?).map_err(in_full)?,
             lists: Arc::new(ListsInForce::new(sources)),
             ebpf,
+            refused: Refused::default(),
         };
         programs.behind_driver(Link::Ethernet)?;
         Ok(programs)
     }
 
+    /// Loads every program, whether there is a device for it or not.
+    ///
+    /// # Errors
+    /// Of the first that cannot be loaded.
+    pub(super) fn load_all(&mut self) -> io::Result<()> {
+        self.at_driver()?;
+        self.behind_driver(Link::None).map(drop)
+    }
+
     /// The program that answers SYNs in the driver.
     pub(super) fn at_driver(&mut self) -> io::Result<&mut Xdp> {
-        let program: &mut Xdp = self.program("guard_xdp")?.try_into().map_err(in_full)?;
+        const NAME: &str = "guard_xdp";
+        let program: &mut Xdp = program(&mut self.ebpf, NAME)?.try_into().map_err(in_full)?;
         if program.fd().is_err() {
-            program.load().map_err(in_full)?;
+            self.refused.unless_lately(NAME, || program.load())?;
         }
         Ok(program)
     }
@@ -101,16 +117,37 @@ impl Programs {
         map.get(&0, 0).map_err(in_full)
     }
 
-    fn classifier(&mut self, name: &str) -> io::Result<&mut SchedClassifier> {
-        let program: &mut SchedClassifier = self.program(name)?.try_into().map_err(in_full)?;
+    fn classifier(&mut self, name: &'static str) -> io::Result<&mut SchedClassifier> {
+        let program: &mut SchedClassifier = program(&mut self.ebpf, name)?.try_into().map_err(in_full)?;
         if program.fd().is_err() {
-            program.load().map_err(in_full)?;
+            self.refused.unless_lately(name, || program.load())?;
         }
         Ok(program)
     }
+}
 
-    fn program(&mut self, name: &str) -> io::Result<&mut Program> {
-        self.ebpf.program_mut(name).ok_or_else(|| io::Error::other(format!("no program {name}")))
+fn program<'a>(ebpf: &'a mut Ebpf, name: &str) -> io::Result<&'a mut Program> {
+    ebpf.program_mut(name).ok_or_else(|| io::Error::other(format!("no program {name}")))
+}
+
+/// Programs that could not be loaded: when, and why. Devices are looked at again each second, and each attempt keeps the verifier busy.
+#[derive(Debug, Default)]
+struct Refused(HashMap<&'static str, (Time, io::ErrorKind, String)>);
+
+impl Refused {
+    const AGAIN_AFTER: Duration = Duration::from_secs(60);
+
+    /// Loads a program, unless that has failed lately: then it fails with the same words.
+    fn unless_lately(&mut self, name: &'static str, load: impl FnOnce() -> Result<(), ProgramError>) -> io::Result<()> {
+        let now = clock();
+        if let Some((when, kind, why)) = self.0.get(name)
+            && now.since(*when) < Refused::AGAIN_AFTER
+        {
+            return Err(io::Error::new(*kind, why.clone()));
+        }
+        load().map_err(in_full).inspect_err(|error| {
+            self.0.insert(name, (now, error.kind(), error.to_string()));
+        })
     }
 }
 
@@ -120,4 +157,29 @@ pub(super) enum Link {
     Ethernet,
     /// Nothing: tun.
     None,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_loaded_is_not_tried_again_at_once_and_fails_for_the_same_reason() {
+        let (mut refused, mut attempts) = (Refused::default(), 0);
+        let mut fail = |refused: &mut Refused, name| {
+            let load = || {
+                attempts += 1;
+                Err(ProgramError::NotLoaded)
+            };
+            refused.unless_lately(name, load).expect_err("a failure").to_string()
+        };
+        let first = fail(&mut refused, "one");
+        assert_eq!(fail(&mut refused, "one"), first);
+        fail(&mut refused, "other");
+        let (when, ..) = refused.0.get_mut("one").expect("it is remembered");
+        *when = clock() - Refused::AGAIN_AFTER;
+        fail(&mut refused, "one");
+        assert_eq!(attempts, 3);
+        assert!(refused.unless_lately("third", || Ok(())).is_ok() && refused.0.len() == 2);
+    }
 }
