@@ -52,11 +52,11 @@ const IDLE: Duration = Duration::from_secs(1);
 
 /// How often programs that outlive us are told that we are here.
 const KEPT: Duration = Duration::from_millis(500);
-
-/// More than the kernel's verifier needs for a program, on a machine that is busy. Should we die in it, the programs find out so much later.
-const LOADING: Duration = Duration::from_secs(10);
 // With the longest sleep in between.
 const _: () = assert!(KEPT.as_millis() + IDLE.as_millis() < ALONE.as_millis());
+
+/// More than the kernel's verifier needs for a program on a busy machine. Should we die in it, the programs find out so much later.
+const LOADING: Duration = Duration::from_secs(10);
 
 /// What the engine tells its keeper.
 #[derive(Debug, Default)]
