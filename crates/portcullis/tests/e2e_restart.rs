@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use support::clients::Clients;
-use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange};
+use support::{BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, expect_without_reset, run_ahead};
 use testnet::{Flags, Signal, eventually, isolated};
 
 /// A server whose doors outlive their processes.
@@ -155,16 +155,8 @@ fn what_runs_ahead_of_a_handshakes_end_is_not_refused_by_the_next_process() {
             late.syn();
             late.expect_syn_ack();
             let door = site.open();
-            for script in [&mut early, &mut late] {
-                let first = script.segment(Flags::ACK | Flags::PSH).payload(b"one ");
-                script.snd_nxt += 4;
-                script.data(b"two");
-                script.send(&first);
-                script.expect("the first data without a RST before it", |frame| {
-                    assert!(!frame.flags.has(Flags::RST), "{server}: {frame:?}");
-                    frame.payload.starts_with(b"one ")
-                });
-            }
+            run_ahead(&mut early);
+            run_ahead(&mut late);
             door.kill();
         }
     });
@@ -199,10 +191,7 @@ fn who_has_waited_longer_than_a_half_open_connection_lasts_is_not_reset_but_serv
         });
         for (client, request) in clients.iter_mut().zip(&requests) {
             client.send(request);
-            client.expect("the data without a RST before it", |frame| {
-                assert!(!frame.flags.has(Flags::RST), "{frame:?}");
-                frame.payload == b"hello"
-            });
+            expect_without_reset(client, b"hello");
         }
         door.kill();
     });

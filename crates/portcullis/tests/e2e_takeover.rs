@@ -14,8 +14,8 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 use support::battlefield::Battlefield;
 use support::clients::Clients;
-use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, is_raw};
-use testnet::{Flags, FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
+use support::{BINARY, BOTH, Door, Lab, PATIENCE, PORT, Scratch, V4, echo, exchange, is_raw, run_ahead};
+use testnet::{FloodKind, Signal, Sources, eventually, isolated, states, take_turns};
 
 /// Restarts in a row. A program of the bpf tier takes part of a second to load, on two busy cores seconds.
 fn restarts() -> usize {
@@ -224,14 +224,7 @@ fn what_runs_ahead_of_a_handshakes_end_is_not_refused_by_the_successor() {
             client.syn();
             client.expect_syn_ack();
             site.restart();
-            let first = client.segment(Flags::ACK | Flags::PSH).payload(b"one ");
-            client.snd_nxt += 4;
-            client.data(b"two");
-            client.send(&first);
-            client.expect("the first data without a RST before it", |frame| {
-                assert!(!frame.flags.has(Flags::RST), "{server}: {frame:?}");
-                frame.payload.starts_with(b"one ")
-            });
+            run_ahead(&mut client);
         }
         site.end();
     });

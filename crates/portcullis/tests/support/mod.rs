@@ -121,6 +121,23 @@ pub fn exchange(stream: &mut TcpStream, bytes: &[u8]) -> std::io::Result<Vec<u8>
     })
 }
 
+/// Sends data in two segments, of which the second comes first, and waits for the echo of the first.
+pub fn run_ahead(client: &mut Script) {
+    let first = client.segment(Flags::ACK | Flags::PSH).payload(b"one ");
+    client.snd_nxt += 4;
+    client.data(b"two");
+    client.send(&first);
+    expect_without_reset(client, b"one ");
+}
+
+/// Waits for data that begins so; a RST before it is a failure.
+pub fn expect_without_reset(client: &mut Script, data: &[u8]) {
+    client.expect("data without a RST before it", |frame| {
+        assert!(!frame.flags.has(Flags::RST), "{frame:?}");
+        frame.payload.starts_with(data)
+    });
+}
+
 /// Whether the other end has closed the connection in either way: end of stream, or RST.
 pub fn is_closed(stream: &mut TcpStream) -> bool {
     match stream.read(&mut [0]) {

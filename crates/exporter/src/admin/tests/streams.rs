@@ -3,6 +3,15 @@
 use super::*;
 use crate::admin::live::{self, STREAMS_MAX};
 
+/// As many as there may be.
+async fn all_streams(server: &Server) -> Vec<Stream> {
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS_MAX {
+        streams.push(server.watch().await);
+    }
+    streams
+}
+
 #[tokio::test]
 async fn events_are_statuses_with_a_clock_that_goes_on() {
     let server = Server::start().await;
@@ -46,10 +55,7 @@ async fn nobody_looks_and_nothing_is_done() {
 async fn one_sample_serves_all_streams() {
     let server = Server::start().await;
     let began = tokio::time::Instant::now();
-    let mut streams = Vec::new();
-    for _ in 0..STREAMS_MAX {
-        streams.push(server.watch().await);
-    }
+    let mut streams = all_streams(&server).await;
     for stream in &mut streams {
         stream.next().await.expect("another event");
         stream.next().await.expect("and another");
@@ -63,10 +69,7 @@ async fn one_sample_serves_all_streams() {
 #[tokio::test]
 async fn one_stream_too_many_is_told_to_come_back_and_places_come_free() {
     let server = Server::start().await;
-    let mut streams = Vec::new();
-    for _ in 0..STREAMS_MAX {
-        streams.push(server.watch().await);
-    }
+    let mut streams = all_streams(&server).await;
     let refused = server.get("/api/v1/events").await;
     assert_eq!(refused.status(), "503");
     assert!(refused.head.contains("retry-after: "), "{}", refused.head);
@@ -80,10 +83,7 @@ async fn one_stream_too_many_is_told_to_come_back_and_places_come_free() {
 #[tokio::test]
 async fn streams_take_no_places_of_scrapers() {
     let server = Server::start().await;
-    let mut streams = Vec::new();
-    for _ in 0..STREAMS_MAX {
-        streams.push(server.watch().await);
-    }
+    let _streams = all_streams(&server).await;
     let mut idle = Vec::new();
     for _ in 0..REQUESTS_MAX - 1 {
         idle.push(server.connect().await);

@@ -164,21 +164,26 @@ impl Attached {
                 "no hardware below it: if it is a veth, answers get lost unless its other end has an XDP program too"
             );
         }
+        let xdp = self.in_driver(programs, link, hook)?;
+        Ok(Device { mac: xdp.is_some().then_some(mac), tc, xdp })
+    }
+
+    /// `None`: where it is only a gain, it cannot be had, and the log says why.
+    fn in_driver(&self, programs: &mut Programs, link: &Link, hook: BpfHook) -> io::Result<Option<XdpLink>> {
+        let is_only_a_gain = hook == BpfHook::Auto;
         let program = match programs.at_driver() {
-            Ok(program) => program,
-            Err(error) if hook == BpfHook::Auto => {
+            Err(error) if is_only_a_gain => {
                 tracing::warn!(interface = link.name, %error, "the program for drivers cannot be loaded: SYNs are answered behind this one");
-                return Ok(Device { mac: None, tc, xdp: None });
+                return Ok(None);
             }
-            Err(error) => return Err(error),
+            loaded => loaded?,
         };
         match self.at_driver(program, link) {
-            Ok(xdp) => Ok(Device { mac: Some(mac), tc, xdp: Some(xdp) }),
-            Err(error) if hook == BpfHook::Auto => {
+            Err(error) if is_only_a_gain => {
                 tracing::info!(interface = link.name, %error, "no program in this driver: SYNs are answered behind it");
-                Ok(Device { mac: None, tc, xdp: None })
+                Ok(None)
             }
-            Err(error) => Err(error),
+            placed => placed.map(Some),
         }
     }
 

@@ -44,7 +44,7 @@ pub(super) struct Programs {
 
 impl Programs {
     /// Loads the program that every host needs; it is attached nowhere yet. The others are loaded when they are first asked for: each keeps
-    /// the kernel's verifier busy for a third of a second. Their reports go into the ring that is pinned there, if one is to be.
+    /// the kernel's verifier busy for part of a second. Their reports go into the ring that is pinned there, if one is to be.
     pub(super) fn load(constants: &Constants, reports: Option<&Path>) -> io::Result<Programs> {
         let object = object::for_this_kernel()?;
         let Constants { target_bits, target_factors, budget_factors, ns_per_jiffy } = constants;

@@ -52,6 +52,20 @@ fn a_client_that_nobody_takes_is_told_so_in_the_end() {
 }
 
 #[test]
+fn a_client_that_may_have_waited_for_a_process_is_not_told_so_in_the_end() {
+    for (spared, told) in [(Duration::from_secs(10), true), (Duration::from_secs(60), false)] {
+        let mut bench = Bench::new();
+        bench.listen.spare_waiting_until(bench.now + spared);
+        let syn_ack = bench.syn(USUAL, EVERYTHING);
+        let accepted = accepted(bench.ack(USUAL, &syn_ack));
+        assert!(bench.listen.refused(&accepted, Refusal::NoMemory, bench.now).is_none());
+        let sent = bench.pass(Duration::from_secs(20));
+        assert_eq!(sent.last().unwrap().flags == Flags::RST, told, "{spared:?}");
+        assert_eq!((bench.count(Counter::ResetsSent), bench.listen.half_open.len()), (u64::from(told), 0));
+    }
+}
+
+#[test]
 fn a_refusal_without_hope_is_a_reset_and_a_busy_tuple_is_left_alone() {
     for (refusal, reset) in [(Refusal::Closed, true), (Refusal::System(5), true), (Refusal::TupleBusy, false)] {
         let mut bench = Bench::new();

@@ -6,7 +6,7 @@ use crate::cookie::age_of;
 const OFFER: Offer = Offer { mss: 1460, wscale: None, sack: false, tsval: Some(5000) };
 const ISS: SeqNum = SeqNum::new(77);
 const TOOK: Duration = Duration::from_millis(40);
-/// By the clock in a cookie; the second decade, at least, is another bucket than that of [`TOOK`].
+/// By the clock in a cookie. In another bucket than [`TOOK`].
 const TOOK_BY_COOKIE: Duration = Duration::from_millis(300);
 
 fn tuple() -> FourTuple {

@@ -88,37 +88,41 @@ fn a_good_cookie_becomes_a_connection_with_the_clients_options() {
     });
 }
 
-/// Counted as told by the clock in the cookie, if it has one, and only where nobody is told of the handshake.
+/// What is counted when this client's handshake is completed, at a moment that is always the same.
+fn counted_at(
+    bench: &mut Bench,
+    listener: &TcpListener,
+    flow: &FourTuple,
+    offer: &crate::cookie::Offer,
+    began: Time,
+) -> Vec<usize> {
+    let cookie = bench.jar.mint(flow, IRS, offer, began);
+    let before = bench.counted();
+    send(&third_ack(flow, IRS, &cookie, &[]));
+    let _connection = accept(listener);
+    bench.counted_since(&before)
+}
+
+/// By the clock in the cookie, if it has one, and only where nobody is told of the handshake.
 #[test]
 fn under_pressure_it_is_counted_how_long_handshakes_took() {
+    const VALID: usize = Counted::CookiesValid as usize;
     on_bench(PRESSED, |bench| {
         let _attached = attach(bench);
         for (family, listener) in listen().into_iter().enumerate() {
             for (number, (step, units)) in (200..).zip((0..).zip(TOOK)) {
-                let flow = flow_of(family, number);
-                let cookie = bench.jar.mint(&flow, IRS, &OFFER_A, NOW - clock_time(units));
-                let before = bench.counted();
-                send(&third_ack(&flow, IRS, &cookie, &[]));
-                let _connection = accept(&listener);
-                let mut expected = vec![Counted::CookiesValid as usize, Counted::Took as usize + step];
+                let began = NOW - clock_time(units);
+                let counted = counted_at(bench, &listener, &flow_of(family, number), &OFFER_A, began);
+                let mut expected = vec![VALID, Counted::Took as usize + step];
                 expected.extend(vec![Counted::TookUnits as usize; units as usize]);
-                assert_eq!(bench.counted_since(&before), expected, "{units} units");
+                assert_eq!(counted, expected, "{units} units");
             }
             // Made by a clock that is ahead: it has taken no time, and not the whole of a round.
-            let flow = flow_of(family, 299);
-            let cookie = bench.jar.mint(&flow, IRS, &OFFER_A, NOW + clock_time(3));
-            let before = bench.counted();
-            send(&third_ack(&flow, IRS, &cookie, &[]));
-            let _connection = accept(&listener);
-            assert_eq!(bench.counted_since(&before), [Counted::CookiesValid as usize, Counted::Took as usize]);
+            let counted = counted_at(bench, &listener, &flow_of(family, 299), &OFFER_A, NOW + clock_time(3));
+            assert_eq!(counted, [VALID, Counted::Took as usize]);
             for (number, (words, offer)) in (300..).zip([(PRESSED, OFFER_B), (CALM, OFFER_A)]) {
                 bench.order(words);
-                let flow = flow_of(family, number);
-                let cookie = minted_now(bench, &flow, IRS, &offer);
-                let before = bench.counted();
-                send(&third_ack(&flow, IRS, &cookie, &[]));
-                let _connection = accept(&listener);
-                assert_eq!(bench.counted_since(&before), [Counted::CookiesValid as usize]);
+                assert_eq!(counted_at(bench, &listener, &flow_of(family, number), &offer, NOW), [VALID]);
             }
             bench.order(PRESSED);
         }
